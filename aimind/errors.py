@@ -1,0 +1,88 @@
+"""All that a user can be told went wrong: one tree, an exit code and a hint for each.
+
+Only `cli` turns these into an exit, only `show` prints them. Whatever is raised besides is a bug.
+"""
+
+from __future__ import annotations
+
+
+class AimindError(Exception):
+    """The root: `message` says what happened, `hint` what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        """Keep both sentences."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(AimindError):
+    """The command line cannot be understood, or contradicts itself."""
+
+    exit_code = 2
+
+
+class BadReferenceError(UsageError):
+    """The text names no model in any of the accepted forms."""
+
+
+class ModelNotFoundError(AimindError):
+    """No such repository, revision, folder or file."""
+
+    exit_code = 3
+
+
+class HubError(AimindError):
+    """The hub could not be reached, refused, or answered nonsense."""
+
+    exit_code = 4
+
+
+class MetadataError(AimindError):
+    """A header is damaged, cut short, hostile, or not what the name says."""
+
+    exit_code = 5
+
+
+class UnknownArchitectureError(AimindError):
+    """The model's memory cannot be estimated."""
+
+    exit_code = 6
+
+
+class UnsupportedError(AimindError):
+    """No backend can serve this model on this machine."""
+
+    exit_code = 7
+
+
+class DoesNotFitError(AimindError):
+    """The memory that is free does not hold the model."""
+
+    exit_code = 8
+
+
+class DeviceError(AimindError):
+    """A device was named that does not exist, or a driver does not answer."""
+
+    exit_code = 9
+
+
+class InstallError(AimindError):
+    """A backend's environment is missing or could not be made."""
+
+    exit_code = 10
+
+
+class PortInUseError(AimindError):
+    """Somebody else listens on the port."""
+
+    exit_code = 11
+
+
+class BackendError(AimindError):
+    """The backend cannot be started."""
+
+    exit_code = 12
