@@ -279,6 +279,48 @@ class Host:
     driver: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A backend as Python distributions, installed into an environment of its own.
+
+    Attributes:
+        distribution: the one whose version is the backend's.
+        version: the one that is installed when none is asked for.
+        requirements: installed beside it, as pip spells them.
+        overrides: requirements that replace what others ask for (uv's `--overrides`).
+        build_constraints: likewise for building source distributions.
+        variant: names builds of one version that differ (`cpu`); part of the environment's name.
+        torch: PyTorch's build, in the words of uv's `--torch-backend`; `None` where it is not needed.
+        import_name: the module that must be importable for the environment to be good.
+    """
+
+    distribution: str
+    version: str
+    import_name: str
+    requirements: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    build_constraints: tuple[str, ...] = ()
+    variant: str = ""
+    torch: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A backend that the user installs: aimind only finds it on PATH.
+
+    Attributes:
+        names: of its executable, the preferred one first.
+        version_args: what makes it print its version.
+        version_pattern: a regular expression whose first group is the version.
+        remedy: where it comes from, as a hint.
+    """
+
+    names: tuple[str, ...]
+    version_args: tuple[str, ...]
+    version_pattern: str
+    remedy: str
+
+
 # ── What is asked, and what is decided ─────────────────────────────────────────────────────────────────────
 
 
