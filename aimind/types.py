@@ -184,6 +184,8 @@ class Metadata:
         max_model_len: tokens it was made for, rope scaling applied; `None` for a model without a limit.
         layers: in order.
         others: the tensors outside the layers (embedding, output head, norms).
+        draft: the tensors of layers that only speculative decoding loads (multi-token prediction).
+        projector: the tensors of a vision or audio tower in a file of its own (mmproj).
         tied: the output head is the embedding.
         known: `False` where the architecture is not one that the estimates were made for.
         intermediate_size: the largest feed-forward, for rules of divisibility.
@@ -206,6 +208,8 @@ class Metadata:
     max_model_len: int | None
     layers: tuple[Layer, ...]
     others: tuple[Tensor, ...]
+    draft: tuple[Tensor, ...] = ()
+    projector: tuple[Tensor, ...] = ()
     tied: bool = False
     known: bool = True
     intermediate_size: int = 0
@@ -216,7 +220,7 @@ class Metadata:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all tensors in the files."""
+        """Bytes of the model's own tensors in the files: layers and others."""
         return sum(layer.weight_bytes for layer in self.layers) + sum(t.size_bytes for t in self.others)
 
 
@@ -257,6 +261,16 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A backend of one version, as a plan names it. `installed`: `False` where serving installs it first."""
+
+    name: str
+    version: str
+    executable: str
+    installed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """This machine, or one that is imagined (`--hardware`).
 
@@ -265,7 +279,7 @@ class Host:
         ram_total_bytes, ram_free_bytes: within the cgroup's limit where there is one.
         os: `linux`, `macos` or `windows`; arch: `x86_64` or `arm64`.
         cores: that this process may run on.
-        installed: backends found here, the preferred version of each first.
+        backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version.
     """
 
@@ -275,7 +289,7 @@ class Host:
     os: Literal["linux", "macos", "windows"]
     arch: Literal["x86_64", "arm64"]
     cores: int = 1
-    installed: tuple[Installed, ...] = ()
+    backends: tuple[Backend, ...] = ()
     driver: str | None = None
 
 
@@ -290,6 +304,7 @@ class Package:
         overrides: requirements that replace what others ask for (uv's `--overrides`).
         build_constraints: likewise for building source distributions.
         variant: names builds of one version that differ (`cpu`); part of the environment's name.
+        index: of packages, instead of the usual one, where this build is only there.
         torch: PyTorch's build, in the words of uv's `--torch-backend`; `None` where it is not needed.
         import_name: the module that must be importable for the environment to be good.
     """
@@ -302,6 +317,7 @@ class Package:
     build_constraints: tuple[str, ...] = ()
     variant: str = ""
     torch: str | None = None
+    index: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,19 +337,82 @@ class Program:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayeredMemory:
+    """How the llama.cpp family spends memory: whole layers on devices, the rest in RAM.
+
+    Attributes:
+        vendors: of the devices that it can use.
+        slots: requests at once unless asked otherwise.
+        shared_slots: several requests can share one cache (`kv_unified`).
+        batch_size, ubatch_size: tokens per step, logical and physical, that the launcher sets.
+        flash_attention: that the launcher sets.
+        full_window_cache: sliding-window layers keep all tokens (llama.cpp's `swa_full`).
+        outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
+        cache_dtypes: that the KV cache may have.
+    """
+
+    vendors: tuple[str, ...] = ("nvidia", "apple")
+    slots: int = 4
+    shared_slots: bool = True
+    batch_size: int = 2048
+    ubatch_size: int = 512
+    flash_attention: bool = True
+    full_window_cache: bool = False
+    outputs_per_slot: int | None = 1
+    cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagedMemory:
+    """How vLLM and its like spend memory: a share of every device, cut by tensor and pipeline parallelism.
+
+    Attributes:
+        vendors: of the devices that it can use.
+        utilization: the share of a device's total memory that is taken at most, unless asked otherwise.
+        max_num_seqs: sequences at once unless asked otherwise.
+        max_num_batched_tokens: tokens per step unless asked otherwise.
+        block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
+        cache_dtypes: that the KV cache may have.
+    """
+
+    vendors: tuple[str, ...] = ("nvidia",)
+    utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    cpu_block_size: int = 128
+    cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+
+
 # ── What is asked, and what is decided ─────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the user asked, by options or by arguments of the backend. `None`: decide for me.
+    """What the user asked, by options or by arguments of the backend; `None`: decide for me.
+
+    A plan holds one too, its `settings`: the same fields after every decision. A launcher renders those that
+    its backend has a flag for, and `None` there means that the backend has no such thing.
 
     Attributes:
         max_model_len: tokens per request (`--context`).
-        max_num_seqs: requests at once (`--parallel`).
-        devices: indices (`--device`); an empty tuple means the CPU.
-        split: shares of the layers per device, in order (`--tensor-split`).
-        kv_cache_dtype: `f16`, `bf16`, `q8_0`, `q4_0`, `fp8`.
+        max_num_seqs: requests at once (`--parallel`): slots of llama.cpp, sequences of vLLM.
+        kv_cache_tokens: tokens that the cache holds over all requests (llama.cpp's `--ctx-size`).
+        kv_unified: the requests share the cache's tokens instead of owning an equal part each (llama.cpp).
+        kv_cache_dtype: of keys and values: `f16`, `bf16`, `q8_0`, `q4_0`, `fp8`, or `auto` (vLLM's word).
+        value_cache_dtype: of values where they differ from the keys (llama.cpp).
+        kv_cache_memory_bytes: what the cache may take on each device, or in RAM on a CPU (vLLM).
+        batch_size, ubatch_size: tokens per step, logical and physical (llama.cpp).
+        max_num_batched_tokens: tokens per step (vLLM).
+        devices: the drivers' indices (`--device`); an empty tuple means the CPU.
+        gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
+        split: shares of these layers per device, in order (llama.cpp's `--tensor-split`).
+        prompt_cache_mib: prompts remembered in RAM between requests, in MiB (llama.cpp's `--cache-ram`).
+        embedding, reranking: the task, where the backend has a switch for it.
+        projector: the file of the vision or audio tower.
+        api_key: never in argv, logs or plans.
+        served_name: the model's name in the API.
         env: for the backend's process.
         extra: arguments for the backend that no field holds, passed as they are.
         force: go on where aimind cannot estimate.
@@ -343,28 +422,35 @@ class Request:
     backend_version: str | None = None
     max_model_len: int | None = None
     max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    devices: tuple[int, ...] | None = None
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    gpu_layers: int | None = None
-    split: tuple[float, ...] | None = None
-    batch_size: int | None = None
-    ubatch_size: int | None = None
-    flash_attention: bool | None = None
+    kv_cache_tokens: int | None = None
     kv_unified: bool | None = None
     kv_cache_dtype: str | None = None
-    gpu_memory_utilization: float | None = None
+    value_cache_dtype: str | None = None
     kv_cache_memory_bytes: int | None = None
-    enforce_eager: bool | None = None
+    batch_size: int | None = None
+    ubatch_size: int | None = None
+    max_num_batched_tokens: int | None = None
+    devices: tuple[int, ...] | None = None
+    gpu_layers: int | None = None
+    split_mode: str | None = None
+    split: tuple[float, ...] | None = None
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    gpu_memory_utilization: float | None = None
+    flash_attention: bool | None = None
+    prompt_cache_mib: int | None = None
     block_size: int | None = None
+    enforce_eager: bool | None = None
     dtype: str | None = None
-    host: str | None = None
+    embedding: bool | None = None
+    reranking: bool | None = None
+    projector: str | None = None
+    address: str | None = None
     port: int | None = None
     api_key: str | None = field(default=None, repr=False)
     served_name: str | None = None
-    env: Mapping[str, str] = NOTHING
     trust_remote_code: bool | None = None
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     extra: tuple[str, ...] = ()
     force: bool = False
 
@@ -433,60 +519,27 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
-    """The backend chosen. `installed` is `False` where serving would install it first."""
-
-    name: str
-    version: str
-    executable: str
-    installed: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What will be done, and why: the document that `aimind plan --json` prints (docs/plan.md).
 
     Attributes:
         model, metadata: what is served.
         backend: with what; refused: why not with the others.
-        max_model_len: tokens a request may have.
-        max_num_seqs: requests at once (slots of llama.cpp, sequences of vLLM).
-        kv_cache_tokens: tokens that the cache holds, over all requests; `None` where nothing is cached.
-        kv_unified: the requests share one cache (llama.cpp).
-        batch_size, ubatch_size: tokens per step, logical and physical (llama.cpp); the first is vLLM's
-            `max_num_batched_tokens`.
-        gpu_layers: on devices, the output head counted first (llama.cpp).
-        kv_cache_memory_bytes: what vLLM's cache may take on each device, or in RAM on a CPU.
+        settings: the request with every decision made.
         shards: per device; host: in RAM.
-        url: where the server will answer.
-        request: the request as it was completed by the backend's own arguments.
+        kv_cache_tokens: that the cache holds over all requests; `None` where nothing is cached.
+        reasons: why.
     """
 
     model: Model
     metadata: Metadata
     backend: Backend
+    settings: Request
     refused: tuple[Refusal, ...] = ()
-    max_model_len: int
-    max_num_seqs: int
-    kv_cache_tokens: int | None = None
-    kv_unified: bool | None = None
-    kv_cache_dtype: str | None = None
-    kv_cache_memory_bytes: int | None = None
-    flash_attention: bool | None = None
-    batch_size: int | None = None
-    ubatch_size: int | None = None
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    gpu_layers: int | None = None
-    gpu_memory_utilization: float | None = None
-    block_size: int | None = None
     shards: tuple[Shard, ...] = ()
     host: Estimate = Estimate()
+    kv_cache_tokens: int | None = None
     reasons: tuple[Reason, ...] = ()
-    served_name: str
-    address: str
-    port: int
-    request: Request
 
 
 # ── The command ────────────────────────────────────────────────────────────────────────────────────────────
@@ -540,7 +593,7 @@ class Command:
         argv: the program and its arguments; never a secret.
         env: added to the environment that aimind was started in.
         secret_env: likewise, and never shown.
-        unset_env: names removed from it first.
+        unset_env: names removed from it first; `LLAMA_ARG_*` stands for all that begin so.
         files: written before the start.
         cwd: working folder.
         ready: the probe.
@@ -550,8 +603,8 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = NOTHING
-    secret_env: Mapping[str, str] = field(default=NOTHING, repr=False)
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    secret_env: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     unset_env: tuple[str, ...] = ()
     files: tuple[TextFile, ...] = ()
     cwd: str | None = None

@@ -1,0 +1,9 @@
+"""The backends, in order of preference: the first that does not refuse a model serves it.
+
+For GGUF a llama.cpp that the user has installed comes before the one that aimind installs.
+"""
+
+from aimind.launchers import llama_box, llama_cpp_python, llama_server, vllm, xllamacpp
+from aimind.launchers.base import Launcher
+
+LAUNCHERS: tuple[Launcher, ...] = (llama_server, llama_box, xllamacpp, llama_cpp_python, vllm)

@@ -1,0 +1,244 @@
+"""The contract of a launcher, and the two directions of its flags.
+
+A launcher is a module with the attributes of `Launcher`; its file names everything that is particular to one
+backend. `FLAGS` is used both ways: `render` turns the plan's settings into arguments, `absorb` turns the
+user's own arguments into the request, before anything is estimated, so that they cannot contradict the plan.
+Law: `absorb(launcher, Request(extra=render(launcher.FLAGS, settings)))` gives these settings back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aimind.errors import UsageError
+from aimind.types import (
+    Command,
+    Device,
+    Host,
+    LayeredMemory,
+    Metadata,
+    Package,
+    PagedMemory,
+    Plan,
+    Program,
+    Request,
+    Signature,
+)
+
+Value = int | float | bool | str | tuple[float, ...]
+Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """How one field of the request is spelled on the backend's command line.
+
+    Attributes:
+        spellings: the one that is rendered first.
+        kind: of its value: `tokens` is a number that may end in k or m; `floats` are separated by commas;
+            a `switch` is there or not, a `boolean` takes a word.
+        off: the switch's negative spellings; without one, `False` is rendered as nothing.
+        words: spellings of particular values (`{"all": 999}`), in both directions; of `None`: not asked.
+        rendered: `False` for what reaches the backend another way (a secret, by its environment).
+    """
+
+    spellings: tuple[str, ...]
+    kind: Kind = "text"
+    off: tuple[str, ...] = ()
+    words: tuple[tuple[str, Value | None], ...] = ()
+    rendered: bool = True
+
+
+class Launcher(Protocol):
+    """One backend.
+
+    Attributes:
+        NAME: as in `--backend`.
+        SUMMARY: what it is for, half a sentence.
+        MEMORY: how it spends memory.
+        FLAGS: field of `Request` -> flag.
+        RESERVED: flags that only aimind sets -> why, as half a sentence.
+        SIGNATURES: what its log says.
+    """
+
+    @property
+    def NAME(self) -> str: ...
+    @property
+    def SUMMARY(self) -> str: ...
+    @property
+    def MEMORY(self) -> LayeredMemory | PagedMemory: ...
+    @property
+    def FLAGS(self) -> Mapping[str, Flag]: ...
+    @property
+    def RESERVED(self) -> Mapping[str, str]: ...
+    @property
+    def SIGNATURES(self) -> tuple[Signature, ...]: ...
+
+    def source(self, host: Host, /) -> Package | Program:
+        """Where it comes from on such a machine."""
+
+    def refuse(self, metadata: Metadata, host: Host, /) -> str | None:
+        """Why it cannot serve this model on this machine, as a sentence; `None` when it can."""
+
+    def command(self, plan: Plan, weights: str, /) -> Command:
+        """How to start it. `weights`: the folder in which the model's files lie under their paths."""
+
+
+def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
+    """The settings that the backend has flags for, as arguments."""
+    argv: list[str] = []
+    for field, flag in flags.items():
+        value: Value | None = getattr(settings, field)
+        if value is None or not flag.rendered:
+            continue
+        if flag.kind == "switch":
+            argv += flag.spellings[:1] if value else flag.off[:1]
+        else:
+            argv += (flag.spellings[0], _text(flag, value))
+    return tuple(argv)
+
+
+def absorb(launcher: Launcher, request: Request) -> Request:
+    """The request with the user's own backend arguments taken into its fields; what is left stays `extra`.
+
+    Raises:
+        UsageError: an argument is aimind's own business, has a bad value, or says otherwise than an option.
+    """
+    spellings = {
+        _plain(spelling): (field, flag, spelling in flag.off)
+        for field, flag in launcher.FLAGS.items()
+        for spelling in (*flag.spellings, *flag.off)
+    }
+    found: dict[str, Value | None] = {}
+    extra: list[str] = []
+    for token, following in _tokens(request.extra):
+        name, equals, attached = token.partition("=")
+        key = _plain(name)
+        if key in _plain_keys(launcher.RESERVED):
+            why = _plain_keys(launcher.RESERVED)[key]
+            raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
+        if not name.startswith("-") or key not in spellings:
+            extra.append(token)
+            continue
+        field, flag, off = spellings[key]
+        if flag.kind == "switch":
+            found[field] = not off
+        else:
+            found[field] = _value(flag, name, attached if equals else following())
+    for field, value in found.items():
+        said: Value | None = getattr(request, field)
+        if said is not None and value is not None and said != value:
+            raise UsageError(
+                f"{launcher.FLAGS[field].spellings[0]} {value} contradicts the option of aimind, {said}",
+                hint="say it once",
+            )
+    return dataclasses.replace(
+        request,
+        extra=tuple(extra),
+        **{field: value for field, value in found.items() if value is not None},  # type: ignore[arg-type]
+    )
+
+
+def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Each argument, with a way to take the next one as its value."""
+    rest = iter(argv)
+    for token in rest:
+        yield token, lambda: next(rest, None)
+
+
+def _plain(spelling: str) -> str:
+    """Long flags are the same with `-` and `_`, as the Python servers' parsers take them."""
+    return spelling.replace("_", "-") if spelling.startswith("--") else spelling
+
+
+def _plain_keys(reserved: Mapping[str, str]) -> dict[str, str]:
+    return {_plain(spelling): why for spelling, why in reserved.items()}
+
+
+def _text(flag: Flag, value: Value) -> str:
+    for word, meaning in flag.words:
+        if value == meaning and type(value) is type(meaning):
+            return word
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(f"{share:g}" for share in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value(flag: Flag, name: str, text: str | None) -> Value | None:
+    if text is None:
+        raise UsageError(f"{name} needs a value", hint=f"{name} VALUE")
+    for word, meaning in flag.words:
+        if text.lower() == word:
+            return meaning
+    try:
+        match flag.kind:
+            case "int":
+                return int(text)
+            case "tokens":
+                return tokens(text)
+            case "float":
+                return float(text)
+            case "floats":
+                return tuple(float(share) for share in text.replace("/", ",").split(","))
+            case "boolean":
+                return {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}[
+                    text.lower()
+                ]
+            case _:
+                return text
+    except (ValueError, KeyError):
+        words = " or ".join(word for word, _ in flag.words)
+        wanted = f"it takes {'a number' if flag.kind in ('int', 'tokens', 'float') else flag.kind}"
+        raise UsageError(
+            f"{name} {text}: not a value that it takes", hint=wanted + (f", or {words}" if words else "")
+        ) from None
+
+
+def tokens(text: str) -> int:
+    """A number of tokens: `8192`, `8k` (8192), `1m` (1048576).
+
+    Raises:
+        ValueError: anything else.
+    """
+    units = {"k": 1024, "m": 1024 * 1024}
+    unit = units.get(text[-1:].lower(), 1)
+    number = int(text if unit == 1 else text[:-1])
+    if number < 0:
+        raise ValueError(text)
+    return number * unit
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known word that is most like this one, if any is."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
+def weight_path(plan: Plan, weights: str, suffix: str = ".gguf") -> str:
+    """The first weight file of the plan that ends so; the one that a backend is given for a split model."""
+    first = next(
+        f.path for f in plan.model.files if f.path.endswith(suffix) and "mmproj" not in f.path.lower()
+    )
+    return os.path.join(weights, first)  # noqa: PTH118 - pathlib is not worth its import here
+
+
+def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
+    """The environment in which a CUDA program sees just these devices, in NVML's order."""
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(device.uuid or str(device.index) for device in devices),
+    }
+
+
+def url(settings: Request) -> str:
+    """Where a program on this machine reaches the server: a wildcard address is reached by loopback."""
+    address = settings.address or "127.0.0.1"
+    if address in ("0.0.0.0", "::", "*", ""):
+        address = "127.0.0.1"
+    return f"http://{f'[{address}]' if ':' in address else address}:{settings.port}"

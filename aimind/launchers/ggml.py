@@ -1,0 +1,105 @@
+"""What the launchers of the llama.cpp family share: its flags, what its log says, what it can serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aimind.launchers.base import Flag
+from aimind.types import Metadata, Signature
+
+# llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
+FLAGS: Mapping[str, Flag] = {
+    "served_name": Flag(spellings=("--alias", "-a")),
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "kv_cache_tokens": Flag(spellings=("--ctx-size", "-c"), kind="int", words=(("0", None),)),
+    "max_num_seqs": Flag(spellings=("--parallel", "-np"), kind="int", words=(("-1", None), ("auto", None))),
+    "kv_unified": Flag(spellings=("--kv-unified", "-kvu"), kind="switch", off=("--no-kv-unified", "-no-kvu")),
+    "batch_size": Flag(spellings=("--batch-size", "-b"), kind="int"),
+    "ubatch_size": Flag(spellings=("--ubatch-size", "-ub"), kind="int"),
+    "flash_attention": Flag(
+        spellings=("--flash-attn", "-fa"),
+        kind="boolean",
+        words=(("on", True), ("off", False), ("auto", None)),
+    ),
+    "kv_cache_dtype": Flag(spellings=("--cache-type-k", "-ctk")),
+    "value_cache_dtype": Flag(spellings=("--cache-type-v", "-ctv")),
+    "gpu_layers": Flag(
+        spellings=("--n-gpu-layers", "--gpu-layers", "-ngl"),
+        kind="int",
+        words=(("all", 9999), ("-1", 9999), ("auto", None)),
+    ),
+    "split_mode": Flag(spellings=("--split-mode", "-sm")),
+    "split": Flag(spellings=("--tensor-split", "-ts"), kind="floats"),
+    "prompt_cache_mib": Flag(spellings=("--cache-ram", "-cram"), kind="int"),
+    "embedding": Flag(spellings=("--embedding", "--embeddings"), kind="switch"),
+    "reranking": Flag(spellings=("--reranking", "--rerank"), kind="switch"),
+    "projector": Flag(spellings=("--mmproj", "-mm")),
+    "api_key": Flag(spellings=("--api-key",), rendered=False),
+}
+
+RESERVED: Mapping[str, str] = {
+    "--model": "the model is what is named to aimind",
+    "-m": "the model is what is named to aimind",
+    "--hf-repo": "aimind downloads the model itself",
+    "-hf": "aimind downloads the model itself",
+    "-hfr": "aimind downloads the model itself",
+    "--model-url": "aimind downloads the model itself",
+    "-mu": "aimind downloads the model itself",
+    "--fit": "aimind has fitted the model to the memory already",
+    "-fit": "aimind has fitted the model to the memory already",
+    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+    "-dev": "devices are chosen by --device of aimind, which is an option before the --",
+    "--main-gpu": "devices are chosen by --device of aimind, which is an option before the --",
+    "-mg": "devices are chosen by --device of aimind, which is an option before the --",
+}
+
+# llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
+UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", "HF_TOKEN")
+
+_MEMORY_REMEDY = "a shorter --context, fewer --gpu-layers, or a smaller quantization needs less"
+
+SIGNATURES: tuple[Signature, ...] = (
+    Signature(
+        r"llama_model_loader: loaded meta data|srv +load_model: loading model", phase="reading the header"
+    ),
+    Signature(r"load_tensors: loading model tensors|print_info: file format", phase="loading weights"),
+    Signature(r"llama_context: constructing llama_context", phase="allocating the cache"),
+    Signature(r"warming up the model", phase="warming up"),
+    Signature(
+        r"unknown (model )?architecture",
+        cause="this llama.cpp does not know the model's architecture",
+        remedy="a newer version of the backend may: see `aimind backends`",
+    ),
+    Signature(
+        r"cudaMalloc failed|out of memory|failed to allocate (buffer|compute)|unable to allocate",
+        cause="a device or the machine ran out of memory",
+        remedy=_MEMORY_REMEDY,
+    ),
+    Signature(
+        r"invalid magic|failed to read (magic|header)|tensor .* data is not within the file bounds",
+        cause="the model's file is damaged or incomplete",
+        remedy="fetch it again",
+    ),
+    Signature(
+        r"error: (unknown|invalid) argument",
+        cause="the backend does not know one of the arguments",
+        remedy="look at the arguments after --",
+    ),
+    Signature(
+        r"couldn't bind HTTP server socket|address already in use",
+        cause="the port is taken",
+        remedy="--port 0 takes a free one",
+    ),
+)
+
+
+def refuse(metadata: Metadata) -> str | None:
+    """What no llama.cpp serves."""
+    if metadata.format != "gguf":
+        return f"it serves GGUF files, and this model is {metadata.format}"
+    if metadata.category == "image":
+        return "it generates no images; llama-box does"
+    if metadata.category in ("speech-to-text", "text-to-speech"):
+        return f"it has no API for {metadata.category}"
+    return None

@@ -1,0 +1,58 @@
+"""llama-box: llama.cpp and stable-diffusion.cpp behind one server, where the user has installed it.
+
+It is no longer maintained and takes no API key; it is the one of the family that generates images.
+"""
+
+from __future__ import annotations
+
+from aimind.launchers import ggml
+from aimind.launchers.base import Flag, render, url, visible_devices, weight_path
+from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Probe, Program
+
+NAME = "llama-box"
+SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
+MEMORY = LayeredMemory(shared_slots=False)
+_NOT_THERE = ("kv_unified", "split_mode", "prompt_cache_mib", "embedding", "api_key")
+FLAGS = {field: flag for field, flag in ggml.FLAGS.items() if field not in _NOT_THERE} | {
+    "gpu_layers": Flag(spellings=("--gpu-layers", "-ngl"), kind="int", words=(("-1", 9999),)),
+    "flash_attention": Flag(spellings=("--flash-attn", "-fa"), kind="switch", off=("--no-flash-attn",)),
+    "reranking": Flag(spellings=("--rerank",), kind="switch"),
+}
+RESERVED = {**ggml.RESERVED, "--api-key": "it takes none: put a proxy that checks keys before it"}
+SIGNATURES = ggml.SIGNATURES
+
+
+def source(_host: Host) -> Program:
+    """Its project's releases."""
+    return Program(
+        names=("llama-box",),
+        version_args=("--version",),
+        version_pattern=r"version:\s*(\S+)",
+        remedy="llama-box is no longer maintained; its last releases are on its project's page",
+    )
+
+
+def refuse(metadata: Metadata, _host: Host) -> str | None:
+    """GGUF only."""
+    return None if metadata.category == "image" and metadata.format == "gguf" else ggml.refuse(metadata)
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`llama-box`; an unknown flag would only print a line, so none is tried."""
+    settings = plan.settings
+    return Command(
+        argv=(
+            plan.backend.executable,
+            "--model",
+            weight_path(plan, weights),
+            *render(FLAGS, settings),
+            "--embeddings",
+            *(("--images",) if plan.metadata.category == "image" else ()),
+            *settings.extra,
+        ),
+        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
+        unset_env=ggml.UNSET_ENV,
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )

@@ -1,0 +1,105 @@
+"""llama-cpp-python: llama.cpp behind a server written in Python, in an environment that aimind builds.
+
+It serves one request at a time and takes far more memory for the same model than llama-server: no flash
+attention unless told, window caches of full size, room for the logits of a whole batch.
+"""
+
+from __future__ import annotations
+
+from aimind.launchers import ggml
+from aimind.launchers.base import Flag, render, url, weight_path
+from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
+
+NAME = "llama-cpp-python"
+SUMMARY = "GGUF on llama.cpp behind a Python server; compiled when it is installed"
+# The package is compiled without CUDA, so it uses the CPU.
+MEMORY = LayeredMemory(
+    vendors=(),
+    slots=1,
+    shared_slots=False,
+    batch_size=512,
+    full_window_cache=True,
+    outputs_per_slot=None,
+    cache_dtypes=("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16"),
+)
+# ggml's own numbers of its types (ggml.h, enum ggml_type).
+_TYPES = (
+    ("0", "f32"),
+    ("1", "f16"),
+    ("2", "q4_0"),
+    ("3", "q4_1"),
+    ("6", "q5_0"),
+    ("7", "q5_1"),
+    ("8", "q8_0"),
+    ("20", "iq4_nl"),
+    ("30", "bf16"),
+)
+FLAGS = {
+    "served_name": Flag(spellings=("--model_alias",)),
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "kv_cache_tokens": Flag(spellings=("--n_ctx",), kind="int", words=(("0", None),)),
+    "batch_size": Flag(spellings=("--n_batch",), kind="int"),
+    "ubatch_size": Flag(spellings=("--n_ubatch",), kind="int"),
+    "flash_attention": Flag(spellings=("--flash_attn",), kind="boolean"),
+    "kv_cache_dtype": Flag(spellings=("--type_k",), words=_TYPES),
+    "value_cache_dtype": Flag(spellings=("--type_v",), words=_TYPES),
+    "gpu_layers": Flag(spellings=("--n_gpu_layers",), kind="int"),
+    "embedding": Flag(spellings=("--embedding",), kind="boolean"),
+    "projector": Flag(spellings=("--clip_model_path",)),
+    "api_key": Flag(spellings=("--api_key",), rendered=False),
+}
+RESERVED = {
+    "--model": "the model is what is named to aimind",
+    "--config_file": "it would overrule the plan",
+    "--logits_all": "it would take memory for the logits of the whole context",
+}
+SIGNATURES = ggml.SIGNATURES
+# Its settings come from variables without a prefix too, and these win over its flags.
+_SETTINGS = (
+    "MODEL MODEL_ALIAS HOST PORT N_CTX N_BATCH N_UBATCH FLASH_ATTN TYPE_K TYPE_V N_GPU_LAYERS SPLIT_MODE "
+    "MAIN_GPU TENSOR_SPLIT LOGITS_ALL EMBEDDING CACHE CACHE_TYPE CACHE_SIZE SEED CONFIG_FILE API_KEY "
+    "CLIP_MODEL_PATH CHAT_FORMAT DRAFT_MODEL ROOT_PATH SSL_KEYFILE SSL_CERTFILE VERBOSE NUMA USE_MMAP "
+    "USE_MLOCK LORA_PATH LORA_BASE RPC_SERVERS VOCAB_ONLY OFFLOAD_KQV KV_OVERRIDES HF_TOKEN"
+)
+
+
+def source(_host: Host) -> Package:
+    """A source distribution: about five minutes of compiling, 166 MB."""
+    return Package(
+        distribution="llama-cpp-python",
+        version="0.3.36",
+        import_name="llama_cpp",
+        requirements=("llama-cpp-python[server]",),
+    )
+
+
+def refuse(metadata: Metadata, _host: Host) -> str | None:
+    """GGUF language models and embeddings only."""
+    if metadata.category == "reranker":
+        return "its server has no rerank API"
+    return ggml.refuse(metadata)
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`python -m llama_cpp.server`; ready when `/v1/models` answers, for which it wants the key."""
+    settings = plan.settings
+    return Command(
+        argv=(
+            plan.backend.executable,
+            "-m",
+            "llama_cpp.server",
+            "--model",
+            weight_path(plan, weights),
+            *render(FLAGS, settings),
+            "--logits_all",
+            "false",
+            *settings.extra,
+        ),
+        env=settings.env,
+        secret_env={"API_KEY": settings.api_key} if settings.api_key else {},
+        unset_env=tuple(_SETTINGS.split()),
+        ready=Probe(url=f"{url(settings)}/v1/models", bearer_env="API_KEY" if settings.api_key else None),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )

