@@ -1,0 +1,27 @@
+"""Where a model goes: the settings that fit the memory which is free, and what each device then holds."""
+
+from __future__ import annotations
+
+from aimind.place.layers import place_layers
+from aimind.place.placement import Placement
+from aimind.place.ranks import place_ranks
+from aimind.types import Host, LayeredMemory, Metadata, PagedMemory, Request
+
+
+def place(
+    metadata: Metadata,
+    host: Host,
+    request: Request,
+    *,
+    memory: LayeredMemory | PagedMemory,
+    projector_bytes: int = 0,
+) -> Placement:
+    """The best placement on this machine, by the way in which the backend spends memory.
+
+    Raises:
+        DoesNotFitError: none exists.
+        UsageError: the request contradicts itself or the model.
+    """
+    if isinstance(memory, LayeredMemory):
+        return place_layers(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
+    return place_ranks(metadata, host, request, memory=memory)

@@ -1,0 +1,87 @@
+"""What every placement comes down to, and the rules that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aimind.errors import DeviceError, UsageError
+from aimind.types import Device, Estimate, Host, Metadata, Reason, Request, Shard
+
+# Below this many tokens a chat model is of little use: more devices come before a shorter context.
+CONTEXT_FLOOR = 8192
+CONTEXT_STEP = 256
+# Of what is free, this share is planned with; the estimates were never more than 1 % too low.
+SPENDABLE = 0.99
+# In RAM others live too: the cache takes at most this share of what the weights leave, unless asked for more.
+RAM_CACHE_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Settings with every decision made, what each device and RAM then hold, and why."""
+
+    settings: Request
+    shards: tuple[Shard, ...]
+    host: Estimate
+    kv_cache_tokens: int | None
+    reasons: tuple[Reason, ...]
+
+
+def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tuple[Device, ...]:
+    """The devices that the backend can use and the user allows, the one with most free memory first.
+
+    Raises:
+        DeviceError: the user names a device that is not there, or one that the backend cannot use.
+    """
+    if request.devices is None:
+        allowed = [device for device in host.devices if device.vendor in vendors]
+        return tuple(sorted(allowed, key=lambda device: (-device.free_bytes, device.index)))
+    known = {device.index: device for device in host.devices}
+    for index in request.devices:
+        if index not in known:
+            there = ", ".join(map(str, sorted(known))) or "none"
+            raise DeviceError(
+                f"device {index} does not exist here", hint=f"devices here: {there} (see `aimind devices`)"
+            )
+        if known[index].vendor not in vendors:
+            raise DeviceError(
+                f"the backend cannot use device {index}, {known[index].name}",
+                hint="--device none uses the CPU",
+            )
+    return tuple(known[index] for index in request.devices)
+
+
+def context_limit(metadata: Metadata, request: Request) -> int:
+    """The most tokens a request may have.
+
+    Raises:
+        UsageError: more are asked for than the model was made for, or too few to be of use.
+    """
+    limit = metadata.max_model_len or max(CONTEXT_FLOOR, request.max_model_len or 0)
+    asked = request.max_model_len
+    if asked is None:
+        return limit
+    if asked > limit and not request.force:
+        raise UsageError(
+            f"a context of {asked} tokens is larger than the model's {limit}",
+            hint=f"--context {limit} is its largest; --force takes more all the same",
+        )
+    if asked < 1:
+        raise UsageError(f"a context of {asked} tokens holds nothing", hint="--context 8k")
+    return asked
+
+
+def gib(size_bytes: int) -> str:
+    """A size for a sentence: `15.3 GiB`, `420 MiB`."""
+    if size_bytes >= 1 << 30:
+        return f"{size_bytes / (1 << 30):.1f} GiB"
+    return (
+        f"{size_bytes / (1 << 20):.0f} MiB" if size_bytes >= 10 << 20 else f"{size_bytes / (1 << 20):.1f} MiB"
+    )
+
+
+def names(devices: Sequence[Device]) -> str:
+    """Devices for a sentence: `device 0`, `devices 0, 1`."""
+    numbers = ", ".join(str(device.index) for device in devices)
+    return f"device{'s' if len(devices) > 1 else ''} {numbers}"

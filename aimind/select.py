@@ -1,0 +1,92 @@
+"""Which backend serves a model on a machine, and why the others do not: the first that does not refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aimind.errors import UnsupportedError, UsageError
+from aimind.launchers.base import Launcher, nearest
+from aimind.types import Backend, Host, Metadata, Program, Reason, Refusal, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that was chosen, and what was said of the others."""
+
+    launcher: Launcher
+    backend: Backend
+    refused: tuple[Refusal, ...]
+    reason: Reason
+
+
+def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]) -> Choice:
+    """The first launcher, in order of preference, that does not refuse the model on this machine.
+
+    Raises:
+        UsageError: the request names a backend that does not exist.
+        UnsupportedError: every backend refuses, or the one that was asked for.
+    """
+    asked = request.backend
+    candidates = launchers if asked is None else (named(asked, launchers),)
+    refused: list[Refusal] = []
+    for launcher in candidates:
+        sentence = launcher.refuse(metadata, host)
+        backend = _backend(launcher, host, request)
+        if sentence is None and backend is not None:
+            why = (
+                "asked for"
+                if asked
+                else f"first choice for {metadata.format} {metadata.category} models here"
+            )
+            return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
+        refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
+    raise UnsupportedError(
+        _nobody(metadata, asked, refused), hint="; ".join(f"{r.backend}: {r.sentence}" for r in refused)
+    )
+
+
+def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
+    """The launcher that is called so.
+
+    Raises:
+        UsageError: none is.
+    """
+    for launcher in launchers:
+        if launcher.NAME == name:
+            return launcher
+    names = [launcher.NAME for launcher in launchers]
+    near = nearest(name, names)
+    raise UsageError(
+        f"no backend is called {name!r}",
+        hint=f"did you mean {near}?" if near else f"there are {', '.join(names)}",
+    )
+
+
+def _backend(launcher: Launcher, host: Host, request: Request) -> Backend | None:
+    return next(
+        (
+            backend
+            for backend in host.backends
+            if backend.name == launcher.NAME and request.backend_version in (None, backend.version)
+        ),
+        None,
+    )
+
+
+def _missing(launcher: Launcher, host: Host) -> str:
+    source = launcher.source(host)
+    versions = [backend.version for backend in host.backends if backend.name == launcher.NAME]
+    if versions:
+        return f"here is version {', '.join(versions)}, not the one asked for"
+    if isinstance(source, Program):
+        return f"{source.names[0]} is not on PATH: {source.remedy}"
+    return "it cannot be installed here"
+
+
+def _nobody(metadata: Metadata, asked: str | None, refused: Sequence[Refusal]) -> str:
+    if asked is not None:
+        return f"{asked} cannot serve this model here: {refused[0].sentence}"
+    if metadata.category in ("speech-to-text", "text-to-speech"):
+        return f"this is a {metadata.category} model: those need vox-box, which aimind cannot start yet"
+    return f"no backend can serve this {metadata.format} {metadata.category} model here"
