@@ -1,0 +1,114 @@
+"""The decision: which backend, which devices, how much context, and why. Pure; `aimind plan` prints it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from aimind.errors import UnknownArchitectureError, UnsupportedError
+from aimind.launchers.base import Launcher, absorb
+from aimind.place import place
+from aimind.select import choose
+from aimind.types import Host, Metadata, Model, Plan, Reason, Request
+
+DEFAULT_ADDRESS = "127.0.0.1"
+DEFAULT_PORT = 8000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def make(
+    model: Model, metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]
+) -> Plan:
+    """The plan for serving a model on a machine.
+
+    Raises:
+        UnsupportedError: no backend can serve it there.
+        UnknownArchitectureError: its memory cannot be estimated, and the request does not insist.
+        DoesNotFitError: the memory that is free does not hold it.
+        UsageError: the request contradicts itself, the model or the backend.
+        DeviceError: a device is named that is not there.
+    """
+    choice = choose(metadata, host, request, launchers)
+    _check(metadata, request)
+    request = absorb(choice.launcher, request)
+    placement = place(
+        metadata,
+        host,
+        request,
+        memory=choice.launcher.MEMORY,
+        projector_bytes=sum(file.size_bytes for file in model.files if _is_projector(file.path)),
+    )
+    projector = next((file.path for file in model.files if _is_projector(file.path)), None)
+    settings = dataclasses.replace(
+        placement.settings,
+        backend=choice.backend.name,
+        backend_version=choice.backend.version,
+        address=request.address or DEFAULT_ADDRESS,
+        port=DEFAULT_PORT if request.port is None else request.port,
+        served_name=request.served_name or _served_name(model),
+        projector=request.projector or projector,
+    )
+    return Plan(
+        model=model,
+        metadata=metadata,
+        backend=choice.backend,
+        settings=settings,
+        refused=choice.refused,
+        shards=placement.shards,
+        host=placement.host,
+        kv_cache_tokens=placement.kv_cache_tokens,
+        reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
+    )
+
+
+def warnings(plan: Plan) -> tuple[str, ...]:
+    """What the user should know before it runs, as sentences."""
+    found = []
+    if plan.settings.address not in LOOPBACK and not plan.settings.api_key:
+        found.append(
+            f"anyone who reaches {plan.settings.address}:{plan.settings.port} can use the model: "
+            "there is no API key (--api-key-file)"
+        )
+    if not plan.metadata.known:
+        found.append(
+            f"the architecture {plan.metadata.architecture} is not one that the estimates were made for: "
+            "the bytes are a guess"
+        )
+    return tuple(found)
+
+
+def _check(metadata: Metadata, request: Request) -> None:
+    if not metadata.known and not request.force:
+        raise UnknownArchitectureError(
+            f"cannot estimate the memory of the architecture {metadata.architecture!r}",
+            hint="--force goes on with a guess",
+        )
+    if metadata.needs_remote_code and not request.trust_remote_code:
+        raise UnsupportedError(
+            "the model brings Python code of its own, which the backend would run",
+            hint="read the .py files of the repository; --trust-remote-code allows it",
+        )
+
+
+def _caveats(metadata: Metadata) -> tuple[Reason, ...]:
+    if metadata.known:
+        return ()
+    return (
+        Reason(
+            "shards", f"a guess: {metadata.architecture} is an unknown architecture, and --force was given"
+        ),
+    )
+
+
+def _is_projector(path: str) -> bool:
+    return "mmproj" in PurePath(path).name.lower()
+
+
+def _served_name(model: Model) -> str:
+    """The name in the API: the repository's, or a local file's or folder's without its ending."""
+    name = model.reference.name
+    if model.reference.source != "local":
+        return name
+    path = PurePath(name)
+    return (path.stem if path.suffix == ".gguf" else path.name) or "model"
