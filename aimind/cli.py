@@ -1,0 +1,440 @@
+"""The command line: options become a `Request`, and each command is its steps, one a line; nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import click
+
+from aimind import __version__, show
+from aimind.errors import AimindError, UnsupportedError, UsageError
+from aimind.types import Backend, Command, File, Host, Installed, Model, Package, Plan, Request
+
+F = TypeVar("F", bound=Callable[..., object])
+
+API_KEY_VARIABLE = "AIMIND_API_KEY"
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; the only place that does."""
+    argv, backend_argv = _split(sys.argv[1:])
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
+    try:
+        cli.main(args=argv, prog_name="aimind", standalone_mode=False, obj=backend_argv)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as problem:
+        hint = problem.ctx.command_path if isinstance(problem, click.UsageError) and problem.ctx else "aimind"
+        show.error(UsageError(problem.format_message(), hint=f"see `{hint} --help`"))
+        sys.exit(2)
+    except AimindError as problem:
+        if debug:
+            _traceback()
+        show.error(problem)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has had enough; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as bug:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
+        if debug:
+            _traceback()
+        show.bug(bug)
+        sys.exit(70)
+    sys.exit(0)
+
+
+def _split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is for aimind, and what stands after `--` for the backend."""
+    if "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    return argv[:at], tuple(argv[at + 1 :])
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+# ── Options ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Tokens(click.ParamType):
+    """A number of tokens: `8192`, `8k`; or `max`, the model's own limit, which is kept as 0."""
+
+    name = "tokens"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        from aimind.launchers.base import tokens
+
+        if isinstance(value, int):
+            return value
+        try:
+            number = 0 if value == "max" else tokens(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number of tokens: 8192, 8k, max", param, ctx)
+        if number == 0 and value != "max":
+            self.fail("a context of no tokens holds nothing", param, ctx)
+        return number
+
+
+class Devices(click.ParamType):
+    """Devices by the driver's index: `0`, `0,1`; or `none`, the CPU."""
+
+    name = "devices"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The indices."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        if text in ("none", "cpu"):
+            return ()
+        try:
+            indices = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            self.fail(f"{value!r} names no devices: 0, 0,1, none", param, ctx)
+        if len(set(indices)) != len(indices):
+            self.fail(f"{value!r} names a device twice", param, ctx)
+        return indices
+
+
+class Variable(click.ParamType):
+    """An environment variable: `NAME=VALUE`."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Its name and its value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, content = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, content
+
+
+def _request_options(function: F) -> F:
+    """The options that become a `Request`: those of `serve` and `plan`."""
+    options = (
+        click.option("--backend", metavar="NAME", help="Serve with this backend (see `aimind backends`)."),
+        click.option("--backend-version", metavar="VERSION", help="And with this version of it."),
+        click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max."),
+        click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
+        click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
+        click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share each layer (vLLM)."),
+        click.option("--gpu-layers", type=click.IntRange(0), help="Layers on devices (llama.cpp)."),
+        click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
+        click.option(
+            "--gpu-memory-utilization", type=click.FloatRange(0, 1, min_open=True), help="Share of each device (vLLM)."
+        ),
+        click.option("--host", metavar="ADDRESS", help="Where to listen; 127.0.0.1 unless said otherwise."),
+        click.option("--port", type=click.IntRange(0, 65535), help="8000 unless said otherwise; 0: a free one."),
+        click.option(
+            "--api-key-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help=f"The key that clients must send; else the variable {API_KEY_VARIABLE}.",
+        ),
+        click.option("--name", metavar="NAME", help="The model's name in the API."),
+        click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
+        click.option("--trust-remote-code", is_flag=True, default=None, help="Run the repository's own code."),
+        click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
+        click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _request(options: dict[str, object], backend_argv: tuple[str, ...]) -> Request:
+    names = {
+        "context": "max_model_len",
+        "parallel": "max_num_seqs",
+        "device": "devices",
+        "tensor_parallel": "tensor_parallel_size",
+        "kv_cache_type": "kv_cache_dtype",
+        "host": "address",
+        "name": "served_name",
+    }
+    fields = {names.get(option, option): value for option, value in options.items()}
+    key_file, environment = fields.pop("api_key_file"), fields.pop("env")
+    return Request(
+        **fields,  # type: ignore[arg-type]
+        env=dict(environment),  # type: ignore[call-overload]
+        api_key=_api_key(key_file if isinstance(key_file, Path) else None),
+        extra=backend_argv,
+    )
+
+
+def _api_key(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"cannot read the key in {file}: {problem}", hint="a file with the key alone") from problem
+    if not key or not key.isprintable() or " " in key:
+        raise UsageError(f"{file} holds no key", hint="a file with the key alone, on one line")
+    return key
+
+
+# ── The steps that commands share ──────────────────────────────────────────────────────────────────────────
+
+
+def _plan(text: str, request: Request, *, revision: str | None, hardware: str | None) -> Plan:
+    """From the text to the plan: nothing is downloaded but headers, nothing installed."""
+    from aimind import devices, files, hub, metadata, plan, reference
+    from aimind.launchers import LAUNCHERS
+
+    parsed = reference.parse(text)
+    if revision is not None:
+        if parsed.revision not in (None, revision):
+            raise UsageError(f"--revision {revision} contradicts {text}", hint="say it once")
+        parsed = dataclasses.replace(parsed, revision=revision)
+    twin = hub.local_twin(parsed)
+    if twin is not None:
+        show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
+    model = files.choose(hub.resolve(parsed))
+    read = metadata.read(model, lambda file: hub.open_file(model, file))
+    if request.max_model_len == 0:
+        request = dataclasses.replace(request, max_model_len=read.max_model_len)
+    machine = devices.hardware.parse(hardware) if hardware else devices.probe()
+    decided = plan.make(model, read, _with_backends(machine, request), request, LAUNCHERS)
+    for warning in plan.warnings(decided):
+        show.note(f"warning: {warning}")
+    return decided
+
+
+def _with_backends(host: Host, request: Request) -> Host:
+    """The machine with the backends that are here, and those that can be installed."""
+    from aimind import environments
+    from aimind.launchers import LAUNCHERS
+
+    found: list[Backend] = []
+    for launcher in LAUNCHERS:
+        if request.backend not in (None, launcher.NAME):
+            continue
+        source = launcher.source(host)
+        here = environments.find(launcher.NAME, source)
+        found += [_backend(installed) for installed in here]
+        version = request.backend_version or (source.version if isinstance(source, Package) else None)
+        if isinstance(source, Package) and version and version not in {i.version for i in here}:
+            executable = environments.executable(launcher.NAME, source, version)
+            found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
+    return dataclasses.replace(host, backends=tuple(found))
+
+
+def _backend(installed: Installed) -> Backend:
+    return Backend(name=installed.backend, version=installed.version, executable=installed.executable)
+
+
+def _command(decided: Plan, weights: str) -> Command:
+    from aimind.launchers import LAUNCHERS
+
+    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == decided.backend.name)
+    return launcher.command(decided, weights)
+
+
+def _location(model: Model) -> str:
+    from aimind import hub
+
+    return str(hub.location(model))
+
+
+def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
+    """Bring the plan's backend, if it is not here."""
+    from aimind import environments
+    from aimind.errors import InstallError
+    from aimind.launchers import LAUNCHERS
+
+    backend = decided.backend
+    if backend.installed:
+        return
+    if not allowed:
+        raise InstallError(
+            f"{backend.name} {backend.version} is not installed",
+            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
+        )
+    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == backend.name)
+    source = launcher.source(host)
+    if isinstance(source, Package):
+        environments.ensure(backend.name, source, version=backend.version, progress=show.note)
+
+
+# ── Commands ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="aimind", message="%(prog)s %(version)s")
+def cli(debug: bool) -> None:  # noqa: ARG001, FBT001 - read in main, since it is about how errors are shown
+    """Serve AI models on this machine, and know beforehand what that takes.
+
+    MODEL is owner/name (Hugging Face), hf:… or ms:…, a path (./model.gguf, ~/models/x), or demo; behind it
+    @REVISION and :QUANTIZATION. What stands after -- goes to the backend.
+    """
+
+
+@cli.command()
+@click.argument("model")
+@_request_options
+@click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
+@click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
+@click.option("--no-supervise", is_flag=True, help="Become the backend, for containers and other supervisors.")
+@click.pass_obj
+def serve(
+    backend_argv: tuple[str, ...],
+    model: str,
+    *,
+    dry_run: bool,
+    no_install: bool,
+    no_supervise: bool,
+    revision: str | None,
+    **options: object,
+) -> None:
+    """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
+
+    \b
+    aimind serve demo
+    aimind serve Qwen/Qwen2-0.5B-Instruct --context 8k
+    aimind serve unsloth/Qwen3-0.6B-GGUF:Q4_K_M --port 0
+    aimind serve ./model.gguf -- --threads 4
+    """
+    from aimind import devices, hub, instances, supervise
+    from aimind.plan import DEFAULT_ADDRESS, DEFAULT_PORT
+
+    if sys.platform == "win32" and not dry_run:
+        raise UnsupportedError(
+            "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
+        )
+    request = _request(options, backend_argv)
+    if not dry_run:
+        port = DEFAULT_PORT if request.port is None else request.port
+        request = dataclasses.replace(
+            request, port=instances.claim_port(request.address or DEFAULT_ADDRESS, port)
+        )
+    decided = _plan(model, request, revision=revision, hardware=None)
+    command = _command(decided, _location(decided.model))
+    if dry_run:
+        click.echo(show.command_line(command))
+        return
+    show.plan(decided, command, err=True)
+    _install(decided, devices.probe(), allowed=not no_install)
+    hub.fetch(decided.model, show.Progress())
+    if no_supervise:
+        supervise.replace(command)
+    supervise.supervise(command, announce=show.announcement(decided, command))
+
+
+@cli.command()
+@click.argument("model")
+@_request_options
+@click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
+@click.pass_obj
+def plan(
+    backend_argv: tuple[str, ...],
+    model: str,
+    *,
+    hardware: str | None,
+    as_json: bool,
+    revision: str | None,
+    **options: object,
+) -> None:
+    """Say how MODEL would be served: backend, devices, bytes, command, and why. Nothing is downloaded.
+
+    \b
+    aimind plan Qwen/Qwen2-0.5B-Instruct
+    aimind plan ./model.gguf --hardware 2x24G --json
+    """
+    decided = _plan(model, _request(options, backend_argv), revision=revision, hardware=hardware)
+    command = _command(decided, _location(decided.model))
+    if as_json:
+        from aimind.document import document
+
+        show.data(document(decided, command))
+    else:
+        show.plan(decided, command)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON document, which --hardware takes.")
+def devices(*, as_json: bool) -> None:
+    """Show the accelerators and the memory of this machine, what is free, and who uses the rest."""
+    from aimind import devices
+
+    host = devices.probe()
+    if as_json:
+        show.data(devices.to_json(host))
+    else:
+        show.devices(host)
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def backends(context: click.Context) -> None:
+    """Show the backends: what is installed, what can be, and why not. Install and remove them."""
+    if context.invoked_subcommand is not None:
+        return
+    from aimind import devices
+    from aimind.launchers import LAUNCHERS
+
+    host = _with_backends(devices.probe(), Request())
+    show.backends(LAUNCHERS, host)
+
+
+@backends.command()
+@click.argument("backend", metavar="NAME[==VERSION]")
+def install(backend: str) -> None:
+    """Install a backend into an environment of its own."""
+    from aimind import devices, environments
+
+    name, version = _named(backend)
+    source = _source(name, devices.probe())
+    if not isinstance(source, Package):
+        raise UnsupportedError(f"aimind does not install {name}", hint=source.remedy)
+    done = environments.ensure(name, source, version=version, progress=show.note)
+    show.note(f"{done.backend} {done.version} is installed")
+
+
+@backends.command()
+@click.argument("backend", metavar="NAME[==VERSION]")
+def remove(backend: str) -> None:
+    """Remove an installed backend, or one version of it."""
+    from aimind import devices, environments
+
+    name, version = _named(backend)
+    _source(name, devices.probe())
+    environments.remove(name, version)
+    show.note(f"{backend} is removed")
+
+
+def _named(text: str) -> tuple[str, str | None]:
+    name, equals, version = text.partition("==")
+    if equals and not version:
+        raise UsageError(f"{text} names no version", hint="NAME==VERSION, or NAME alone")
+    return name, version or None
+
+
+def _source(name: str, host: Host) -> Package | object:
+    from aimind.launchers import LAUNCHERS
+    from aimind.select import named
+
+    return named(name, LAUNCHERS).source(host)
