@@ -1,0 +1,45 @@
+# Two commands are all that a newcomer needs: `make demo` and `make test`. Both set up what they use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: demo test check unit live bench clean lock
+
+demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
+	$(BIN)/aimind serve demo
+
+test: check unit live ## set up everything, and run all checks
+
+check: $(VENV)/.ready ## format, lint, types, layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.ready ## all tests but those that start real backends
+	$(BIN)/pytest -m "not live" -n 2
+
+live: $(VENV)/.ready ## real backends on real models: installs them first
+	$(BIN)/pytest -m live
+
+bench: $(VENV)/.ready ## print the figures of benchmarks/
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(UV) ## choose the pins again
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    --python-version 3.11 --group dev pyproject.toml -o requirements/dev.txt
+
+clean: ## remove what was made here
+	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+
+$(VENV)/.ready: pyproject.toml requirements/dev.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+# uv, where the machine has none: from the package index, in a folder of its own.
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv || { rm -rf .uv; echo "hint: Debian's Python needs the package python3-venv, or install uv"; exit 1; }
+	.uv/bin/pip install --quiet --disable-pip-version-check uv
