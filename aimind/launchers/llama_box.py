@@ -18,7 +18,12 @@ FLAGS = {field: flag for field, flag in ggml.FLAGS.items() if field not in _NOT_
     "flash_attention": Flag(spellings=("--flash-attn", "-fa"), kind="switch", off=("--no-flash-attn",)),
     "reranking": Flag(spellings=("--rerank",), kind="switch"),
 }
-RESERVED = {**ggml.RESERVED, "--api-key": "it takes none: put a proxy that checks keys before it"}
+RESERVED = {
+    **ggml.RESERVED,
+    "--embeddings": "aimind sets it",
+    "--images": "the model's category decides it",
+    "--api-key": "it takes none: put a proxy that checks keys before it",
+}
 SIGNATURES = ggml.SIGNATURES
 
 

@@ -1,0 +1,116 @@
+"""Frozen values that tests share: small models and machines, written down rather than read."""
+
+from __future__ import annotations
+
+from aimind.launchers import LAUNCHERS
+from aimind.types import (
+    Attention,
+    Backend,
+    Device,
+    File,
+    Host,
+    Layer,
+    Metadata,
+    Model,
+    Package,
+    Reference,
+    Tensor,
+)
+
+GIB = 1 << 30
+
+
+def device(index: int = 0, *, free_gib: float = 24.0, total_gib: float | None = None) -> Device:
+    total = int((total_gib or free_gib) * GIB)
+    return Device(
+        index=index,
+        uuid=f"GPU-{index}",
+        vendor="nvidia",
+        name="Test",
+        total_bytes=total,
+        free_bytes=int(free_gib * GIB),
+        capability="8.9",
+    )
+
+
+def host(*devices: Device, ram_gib: float = 64.0) -> Host:
+    """A Linux machine with these devices, on which every managed backend can be installed."""
+    machine = Host(
+        devices=devices,
+        ram_total_bytes=int(ram_gib * GIB),
+        ram_free_bytes=int(ram_gib * GIB),
+        os="linux",
+        arch="x86_64",
+        cores=8,
+    )
+    backends = []
+    for launcher in LAUNCHERS:
+        source = launcher.source(machine)
+        version = source.version if isinstance(source, Package) else "1"
+        backends.append(Backend(name=launcher.NAME, version=version, executable=f"/opt/{launcher.NAME}"))
+    return Host(
+        devices=devices,
+        ram_total_bytes=machine.ram_total_bytes,
+        ram_free_bytes=machine.ram_free_bytes,
+        os=machine.os,
+        arch=machine.arch,
+        cores=machine.cores,
+        backends=tuple(backends),
+    )
+
+
+def llama(*, layers: int = 32, hidden: int = 4096, vocab: int = 128256, safetensors: bool = False) -> Metadata:
+    """A dense model of Llama 3's shape: 8 billion parameters at 32 layers."""
+    heads, kv_heads, size, forward = hidden // 128, hidden // 512, 128, hidden * 7 // 2
+    dtype = "BF16" if safetensors else "F16"
+
+    def tensor(name: str, *shape: int) -> Tensor:
+        count = 1
+        for length in shape:
+            count *= length
+        return Tensor(name, shape, dtype, 2 * count)
+
+    prefix = "model.layers" if safetensors else "blk"
+    made = tuple(
+        Layer(
+            tensors=(
+                tensor(f"{prefix}.{i}.self_attn.q_proj.weight", hidden, hidden),
+                tensor(f"{prefix}.{i}.self_attn.k_proj.weight", kv_heads * size, hidden),
+                tensor(f"{prefix}.{i}.self_attn.v_proj.weight", kv_heads * size, hidden),
+                tensor(f"{prefix}.{i}.self_attn.o_proj.weight", hidden, hidden),
+                tensor(f"{prefix}.{i}.mlp.gate_proj.weight", forward, hidden),
+                tensor(f"{prefix}.{i}.mlp.up_proj.weight", forward, hidden),
+                tensor(f"{prefix}.{i}.mlp.down_proj.weight", hidden, forward),
+            ),
+            memory=(Attention(num_heads=heads, num_kv_heads=kv_heads, key_size=size, value_size=size),),
+            feed_forward_size=forward,
+        )
+        for i in range(layers)
+    )
+    embedding = "model.embed_tokens.weight" if safetensors else "token_embd.weight"
+    head = "lm_head.weight" if safetensors else "output.weight"
+    return Metadata(
+        format="safetensors" if safetensors else "gguf",
+        architecture="LlamaForCausalLM" if safetensors else "llama",
+        category="llm",
+        quantization=None,
+        dtype=dtype,
+        parameters=8_000_000_000,
+        hidden_size=hidden,
+        vocab_size=vocab,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        max_model_len=131072,
+        layers=made,
+        others=(tensor(embedding, vocab, hidden), tensor(head, vocab, hidden)),
+        intermediate_size=forward,
+    )
+
+
+def model(metadata: Metadata) -> Model:
+    path = "model.gguf" if metadata.format == "gguf" else "model.safetensors"
+    return Model(
+        reference=Reference(source="huggingface", name="owner/name"),
+        files=(File(path, metadata.weight_bytes),),
+        commit="0" * 40,
+    )

@@ -1,0 +1,122 @@
+"""One conformance test over all launchers: what each promises by the contract of `launchers/base.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aimind import plan
+from aimind.errors import UsageError
+from aimind.launchers import LAUNCHERS
+from aimind.launchers.base import Flag, Launcher, absorb, render
+from aimind.types import LayeredMemory, Plan, Request
+from tests.samples import device, host, llama, model
+
+SECRET = "canary-4f1d"
+
+every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.NAME)
+
+
+def planned(launcher: Launcher, request: Request) -> Plan:
+    metadata = llama(safetensors=not isinstance(launcher.MEMORY, LayeredMemory))
+    asked = dataclasses.replace(request, backend=launcher.NAME)
+    return plan.make(model(metadata), metadata, host(device()), asked, LAUNCHERS)
+
+
+@every_launcher
+def test_it_is_one_short_file_named_after_itself(launcher: Launcher) -> None:
+    assert isinstance(launcher, ModuleType)
+    path = Path(inspect.getsourcefile(launcher) or "")
+    assert path.stem == launcher.NAME.replace("-", "_")
+    assert len(path.read_text().splitlines()) < 150
+
+
+@every_launcher
+def test_every_spelling_means_one_thing(launcher: Launcher) -> None:
+    spellings = [s for flag in launcher.FLAGS.values() for s in (*flag.spellings, *flag.off)]
+    assert len(spellings) == len(set(spellings))
+    assert not set(spellings) & set(launcher.RESERVED)
+    assert set(launcher.FLAGS) <= {field.name for field in dataclasses.fields(Request)}
+
+
+def values(flag: Flag) -> st.SearchStrategy[object]:
+    match flag.kind:
+        case "switch" | "boolean":
+            return st.booleans() if flag.off or flag.kind == "boolean" else st.just(value=True)
+        case "int" | "tokens":
+            return st.integers(1, 10**6)
+        case "float":
+            return st.integers(1, 99).map(lambda n: n / 100)
+        case "floats":
+            return st.lists(st.integers(1, 99).map(float), min_size=1, max_size=8).map(tuple)
+        case _:
+            known = [str(meaning) for _, meaning in flag.words if meaning is not None]
+            return st.sampled_from(known) if known else st.from_regex(r"[a-z0-9_./]{1,20}", fullmatch=True)
+
+
+@every_launcher
+@given(data=st.data())
+def test_absorb_undoes_render(launcher: Launcher, data: st.DataObject) -> None:
+    """Law: the arguments that a plan's settings become are read back as these settings."""
+    fields = {
+        name: data.draw(st.none() | values(flag), label=name)
+        for name, flag in launcher.FLAGS.items()
+        if flag.rendered
+    }
+    settings = Request(**fields)  # type: ignore[arg-type]
+    assert absorb(launcher, Request(extra=render(launcher.FLAGS, settings))) == settings
+
+
+@every_launcher
+def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
+    """What aimind sets, the user's own arguments either change in the plan or may not name."""
+    decided = planned(launcher, Request())
+    known = {s for flag in launcher.FLAGS.values() for s in (*flag.spellings, *flag.off)} | set(launcher.RESERVED)
+    argv = launcher.command(decided, "/weights").argv
+    flags = {word for word in argv[1:] if word.startswith("-") and word != "-m"}
+    assert flags <= known
+
+
+@every_launcher
+def test_the_command_is_the_plan(launcher: Launcher) -> None:
+    decided = planned(launcher, Request(port=9123, max_model_len=4096, extra=("--later", "1")))
+    command = launcher.command(decided, "/weights")
+    assert command.argv[0] == decided.backend.executable
+    assert command.argv[-2:] == ("--later", "1")
+    rendered = render(launcher.FLAGS, decided.settings)
+    assert absorb(launcher, Request(extra=rendered)).port == 9123
+    assert set(rendered) <= set(command.argv)
+    assert command.ready.url.startswith("http://127.0.0.1:9123/")
+
+
+@every_launcher
+def test_a_secret_is_in_the_secret_environment_alone(launcher: Launcher) -> None:
+    if "api_key" not in launcher.FLAGS:
+        pytest.skip("takes no key")
+    command = launcher.command(planned(launcher, Request(api_key=SECRET)), "/weights")
+    assert SECRET in command.secret_env.values()
+    assert SECRET not in repr(command)
+    assert SECRET not in " ".join(command.argv)
+
+
+@every_launcher
+def test_reserved_flags_are_refused_with_the_reason(launcher: Launcher) -> None:
+    for spelling, why in launcher.RESERVED.items():
+        with pytest.raises(UsageError) as caught:
+            absorb(launcher, Request(extra=(f"{spelling}=x",)))
+        assert why in caught.value.message
+
+
+@every_launcher
+def test_a_refusal_is_half_a_sentence(launcher: Launcher) -> None:
+    machine = host(device())
+    for metadata in (llama(), llama(safetensors=True)):
+        refusal = launcher.refuse(metadata, machine)
+        assert refusal is None or (len(refusal.split()) > 3 and not refusal.endswith("."))
+    assert launcher.refuse(dataclasses.replace(llama(), category="speech-to-text", format="ctranslate2"), machine)
