@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.estimate import ggml
+from aimind.estimate import layered
 from aimind.place.placement import (
     CONTEXT_FLOOR,
     CONTEXT_STEP,
@@ -33,7 +33,7 @@ class _Fit:
     context: int
     counts: tuple[int, ...]
     devices: tuple[Device, ...]
-    usage: ggml.Usage
+    usage: layered.Usage
 
 
 class _Search:
@@ -42,13 +42,13 @@ class _Search:
     def __init__(
         self, metadata: Metadata, host: Host, request: Request, *, memory: LayeredMemory, projector_bytes: int
     ) -> None:
-        self.profile = ggml.profile(metadata)
+        self.profile = layered.profile(metadata)
         self.all_layers = len(metadata.layers) + 1
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
         self.encoder = metadata.category in ("embedding", "reranker")
 
-    def settings(self, context: int) -> ggml.Settings:
+    def settings(self, context: int) -> layered.Settings:
         """The flags of a server with this context per request."""
         request, memory = self.request, self.memory
         slots = request.max_num_seqs or memory.slots
@@ -61,7 +61,7 @@ class _Search:
         ubatch = request.ubatch_size or (batch if self.encoder else memory.ubatch_size)
         keys = request.kv_cache_dtype or "f16"
         flash = memory.flash_attention if request.flash_attention is None else request.flash_attention
-        return ggml.Settings(
+        return layered.Settings(
             n_ctx=request.kv_cache_tokens or (context if unified else context * slots),
             n_seq=slots,
             kv_unified=unified,
@@ -77,10 +77,10 @@ class _Search:
             gpu_layers=0,
         )
 
-    def usage(self, context: int, counts: tuple[int, ...]) -> ggml.Usage:
+    def usage(self, context: int, counts: tuple[int, ...]) -> layered.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
         settings = dataclasses.replace(self.settings(context), gpu_layers=sum(counts))
-        usage = ggml.estimate(self.profile, settings, counts)
+        usage = layered.estimate(self.profile, settings, counts)
         if not self.projector_bytes:
             return usage
         if not usage.devices:
@@ -322,7 +322,7 @@ def _why_context(search: _Search, found: _Fit, metadata: Metadata) -> Reason:
     )
 
 
-def _why_parallel(flags: ggml.Settings, context: int) -> Reason:
+def _why_parallel(flags: layered.Settings, context: int) -> Reason:
     if flags.kv_unified:
         return Reason(
             "max_num_seqs",

@@ -199,7 +199,7 @@ def _pad(number: int, unit: int) -> int:
 
 
 def cells(settings: Settings, window: int | None) -> int:
-    """Tokens that a layer's cache has room for in each stream: all of them, or a sliding window and one step."""
+    """Tokens that a cache holds in each stream: all, or those of a sliding window and one step."""
     whole = _pad(settings.n_ctx if settings.kv_unified else settings.n_ctx // settings.n_seq, _CELLS)
     if window is None or settings.swa_full:
         return whole

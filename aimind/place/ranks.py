@@ -1,0 +1,276 @@
+"""Placement for vLLM and its like: every rank takes a share of its device, and the rest of that is the cache.
+
+The fewest devices of which every rank fits, tensor parallel before pipeline parallel. The share is never more
+than is free now: vLLM does not start when a device has less free than what it was told to take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from aimind.errors import DoesNotFitError, UsageError
+from aimind.estimate import paged
+from aimind.place.placement import (
+    CONTEXT_FLOOR,
+    RAM_CACHE_SHARE,
+    SPENDABLE,
+    Placement,
+    context_limit,
+    gib,
+    names,
+    usable_devices,
+)
+from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, Request, Shard
+
+GIB = 1 << 30
+# What Python, PyTorch and vLLM take in RAM beside the model: 2.3 GB were seen with the CPU build 0.32.
+ENGINE_RAM_BYTES = 2300 * 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """One way to cut the model, and what each rank then holds besides its cache."""
+
+    tensor: int
+    pipeline: int
+    devices: tuple[Device, ...]
+    utilization: float | None
+    weights_bytes: int
+    compute_bytes: int
+    graphs_bytes: int
+    cache_bytes: int
+    context: int
+    layout: paged.Layout
+
+
+class _Search:
+    """The model, the machine and the user's fixed points."""
+
+    def __init__(self, metadata: Metadata, host: Host, request: Request, memory: PagedMemory) -> None:
+        self.metadata, self.host, self.request, self.memory = metadata, host, request, memory
+        self.pooling = metadata.category in ("embedding", "reranker")
+        self.limit = context_limit(metadata, request)
+        self.needed = request.max_model_len or min(self.limit, CONTEXT_FLOOR)
+        self.sequences = request.max_num_seqs or memory.max_num_seqs
+        self.batched = request.max_num_batched_tokens or max(
+            memory.max_num_batched_tokens, self.limit if self.pooling else 0
+        )
+
+    def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:
+        """This cut on these devices, if every rank holds its part and a request of the needed length."""
+        metadata, request = self.metadata, self.request
+        weights = self._weights(tensor, pipeline)
+        compute = paged.activation_bytes(
+            metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
+        )
+        graphs = 0 if request.enforce_eager else paged.GRAPHS_BYTES
+        layout = self._layout(tensor, pipeline, self.memory.block_size)
+        share = self._utilization(devices)
+        spendable = min(int(device.total_bytes * share) for device in devices)
+        rest = spendable - weights - compute - graphs - paged.CONTEXT_BYTES
+        if request.kv_cache_memory_bytes is not None:
+            rest = min(rest, request.kv_cache_memory_bytes)
+        context = layout.longest(rest, self.limit, in_flight=2 * self.batched) if rest > 0 else 0
+        if context < self.needed:
+            return None
+        return _Ranks(tensor, pipeline, devices, share, weights, compute, graphs, rest, context, layout)
+
+    def in_ram(self) -> _Ranks | None:
+        """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
+        tensor = self.request.tensor_parallel_size or 1
+        weights = self._weights(tensor, 1) * tensor
+        layout = self._layout(tensor, 1, self.memory.cpu_block_size)
+        compute = paged.activation_bytes(
+            self.metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
+        )
+        free = int(self.host.ram_free_bytes * SPENDABLE) - weights - compute - ENGINE_RAM_BYTES * tensor
+        most = self.request.kv_cache_memory_bytes or max(0, int(free * RAM_CACHE_SHARE)) // tensor
+        if free < 0 or most * tensor > free:
+            return None
+        context = layout.longest(most, self.limit, in_flight=self.batched)
+        if context < self.needed and self.request.kv_cache_memory_bytes is None:
+            # One request of the length that is needed comes before what others may want of the RAM.
+            most = free // tensor
+            context = min(self.needed, layout.longest(most, self.needed, in_flight=self.batched))
+        if context < self.needed:
+            return None
+        cache = self._enough(layout, context, most)
+        return _Ranks(tensor, 1, (), None, weights, compute, 0, cache, context, layout)
+
+    def _enough(self, layout: paged.Layout, context: int, most: int) -> int:
+        """In RAM not more than a few full requests: whole blocks, since vLLM rounds down to these."""
+        if self.request.kv_cache_memory_bytes is not None or not layout.block_bytes:
+            return self.request.kv_cache_memory_bytes or 0
+        requests = self.request.max_num_seqs or 4
+        wanted = requests * layout.blocks_needed(context, in_flight=self.batched) + 1
+        return min(wanted, most // layout.block_bytes) * layout.block_bytes
+
+    def _weights(self, tensor: int, pipeline: int) -> int:
+        return paged.weights_bytes(
+            self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=self.request.dtype
+        )
+
+    def _layout(self, tensor: int, pipeline: int, block_size: int) -> paged.Layout:
+        return paged.layout(
+            self.metadata,
+            ranks=(tensor, pipeline),
+            cache_dtype=self.request.kv_cache_dtype or "auto",
+            dtype=self.request.dtype,
+            block_size=self.request.block_size or block_size,
+        )
+
+    def _utilization(self, devices: tuple[Device, ...]) -> float:
+        """The share of every device: what was asked for, or what is free on the fullest, rounded down."""
+        if self.request.gpu_memory_utilization is not None:
+            return self.request.gpu_memory_utilization
+        free = min(device.free_bytes / device.total_bytes for device in devices)
+        return min(self.memory.utilization, math.floor(free * SPENDABLE * 100) / 100)
+
+
+def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: PagedMemory) -> Placement:
+    """The placement; see the module.
+
+    Raises:
+        DoesNotFitError: no cut fits the memory that is free.
+        UsageError: the request contradicts itself, the model, or a rule of the backend.
+        DeviceError: a device is named that cannot be used.
+    """
+    _check(metadata, request, memory)
+    devices = usable_devices(host, request, memory.vendors)
+    search = _Search(metadata, host, request, memory)
+    if not devices:
+        found = search.in_ram()
+        if found is None:
+            raise DoesNotFitError(
+                f"{gib(metadata.weight_bytes)} of weights and {search.needed} tokens of context do not fit "
+                f"the {gib(host.ram_free_bytes)} of RAM that are free",
+                hint="a shorter --context, or a smaller or quantized model",
+            )
+        return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
+    tried: list[str] = []
+    for tensor, pipeline in _cuts(request, len(devices)):
+        broken = paged.refusal(metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
+        if broken is not None:
+            tried.append(broken)
+            continue
+        chosen = devices[: tensor * pipeline]
+        found = search.on_devices(chosen, tensor, pipeline)
+        if found is not None:
+            return _placement(search, found, _why(search, found, tried))
+        tried.append(_too_small(search, chosen, tensor, pipeline))
+    if request.tensor_parallel_size or request.pipeline_parallel_size:
+        raise UsageError("; ".join(tried), hint="leave the sizes out, and they are chosen so that they fit")
+    raise DoesNotFitError("; ".join(tried), hint="a shorter --context, a quantized model, or more devices")
+
+
+def _cuts(request: Request, count: int) -> list[tuple[int, int]]:
+    """Tensor and pipeline sizes to try, the fewest devices first."""
+    tensor, pipeline = request.tensor_parallel_size, request.pipeline_parallel_size
+    if tensor is not None or pipeline is not None:
+        return [(tensor or 1, pipeline or 1)]
+    sizes = range(1, count + 1) if request.devices is None else (count,)
+    cuts = [(size // stages, stages) for size in sizes for stages in range(1, size + 1) if size % stages == 0]
+    return sorted(cuts, key=lambda cut: (cut[0] * cut[1], cut[1]))
+
+
+def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
+    metadata = search.metadata
+    cached = bool(found.layout.block_bytes)
+    in_flight = search.batched * (2 if found.devices else 1)
+    tokens = (
+        found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
+    )
+    settings = dataclasses.replace(
+        search.request,
+        max_model_len=found.context,
+        max_num_seqs=search.sequences,
+        max_num_batched_tokens=search.batched,
+        tensor_parallel_size=found.tensor,
+        pipeline_parallel_size=found.pipeline,
+        gpu_memory_utilization=found.utilization,
+        kv_cache_dtype=search.request.kv_cache_dtype or "auto",
+        kv_cache_memory_bytes=search.request.kv_cache_memory_bytes
+        if found.devices or not cached
+        else found.cache_bytes,
+        block_size=search.request.block_size,
+        devices=tuple(device.index for device in found.devices),
+    )
+    shard = Estimate(
+        weights_bytes=found.weights_bytes,
+        kv_cache_bytes=found.cache_bytes if cached else 0,
+        compute_bytes=found.compute_bytes,
+        graphs_bytes=found.graphs_bytes,
+        overhead_bytes=paged.CONTEXT_BYTES if found.devices else ENGINE_RAM_BYTES * found.tensor,
+    )
+    in_ram = dataclasses.replace(shard, kv_cache_bytes=shard.kv_cache_bytes * found.tensor)
+    host = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)) if found.devices else in_ram
+    return Placement(
+        settings=settings,
+        shards=tuple(Shard(device, shard) for device in found.devices),
+        host=host,
+        kv_cache_tokens=tokens,
+        reasons=(reason, _why_context(search, found), *_why_parallel(found, tokens, metadata)),
+    )
+
+
+def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
+    if request.kv_cache_dtype is not None and request.kv_cache_dtype not in memory.cache_dtypes:
+        raise UsageError(
+            f"the cache cannot be {request.kv_cache_dtype} on this backend",
+            hint=f"it can be {', '.join(memory.cache_dtypes)}",
+        )
+    if request.gpu_layers is not None:
+        raise UsageError(
+            "this backend has no layers in RAM beside those on devices",
+            hint="--gpu-layers is for GGUF models",
+        )
+    if not metadata.layers:
+        raise UsageError("the model has no layers", hint="is it an adapter of another model?")
+
+
+def _why(search: _Search, found: _Ranks, tried: list[str]) -> Reason:
+    wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + paged.CONTEXT_BYTES)
+    total = found.tensor * found.pipeline
+    sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
+    if total > 1 and search.request.devices is None and tried:
+        sentence += f"; before that: {tried[0]}"
+    return Reason("tensor_parallel_size", f"{found.tensor} × {found.pipeline} on {sentence}")
+
+
+def _why_context(search: _Search, found: _Ranks) -> Reason:
+    if search.request.max_model_len:
+        return Reason("max_model_len", f"{found.context} tokens: asked for")
+    if found.context == search.limit:
+        return Reason("max_model_len", f"{found.context} tokens: the model's own limit")
+    return Reason(
+        "max_model_len",
+        f"{found.context} tokens: the longest request that a cache of {gib(found.cache_bytes)} holds",
+    )
+
+
+def _why_parallel(found: _Ranks, tokens: int | None, metadata: Metadata) -> tuple[Reason, ...]:
+    if tokens is None:
+        return (Reason("kv_cache_tokens", f"a {metadata.category} model remembers nothing between requests"),)
+    at_once = tokens // found.context
+    sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
+    if found.utilization is None:
+        return (Reason("kv_cache_memory_bytes", sentence),)
+    return (
+        Reason("kv_cache_tokens", sentence),
+        Reason(
+            "gpu_memory_utilization", f"{found.utilization:g} of each device, never more than is free now"
+        ),
+    )
+
+
+def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeline: int) -> str:
+    weights = paged.weights_bytes(
+        search.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=search.request.dtype
+    )
+    each = gib(min(device.free_bytes for device in devices))
+    return (
+        f"tensor parallel {tensor}, pipeline parallel {pipeline}: {gib(weights)} of weights per rank and "
+        f"a context of {search.needed} tokens do not fit {names(devices)} ({each} free)"
+    )
