@@ -105,6 +105,7 @@ class Profile:
     head_repacked_bytes: int
     input_bytes: int
     value_width: int
+    logits: int
     windows: tuple[int | None, ...]
 
 
@@ -115,6 +116,8 @@ def profile(metadata: Metadata) -> Profile:
     # A tied head is a copy of the embedding on the device, beside the embedding itself in RAM.
     shared = [t for t in inputs if t.name == "token_embd.weight"] if metadata.tied else []
     attentions = [m for layer in metadata.layers for m in layer.memory if isinstance(m, Attention)]
+    # An encoder has no head: it gives the hidden states of its tokens.
+    causal = not attentions or any(m.causal for m in attentions)
     return Profile(
         metadata=metadata,
         blocks=tuple(_block(layer) for layer in metadata.layers),
@@ -122,6 +125,7 @@ def profile(metadata: Metadata) -> Profile:
         head_host_bytes=sum(t.size_bytes for t in heads),
         head_repacked_bytes=sum(t.size_bytes for t in heads if _is_repacked(t)),
         input_bytes=sum(t.size_bytes for t in inputs),
+        logits=metadata.vocab_size if causal else 0,
         value_width=max((m.num_kv_heads * m.value_size for m in attentions), default=0),
         windows=tuple({m.window for m in attentions if m.causal and not m.shared}),
     )
@@ -157,7 +161,7 @@ def estimate(
         )
         for start, end in itertools.pairwise(ends)
     )
-    return Usage(devices, _host(model, settings, min(first, count)))
+    return Usage(devices, _host(model, settings, min(first, count), devices=len(devices)))
 
 
 def device_bytes(tensor: Tensor) -> int:
@@ -259,7 +263,7 @@ def _input_bytes(model: Profile, settings: Settings) -> int:
 def _output_bytes(model: Profile, settings: Settings) -> int:
     """The logits of one step, and the rows that they are computed from."""
     outputs = min(_step(settings), settings.n_outputs or settings.n_batch)
-    return 4 * outputs * (model.metadata.vocab_size + model.metadata.hidden_size)
+    return 4 * outputs * (model.logits + model.metadata.hidden_size)
 
 
 def _phase_bytes(model: Profile, settings: Settings, layer: Layer) -> int:
@@ -303,15 +307,15 @@ def _device(
     weights = sum(model.blocks[i].device_bytes for i in layers)
     if settings.experts_on_cpu:
         weights -= sum(model.blocks[i].device_expert_bytes for i in layers)
-    has_head = count in held
     phase = max((_phase_bytes(model, settings, model.metadata.layers[i]) for i in layers), default=0)
     compute = _input_bytes(model, settings) + phase
-    if has_head:
+    pipelined = several and settings.gpu_layers > count
+    if count in held:
         weights += model.head_device_bytes
-        compute = max(compute, _output_bytes(model, settings))
-    if several and has_head and settings.gpu_layers > count:
-        # Layers on several devices work on several batches at once, with copies of the inputs.
-        compute += 4 * (_mask_bytes(model, settings) + 8 * _step(settings) * model.metadata.hidden_size)
+        masks = _mask_bytes(model, settings) if pipelined else 0
+        compute = max(compute, _output_bytes(model, settings) + masks)
+    if pipelined:
+        compute += _pipeline_bytes(model, settings, first=0 in held)
     compute += _left_behind(model, settings)
     return Estimate(
         weights_bytes=weights,
@@ -322,22 +326,39 @@ def _device(
     )
 
 
+def _pipeline_bytes(model: Profile, settings: Settings, *, first: bool) -> int:
+    """With all layers on several devices these work on four batches at once, with copies of the inputs.
+
+    The first device has copies of the embedded tokens, the others also of what the one before sends.
+    """
+    received = (16 if first else 32) * _step(settings) * model.metadata.hidden_size
+    return 3 * _mask_bytes(model, settings) + received
+
+
 def _left_behind(model: Profile, settings: Settings) -> int:
-    """A device also computes large steps of the layers in RAM: it borrows a tensor or a cache at a time."""
-    first = len(model.blocks) + 1 - settings.gpu_layers
-    left = [model.blocks[i].largest_bytes for i in range(max(0, first))]
-    caches = [_kv_bytes(model, settings, model.metadata.layers[i]) for i in range(max(0, first))]
+    """A device also computes large steps of the layers in RAM: it borrows a tensor or a cache at a time.
+
+    A bound: what is borrowed, the mask, and the rows on their way.
+    """
+    left = model.blocks[: max(0, len(model.blocks) + 1 - settings.gpu_layers)]
+    borrowed = [block.largest_bytes for block in left]
+    borrowed += [_kv_bytes(model, settings, layer) for layer in model.metadata.layers[: len(left)]]
     if settings.experts_on_cpu:
-        left += [block.largest_bytes for block in model.blocks]
-    return max((*left, *caches), default=0)
+        borrowed += [block.largest_bytes for block in model.blocks]
+    if not borrowed:
+        return 0
+    rows = 8 * _step(settings) * model.metadata.hidden_size
+    return max(borrowed) + _mask_bytes(model, settings) + rows
 
 
-def _host(model: Profile, settings: Settings, count: int) -> Estimate:
+def _host(model: Profile, settings: Settings, count: int, *, devices: int) -> Estimate:
     """RAM with the first `count` layers, the embedding, and the head unless a device has it."""
     blocks, layers = model.blocks[:count], model.metadata.layers[:count]
     weights = model.input_bytes + sum(b.host_bytes + b.repacked_bytes for b in blocks)
     hidden, step = model.metadata.hidden_size, _step(settings)
     compute = 8 * step * hidden + _mask_bytes(model, settings)
+    if devices > 1 and settings.gpu_layers > len(model.blocks):
+        compute = 20 * step * hidden + 4 * _mask_bytes(model, settings)  # the copies of a pipeline
     if settings.experts_on_cpu:
         weights += sum(b.host_expert_bytes + b.expert_repacked_bytes for b in model.blocks[count:])
     if settings.gpu_layers == 0:
@@ -349,5 +370,5 @@ def _host(model: Profile, settings: Settings, count: int) -> Estimate:
         weights_bytes=weights,
         kv_cache_bytes=sum(_kv_bytes(model, settings, layer) for layer in layers),
         state_bytes=sum(_state_bytes(settings, layer) for layer in layers),
-        compute_bytes=compute + 4 * model.metadata.vocab_size * outputs,
+        compute_bytes=compute + 4 * model.logits * outputs,
     )

@@ -1,0 +1,179 @@
+"""Machines that one does not have: the text of `--hardware` (docs/hardware.md).
+
+All figures are what programs can have: nothing else runs on an imagined machine, so that everything is free.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aimind.devices.record import from_json
+from aimind.errors import UsageError
+from aimind.types import Device, Host
+
+CORES = 8
+LEAST_RAM_BYTES = 32 * 2**30
+CAPABILITY = "8.9"  # of a device of which only the memory is told: the middle of what is in use
+_UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([MGT])(?:I?B)?", re.IGNORECASE)
+_GROUP = re.compile(r"(?:([1-9][0-9]{0,2})\s*[x×*]\s*)?(.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A well-known card.
+
+    Attributes:
+        name: without NVIDIA, GeForce and RTX, in capitals.
+        size_gib: as it is sold.
+        usable_gib: as CUDA reports it, with what the driver and ECC keep taken off.
+        capability: of its architecture.
+    """
+
+    name: str
+    size_gib: int
+    usable_gib: float
+    capability: str
+
+
+# usable_gib: the "total capacity" in PyTorch 2's out-of-memory message on that card. It moves by up to
+# 0.15 GiB with the driver's version; the lower of the common figures is here. capability: NVIDIA's list,
+# https://developer.nvidia.com/cuda-gpus. A name alone means the first card of that name.
+CARDS = (
+    Card("V100", 16, 15.77, "7.0"),
+    Card("V100", 32, 31.73, "7.0"),
+    Card("T4", 16, 14.74, "7.5"),
+    Card("A100", 80, 79.15, "8.0"),
+    Card("A100", 40, 39.39, "8.0"),
+    Card("A10", 24, 22.06, "8.6"),
+    Card("A10G", 24, 22.06, "8.6"),
+    Card("A40", 48, 44.34, "8.6"),
+    Card("A6000", 48, 47.53, "8.6"),
+    Card("3060", 12, 11.63, "8.6"),
+    Card("3090", 24, 23.56, "8.6"),
+    Card("L4", 24, 22.03, "8.9"),
+    Card("L40", 48, 44.39, "8.9"),
+    Card("L40S", 48, 44.39, "8.9"),
+    Card("4090", 24, 23.52, "8.9"),
+    Card("H100", 80, 79.11, "9.0"),
+    Card("H100", 94, 93.00, "9.0"),
+    Card("H200", 141, 139.72, "9.0"),
+    Card("B200", 180, 178.35, "10.0"),
+    Card("5080", 16, 15.46, "12.0"),
+    Card("5090", 32, 31.36, "12.0"),
+    Card("PRO6000", 96, 94.97, "12.0"),
+)
+
+
+def parse(text: str) -> Host:
+    """The machine that a text describes, or the one that a file recorded.
+
+    Raises:
+        UsageError: the text has none of the accepted forms, or the file cannot be read.
+    """
+    text = text.strip()
+    if text.endswith(".json") or "/" in text or "\\" in text:
+        return _recorded(Path(text).expanduser())
+    devices_text, *options = (part.strip() for part in text.split(","))
+    kind, dash, cpu_ram = devices_text.partition("-")
+    on_cpu = kind.lower() == "cpu" or devices_text.lower() == "none"
+    devices = () if on_cpu else _devices(devices_text)
+    if on_cpu and dash:
+        options.append(f"ram={cpu_ram}")
+    ram_bytes = _ram(options, text)
+    if ram_bytes is None:
+        ram_bytes = max(LEAST_RAM_BYTES, sum(device.total_bytes for device in devices))
+    return Host(
+        devices=devices,
+        ram_total_bytes=ram_bytes,
+        ram_free_bytes=ram_bytes,
+        os="linux",
+        arch="x86_64",
+        cores=CORES,
+    )
+
+
+def _devices(text: str) -> tuple[Device, ...]:
+    devices: list[Device] = []
+    for group in text.split("+"):
+        match = _GROUP.fullmatch(group.strip())
+        if match is None:
+            raise _not_understood(text)
+        devices += [_device(match[2].strip())] * int(match[1] or 1)
+    return tuple(replace(device, index=index) for index, device in enumerate(devices))
+
+
+def _device(text: str) -> Device:
+    """From a size (`24G`), a card (`H100`), or both (`H100-80G`)."""
+    size_bytes = _bytes(text)
+    if size_bytes:
+        return _imagined(f"GPU {text.upper().rstrip('IB')}", size_bytes, CAPABILITY)
+    name, _, size = text.rpartition("-")
+    size_bytes = _bytes(size) if name else None
+    plain = re.sub(r"NVIDIA|GEFORCE|RTX|[\s_-]", "", (name if size_bytes else text).upper())
+    same_name = [card for card in CARDS if card.name == plain]
+    for card in same_name:
+        if size_bytes in (None, card.size_gib * 2**30):
+            usable_bytes = int(card.usable_gib * 1024) * 2**20
+            return _imagined(f"{card.name} {card.size_gib}G", usable_bytes, card.capability)
+    if not same_name:
+        raise _not_understood(text)
+    known = ", ".join(f"{card.name}-{card.size_gib}G" for card in same_name)
+    raise UsageError(f"There is no {plain} with {size}.", hint=f"Say {known}, or only the memory: {size}.")
+
+
+def _imagined(name: str, memory_bytes: int, capability: str) -> Device:
+    return Device(
+        index=0,
+        uuid="",
+        vendor="nvidia",
+        name=name,
+        total_bytes=memory_bytes,
+        free_bytes=memory_bytes,
+        capability=capability,
+    )
+
+
+def _ram(options: list[str], text: str) -> int | None:
+    ram_bytes = None
+    for option in options:
+        name, _, value = option.partition("=")
+        if name.strip().lower() != "ram" or ram_bytes is not None:
+            raise _not_understood(text)
+        ram_bytes = _bytes(value.strip())
+        if ram_bytes is None:
+            raise _not_understood(text)
+    return ram_bytes
+
+
+def _bytes(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    return int(float(match[1]) * _UNITS[match[2].upper()]) or None if match else None
+
+
+def _recorded(path: Path) -> Host:
+    try:
+        document: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"The hardware file {path} cannot be read: {error.strerror}.",
+            hint="Record one with `aimind devices --json > machine.json`.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"The hardware file {path} is not JSON: {error}.",
+            hint="Record one with `aimind devices --json > machine.json`.",
+        ) from error
+    return from_json(document)
+
+
+def _not_understood(text: str) -> UsageError:
+    names = ", ".join(dict.fromkeys(card.name for card in CARDS))
+    return UsageError(
+        f"The hardware {text.strip()!r} cannot be understood.",
+        hint="Say 24G, 2x24G, 1x24G+1x16G, H100, 8xH100-80G, cpu-64G or none, perhaps with ,ram=128G; or a "
+        f".json file recorded with `aimind devices --json`. Known cards: {names}.",
+    )
