@@ -13,7 +13,7 @@ import click
 
 from aimind import __version__, show
 from aimind.errors import AimindError, UnsupportedError, UsageError
-from aimind.types import Backend, Command, File, Host, Installed, Model, Package, Plan, Request
+from aimind.types import Backend, Command, Host, Installed, Model, Package, Plan, Program, Request
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -139,14 +139,16 @@ def _request_options(function: F) -> F:
         click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max."),
         click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
         click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
-        click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share each layer (vLLM)."),
+        click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share a layer (vLLM)."),
         click.option("--gpu-layers", type=click.IntRange(0), help="Layers on devices (llama.cpp)."),
         click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
         click.option(
-            "--gpu-memory-utilization", type=click.FloatRange(0, 1, min_open=True), help="Share of each device (vLLM)."
+            "--gpu-memory-utilization",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Share of each device (vLLM).",
         ),
         click.option("--host", metavar="ADDRESS", help="Where to listen; 127.0.0.1 unless said otherwise."),
-        click.option("--port", type=click.IntRange(0, 65535), help="8000 unless said otherwise; 0: a free one."),
+        click.option("--port", type=click.IntRange(0, 65535), help="8000 by default; 0 takes a free one."),
         click.option(
             "--api-key-file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -154,7 +156,7 @@ def _request_options(function: F) -> F:
         ),
         click.option("--name", metavar="NAME", help="The model's name in the API."),
         click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
-        click.option("--trust-remote-code", is_flag=True, default=None, help="Run the repository's own code."),
+        click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
         click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
     )
@@ -189,7 +191,7 @@ def _api_key(file: Path | None) -> str | None:
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"cannot read the key in {file}: {problem}", hint="a file with the key alone") from problem
+        raise UsageError(f"cannot read {file}: {problem}", hint="a file with the key alone") from problem
     if not key or not key.isprintable() or " " in key:
         raise UsageError(f"{file} holds no key", hint="a file with the key alone, on one line")
     return key
@@ -248,7 +250,7 @@ def _backend(installed: Installed) -> Backend:
 def _command(decided: Plan, weights: str) -> Command:
     from aimind.launchers import LAUNCHERS
 
-    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == decided.backend.name)
+    launcher = next(launcher for launcher in LAUNCHERS if decided.backend.name == launcher.NAME)
     return launcher.command(decided, weights)
 
 
@@ -272,7 +274,7 @@ def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
             f"{backend.name} {backend.version} is not installed",
             hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
         )
-    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == backend.name)
+    launcher = next(launcher for launcher in LAUNCHERS if backend.name == launcher.NAME)
     source = launcher.source(host)
     if isinstance(source, Package):
         environments.ensure(backend.name, source, version=backend.version, progress=show.note)
@@ -284,7 +286,7 @@ def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="aimind", message="%(prog)s %(version)s")
-def cli(debug: bool) -> None:  # noqa: ARG001, FBT001 - read in main, since it is about how errors are shown
+def cli(*, debug: bool) -> None:
     """Serve AI models on this machine, and know beforehand what that takes.
 
     MODEL is owner/name (Hugging Face), hf:… or ms:…, a path (./model.gguf, ~/models/x), or demo; behind it
@@ -292,14 +294,14 @@ def cli(debug: bool) -> None:  # noqa: ARG001, FBT001 - read in main, since it i
     """
 
 
-@cli.command()
+@cli.command("serve")
 @click.argument("model")
 @_request_options
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
-@click.option("--no-supervise", is_flag=True, help="Become the backend, for containers and other supervisors.")
+@click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
 @click.pass_obj
-def serve(
+def serve_command(
     backend_argv: tuple[str, ...],
     model: str,
     *,
@@ -343,13 +345,13 @@ def serve(
     supervise.supervise(command, announce=show.announcement(decided, command))
 
 
-@cli.command()
+@cli.command("plan")
 @click.argument("model")
 @_request_options
 @click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_obj
-def plan(
+def plan_command(
     backend_argv: tuple[str, ...],
     model: str,
     *,
@@ -374,9 +376,9 @@ def plan(
         show.plan(decided, command)
 
 
-@cli.command()
+@cli.command("devices")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document, which --hardware takes.")
-def devices(*, as_json: bool) -> None:
+def devices_command(*, as_json: bool) -> None:
     """Show the accelerators and the memory of this machine, what is free, and who uses the rest."""
     from aimind import devices
 
@@ -387,9 +389,9 @@ def devices(*, as_json: bool) -> None:
         show.devices(host)
 
 
-@cli.group(invoke_without_command=True)
+@cli.group("backends", invoke_without_command=True)
 @click.pass_context
-def backends(context: click.Context) -> None:
+def backends_command(context: click.Context) -> None:
     """Show the backends: what is installed, what can be, and why not. Install and remove them."""
     if context.invoked_subcommand is not None:
         return
@@ -400,9 +402,9 @@ def backends(context: click.Context) -> None:
     show.backends(LAUNCHERS, host)
 
 
-@backends.command()
+@backends_command.command("install")
 @click.argument("backend", metavar="NAME[==VERSION]")
-def install(backend: str) -> None:
+def install_command(backend: str) -> None:
     """Install a backend into an environment of its own."""
     from aimind import devices, environments
 
@@ -414,9 +416,9 @@ def install(backend: str) -> None:
     show.note(f"{done.backend} {done.version} is installed")
 
 
-@backends.command()
+@backends_command.command("remove")
 @click.argument("backend", metavar="NAME[==VERSION]")
-def remove(backend: str) -> None:
+def remove_command(backend: str) -> None:
     """Remove an installed backend, or one version of it."""
     from aimind import devices, environments
 
@@ -433,7 +435,7 @@ def _named(text: str) -> tuple[str, str | None]:
     return name, version or None
 
 
-def _source(name: str, host: Host) -> Package | object:
+def _source(name: str, host: Host) -> Package | Program:
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aimind.launchers import LAUNCHERS
 from aimind.types import (
     Attention,
@@ -59,7 +61,9 @@ def host(*devices: Device, ram_gib: float = 64.0) -> Host:
     )
 
 
-def llama(*, layers: int = 32, hidden: int = 4096, vocab: int = 128256, safetensors: bool = False) -> Metadata:
+def llama(
+    *, layers: int = 32, hidden: int = 4096, vocab: int = 128256, safetensors: bool = False
+) -> Metadata:
     """A dense model of Llama 3's shape: 8 billion parameters at 32 layers."""
     heads, kv_heads, size, forward = hidden // 128, hidden // 512, 128, hidden * 7 // 2
     dtype = "BF16" if safetensors else "F16"
@@ -114,3 +118,16 @@ def model(metadata: Metadata) -> Model:
         files=(File(path, metadata.weight_bytes),),
         commit="0" * 40,
     )
+
+
+class FileReader:
+    """Random access to a file on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size_bytes = path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)

@@ -77,7 +77,9 @@ def test_absorb_undoes_render(launcher: Launcher, data: st.DataObject) -> None:
 def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
     """What aimind sets, the user's own arguments either change in the plan or may not name."""
     decided = planned(launcher, Request())
-    known = {s for flag in launcher.FLAGS.values() for s in (*flag.spellings, *flag.off)} | set(launcher.RESERVED)
+    known = {s for flag in launcher.FLAGS.values() for s in (*flag.spellings, *flag.off)} | set(
+        launcher.RESERVED
+    )
     argv = launcher.command(decided, "/weights").argv
     flags = {word for word in argv[1:] if word.startswith("-") and word != "-m"}
     assert flags <= known
@@ -119,4 +121,6 @@ def test_a_refusal_is_half_a_sentence(launcher: Launcher) -> None:
     for metadata in (llama(), llama(safetensors=True)):
         refusal = launcher.refuse(metadata, machine)
         assert refusal is None or (len(refusal.split()) > 3 and not refusal.endswith("."))
-    assert launcher.refuse(dataclasses.replace(llama(), category="speech-to-text", format="ctranslate2"), machine)
+    assert launcher.refuse(
+        dataclasses.replace(llama(), category="speech-to-text", format="ctranslate2"), machine
+    )

@@ -33,8 +33,6 @@ CACHE_TYPES = {
     "q4_0": (18, 32),
     "iq4_nl": (18, 32),
 }
-# Tensors of these types get a second, interleaved copy in RAM where the CPU computes (ggml-cpu/repack.cpp).
-REPACKED = frozenset({"Q4_K", "Q4_0", "MXFP4"})
 # A process's CUDA context with its libraries and pools, by experience 300 to 500 MiB: approximate.
 DEVICE_OVERHEAD_BYTES = 500 << 20
 _CELLS = 256  # caches come in multiples of this
@@ -87,10 +85,8 @@ class _Block:
 
     device_bytes: int
     host_bytes: int
-    repacked_bytes: int
     device_expert_bytes: int
     host_expert_bytes: int
-    expert_repacked_bytes: int
     largest_bytes: int
 
 
@@ -102,7 +98,6 @@ class Profile:
     blocks: tuple[_Block, ...]
     head_device_bytes: int
     head_host_bytes: int
-    head_repacked_bytes: int
     input_bytes: int
     value_width: int
     logits: int
@@ -123,7 +118,6 @@ def profile(metadata: Metadata) -> Profile:
         blocks=tuple(_block(layer) for layer in metadata.layers),
         head_device_bytes=sum(map(device_bytes, (*heads, *shared))),
         head_host_bytes=sum(t.size_bytes for t in heads),
-        head_repacked_bytes=sum(t.size_bytes for t in heads if _is_repacked(t)),
         input_bytes=sum(t.size_bytes for t in inputs),
         logits=metadata.vocab_size if causal else 0,
         value_width=max((m.num_kv_heads * m.value_size for m in attentions), default=0),
@@ -183,16 +177,10 @@ def _block(layer: Layer) -> _Block:
     return _Block(
         device_bytes=sum(map(device_bytes, layer.tensors)),
         host_bytes=layer.weight_bytes,
-        repacked_bytes=sum(t.size_bytes for t in layer.tensors if _is_repacked(t)),
         device_expert_bytes=sum(map(device_bytes, experts)),
         host_expert_bytes=sum(t.size_bytes for t in experts),
-        expert_repacked_bytes=sum(t.size_bytes for t in experts if _is_repacked(t)),
         largest_bytes=max((t.size_bytes for t in layer.tensors), default=0),
     )
-
-
-def _is_repacked(tensor: Tensor) -> bool:
-    return tensor.dtype in REPACKED and len(tensor.shape) > 1 and tensor.shape[1] % 8 == 0
 
 
 def _pad(number: int, unit: int) -> int:
@@ -352,17 +340,21 @@ def _left_behind(model: Profile, settings: Settings) -> int:
 
 
 def _host(model: Profile, settings: Settings, count: int, *, devices: int) -> Estimate:
-    """RAM with the first `count` layers, the embedding, and the head unless a device has it."""
+    """RAM with the first `count` layers, the embedding, and the head unless a device has it.
+
+    Weights are counted once. Of some types (Q4_K, Q4_0, MXFP4) the CPU makes a second, interleaved copy; the
+    file's own pages are then never read again, and the system takes them back when it needs them.
+    """
     blocks, layers = model.blocks[:count], model.metadata.layers[:count]
-    weights = model.input_bytes + sum(b.host_bytes + b.repacked_bytes for b in blocks)
+    weights = model.input_bytes + sum(block.host_bytes for block in blocks)
     hidden, step = model.metadata.hidden_size, _step(settings)
     compute = 8 * step * hidden + _mask_bytes(model, settings)
     if devices > 1 and settings.gpu_layers > len(model.blocks):
         compute = 20 * step * hidden + 4 * _mask_bytes(model, settings)  # the copies of a pipeline
     if settings.experts_on_cpu:
-        weights += sum(b.host_expert_bytes + b.expert_repacked_bytes for b in model.blocks[count:])
+        weights += sum(block.host_expert_bytes for block in model.blocks[count:])
     if settings.gpu_layers == 0:
-        weights += model.head_host_bytes + model.head_repacked_bytes
+        weights += model.head_host_bytes
         phase = max((_phase_bytes(model, settings, layer) for layer in layers), default=0)
         compute = max(_output_bytes(model, settings), _input_bytes(model, settings) + phase)
     outputs = settings.n_seq if settings.n_outputs is None else settings.n_outputs

@@ -28,9 +28,9 @@ from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Reason
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """One way that fits: how many layers each device has, and what is then where."""
+    """One way that fits: a cache of so many tokens, so many layers on each device, and what is then where."""
 
-    context: int
+    tokens: int
     counts: tuple[int, ...]
     devices: tuple[Device, ...]
     usage: layered.Usage
@@ -47,39 +47,48 @@ class _Search:
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
         self.encoder = metadata.category in ("embedding", "reranker")
-
-    def settings(self, context: int) -> layered.Settings:
-        """The flags of a server with this context per request."""
-        request, memory = self.request, self.memory
-        slots = request.max_num_seqs or memory.slots
-        unified = memory.shared_slots and request.max_num_seqs is None
+        self.slots = request.max_num_seqs or memory.slots
+        self.unified = memory.shared_slots and request.max_num_seqs is None
         if request.kv_unified is not None:
-            unified = request.kv_unified
+            self.unified = request.kv_unified
+        self.owners = 1 if self.unified else self.slots
+        limit = context_limit(metadata, request)
+        needed = request.max_model_len or min(limit, CONTEXT_FLOOR)
+        # The cache's tokens over all requests: what is needed at least, and what is of use at most.
+        self.needed = request.kv_cache_tokens or needed * self.owners
+        self.limit = request.kv_cache_tokens or limit * (self.owners if self.encoder else self.slots)
+        self.longest_request = limit
+
+    def settings(self, tokens: int) -> layered.Settings:
+        """The flags of a server whose cache holds so many tokens."""
+        request, memory = self.request, self.memory
+        context = min(tokens // self.owners, self.longest_request)
         batch = request.batch_size or (
             max(context, memory.ubatch_size) if self.encoder else memory.batch_size
         )
         ubatch = request.ubatch_size or (batch if self.encoder else memory.ubatch_size)
         keys = request.kv_cache_dtype or "f16"
-        flash = memory.flash_attention if request.flash_attention is None else request.flash_attention
+        outputs = (
+            None if self.encoder or memory.outputs_per_slot is None else memory.outputs_per_slot * self.slots
+        )
         return layered.Settings(
-            n_ctx=request.kv_cache_tokens or (context if unified else context * slots),
-            n_seq=slots,
-            kv_unified=unified,
+            n_ctx=tokens,
+            n_seq=self.slots,
+            kv_unified=self.unified,
             n_batch=batch,
             n_ubatch=min(ubatch, batch),
             type_k=keys,
             type_v=request.value_cache_dtype or keys,
-            flash_attention=flash,
-            n_outputs=None
-            if memory.outputs_per_slot is None or self.encoder
-            else memory.outputs_per_slot * slots,
+            flash_attention=memory.flash_attention
+            if request.flash_attention is None
+            else request.flash_attention,
+            n_outputs=outputs,
             swa_full=memory.full_window_cache,
-            gpu_layers=0,
         )
 
-    def usage(self, context: int, counts: tuple[int, ...]) -> layered.Usage:
+    def usage(self, tokens: int, counts: tuple[int, ...]) -> layered.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
-        settings = dataclasses.replace(self.settings(context), gpu_layers=sum(counts))
+        settings = dataclasses.replace(self.settings(tokens), gpu_layers=sum(counts))
         usage = layered.estimate(self.profile, settings, counts)
         if not self.projector_bytes:
             return usage
@@ -89,18 +98,18 @@ class _Search:
             usage, devices=(self._with_projector(usage.devices[0]), *usage.devices[1:])
         )
 
-    def fit(self, devices: tuple[Device, ...], layers: int, context: int) -> _Fit | None:
+    def fit(self, devices: tuple[Device, ...], layers: int, tokens: int) -> _Fit | None:
         """These many layers on these devices, if memory holds them."""
-        counts = self._balanced(devices, layers, context)
-        usage = self.usage(context, counts)
-        full = any(
-            e.total_bytes > d.free_bytes * SPENDABLE for e, d in zip(usage.devices, devices, strict=True)
-        )
-        if full or usage.host.total_bytes > self.host.ram_free_bytes * SPENDABLE:
+        counts = self._balanced(devices, layers, tokens)
+        usage = self.usage(tokens, counts)
+        held = zip(usage.devices, devices, strict=bool(counts))
+        if any(estimate.total_bytes > device.free_bytes * SPENDABLE for estimate, device in held):
             return None
-        return _Fit(context, counts, devices if counts else (), usage)
+        if usage.host.total_bytes > self.host.ram_free_bytes * SPENDABLE:
+            return None
+        return _Fit(tokens, counts, devices if counts else (), usage)
 
-    def _balanced(self, devices: tuple[Device, ...], layers: int, context: int) -> tuple[int, ...]:
+    def _balanced(self, devices: tuple[Device, ...], layers: int, tokens: int) -> tuple[int, ...]:
         """Layers per device so that the fullest is as empty as possible."""
         if not devices or not layers:
             return ()
@@ -110,7 +119,7 @@ class _Search:
         counts = _shares(tuple(device.free_bytes / free for device in devices), layers, len(devices))
 
         def fullness(candidate: tuple[int, ...]) -> list[float]:
-            usage = self.usage(context, candidate)
+            usage = self.usage(tokens, candidate)
             return [e.total_bytes / max(1, d.free_bytes) for e, d in zip(usage.devices, devices, strict=True)]
 
         best = fullness(counts)
@@ -142,19 +151,15 @@ def place_layers(
     _check(metadata, request, memory)
     search = _Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
     devices = usable_devices(host, request, memory.vendors)
-    limit = context_limit(metadata, request)
-    needed = request.max_model_len or min(limit, CONTEXT_FLOOR)
-    found, reason = _first(search, devices, needed)
+    found, reason = _first(search, devices)
     if found is None:
-        raise _does_not_fit(search, devices, needed)
-    if request.max_model_len is None and request.kv_cache_tokens is None:
-        found = _longest(search, found, limit)
-    return _placement(search, found, metadata, reason)
+        raise _does_not_fit(search, devices)
+    return _placement(search, _largest(search, found), metadata, reason)
 
 
-def _first(search: _Search, devices: tuple[Device, ...], needed: int) -> tuple[_Fit | None, Reason]:
+def _first(search: _Search, devices: tuple[Device, ...]) -> tuple[_Fit | None, Reason]:
     """The most preferred place in which the needed context fits."""
-    layers = search.request.gpu_layers
+    layers, needed = search.request.gpu_layers, search.needed
     wanted = search.all_layers if layers is None else min(layers, search.all_layers)
     sizes = range(1, len(devices) + 1) if search.request.devices is None else (len(devices),)
     for size in sizes if devices and wanted else ():
@@ -177,7 +182,7 @@ def _first(search: _Search, devices: tuple[Device, ...], needed: int) -> tuple[_
 
 
 def _most(attempt: Callable[[int], _Fit | None], limit: int) -> _Fit | None:
-    """The success with the largest number up to `limit`, given that a number's success is that of all below."""
+    """The success with the largest number up to `limit`, where a success means that all below are one too."""
     low, best = 0, None
     high = limit
     while low < high:
@@ -190,39 +195,35 @@ def _most(attempt: Callable[[int], _Fit | None], limit: int) -> _Fit | None:
     return best
 
 
-def _longest(search: _Search, found: _Fit, limit: int) -> _Fit:
-    """The same place with the largest context that it holds."""
+def _largest(search: _Search, found: _Fit) -> _Fit:
+    """The same place with the largest cache that it holds: for a longer request, then for more of them."""
     layers = sum(found.counts)
-    weights = found.usage.host.weights_bytes
-    allowance = (search.host.ram_free_bytes - weights) * RAM_CACHE_SHARE
+    allowance = (search.host.ram_free_bytes - found.usage.host.weights_bytes) * RAM_CACHE_SHARE
 
-    def attempt(context: int) -> _Fit | None:
-        fit = search.fit(found.devices, layers, context)
+    def attempt(tokens: int) -> _Fit | None:
+        fit = search.fit(found.devices, layers, tokens)
         if fit is None:
             return None
         in_ram = fit.usage.host.kv_cache_bytes + fit.usage.host.compute_bytes
         return fit if in_ram <= allowance else None
 
-    whole = attempt(limit)
+    whole = attempt(search.limit)
     if whole is not None:
         return whole
-    longer = _most(lambda steps: attempt(steps * CONTEXT_STEP), limit // CONTEXT_STEP)
-    return longer if longer is not None and longer.context > found.context else found
+    step = CONTEXT_STEP * search.owners
+    larger = _most(lambda steps: attempt(steps * step), search.limit // step)
+    return larger if larger is not None and larger.tokens > found.tokens else found
 
 
 def _placement(search: _Search, found: _Fit, metadata: Metadata, reason: Reason) -> Placement:
-    flags = search.settings(found.context)
-    cells = flags.n_ctx
-    per_request = cells if flags.kv_unified else cells // flags.n_seq
-    context = (
-        min(per_request, metadata.max_model_len or per_request) if not search.request.force else per_request
-    )
+    flags = search.settings(found.tokens)
+    context = min(found.tokens // search.owners, search.longest_request)
     several = len(found.devices) > 1
     settings = dataclasses.replace(
         search.request,
         max_model_len=context,
         max_num_seqs=flags.n_seq,
-        kv_cache_tokens=cells,
+        kv_cache_tokens=found.tokens,
         kv_unified=flags.kv_unified,
         kv_cache_dtype=flags.type_k,
         value_cache_dtype=flags.type_v,
@@ -245,8 +246,8 @@ def _placement(search: _Search, found: _Fit, metadata: Metadata, reason: Reason)
         settings=settings,
         shards=shards,
         host=found.usage.host,
-        kv_cache_tokens=cells,
-        reasons=(reason, _why_context(search, found, metadata), _why_parallel(flags, context)),
+        kv_cache_tokens=None if search.encoder else found.tokens,
+        reasons=(reason, _why_context(search, found, context), _why_parallel(flags, context)),
     )
 
 
@@ -310,28 +311,28 @@ def _why_devices(search: _Search, found: _Fit, devices: tuple[Device, ...], want
     return Reason("gpu_layers", sentence)
 
 
-def _why_context(search: _Search, found: _Fit, metadata: Metadata) -> Reason:
+def _why_context(search: _Search, found: _Fit, context: int) -> Reason:
     if search.request.max_model_len or search.request.kv_cache_tokens:
-        return Reason("max_model_len", f"{found.context} tokens: asked for")
-    if found.context == metadata.max_model_len:
-        return Reason("max_model_len", f"{found.context} tokens: the model's own limit")
-    where = "half of what the weights leave in RAM" if not found.devices else "what is free"
+        return Reason("max_model_len", f"{context} tokens: asked for")
+    if context == search.longest_request:
+        return Reason("max_model_len", f"{context} tokens: the model's own limit")
+    where = "what is free" if found.devices else "half of what the weights leave in RAM"
     cache = gib(sum(e.kv_cache_bytes for e in found.usage.devices) + found.usage.host.kv_cache_bytes)
-    return Reason(
-        "max_model_len", f"{found.context} tokens: a cache of {cache} is the largest that fits {where}"
-    )
+    return Reason("max_model_len", f"{context} tokens: a cache of {cache} is the largest that fits {where}")
 
 
 def _why_parallel(flags: layered.Settings, context: int) -> Reason:
-    if flags.kv_unified:
-        return Reason(
-            "max_num_seqs",
-            f"{flags.n_seq} requests share a cache of {flags.n_ctx} tokens; one may have {context}",
-        )
-    return Reason("max_num_seqs", f"{flags.n_seq} requests of {context} tokens each at once")
+    if not flags.kv_unified:
+        return Reason("max_num_seqs", f"{flags.n_seq} requests of {context} tokens each at once")
+    whole = flags.n_ctx // context
+    return Reason(
+        "max_num_seqs",
+        f"{flags.n_seq} requests share a cache of {flags.n_ctx} tokens, {whole} of {context} tokens at once",
+    )
 
 
-def _does_not_fit(search: _Search, devices: tuple[Device, ...], needed: int) -> DoesNotFitError:
+def _does_not_fit(search: _Search, devices: tuple[Device, ...]) -> DoesNotFitError:
+    needed = search.needed
     usage = search.usage(needed, ())
     free = ", ".join(f"device {d.index} has {gib(d.free_bytes)}" for d in devices) or "no device"
     if search.request.gpu_layers:

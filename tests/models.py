@@ -1,0 +1,22 @@
+"""The recorded headers of well-known models, as sparse GGUF files of their true size."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+RECORDED = Path(__file__).parent / "data" / "models" / "gguf"
+SIZES: dict[str, int] = {
+    entry["name"]: entry["size_bytes"] for entry in json.loads((RECORDED / "index.json").read_text())
+}
+NAMES = tuple(sorted(SIZES))
+
+
+def header(name: str, folder: Path) -> Path:
+    """A file `name.gguf` in the folder: the recorded header, then a hole as large as the weights."""
+    path = folder / f"{name}.gguf"
+    with path.open("wb") as file:
+        file.write(gzip.decompress((RECORDED / f"{name}.header.gz").read_bytes()))
+        file.truncate(SIZES[name])
+    return path
