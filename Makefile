@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check unit live bench clean lock
+.PHONY: demo test check unit live bench golden clean lock
 
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
 	$(BIN)/aimind serve demo
@@ -25,6 +25,9 @@ live: $(VENV)/.ready ## real backends on real models: installs them first
 
 bench: $(VENV)/.ready ## print the figures of benchmarks/
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+golden: $(VENV)/.ready ## write the plans of tests/golden again
+	AIMIND_WRITE_GOLDEN=1 $(BIN)/pytest tests/test_golden.py
 
 lock: $(UV) ## choose the pins again
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \

@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
 from aimind import __version__, show
 from aimind.errors import AimindError, UnsupportedError, UsageError
+from aimind.options import request as read_request
+from aimind.options import request_options
 from aimind.types import Backend, Command, Host, Installed, Model, Package, Plan, Program, Request
-
-F = TypeVar("F", bound=Callable[..., object])
-
-API_KEY_VARIABLE = "AIMIND_API_KEY"
 
 
 def main() -> NoReturn:
@@ -68,148 +64,16 @@ def _traceback() -> None:
     traceback.print_exc()
 
 
-# ── Options ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Tokens(click.ParamType):
-    """A number of tokens: `8192`, `8k`; or `max`, the model's own limit, which is kept as 0."""
-
-    name = "tokens"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number."""
-        from aimind.launchers.base import tokens
-
-        if isinstance(value, int):
-            return value
-        try:
-            number = 0 if value == "max" else tokens(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a number of tokens: 8192, 8k, max", param, ctx)
-        if number == 0 and value != "max":
-            self.fail("a context of no tokens holds nothing", param, ctx)
-        return number
-
-
-class Devices(click.ParamType):
-    """Devices by the driver's index: `0`, `0,1`; or `none`, the CPU."""
-
-    name = "devices"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        """The indices."""
-        if isinstance(value, tuple):
-            return value
-        text = str(value)
-        if text in ("none", "cpu"):
-            return ()
-        try:
-            indices = tuple(int(part) for part in text.split(","))
-        except ValueError:
-            self.fail(f"{value!r} names no devices: 0, 0,1, none", param, ctx)
-        if len(set(indices)) != len(indices):
-            self.fail(f"{value!r} names a device twice", param, ctx)
-        return indices
-
-
-class Variable(click.ParamType):
-    """An environment variable: `NAME=VALUE`."""
-
-    name = "name=value"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Its name and its value."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, content = str(value).partition("=")
-        if not equals or not name:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, content
-
-
-def _request_options(function: F) -> F:
-    """The options that become a `Request`: those of `serve` and `plan`."""
-    options = (
-        click.option("--backend", metavar="NAME", help="Serve with this backend (see `aimind backends`)."),
-        click.option("--backend-version", metavar="VERSION", help="And with this version of it."),
-        click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max."),
-        click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
-        click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
-        click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share a layer (vLLM)."),
-        click.option("--gpu-layers", type=click.IntRange(0), help="Layers on devices (llama.cpp)."),
-        click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
-        click.option(
-            "--gpu-memory-utilization",
-            type=click.FloatRange(0, 1, min_open=True),
-            help="Share of each device (vLLM).",
-        ),
-        click.option("--host", metavar="ADDRESS", help="Where to listen; 127.0.0.1 unless said otherwise."),
-        click.option("--port", type=click.IntRange(0, 65535), help="8000 by default; 0 takes a free one."),
-        click.option(
-            "--api-key-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help=f"The key that clients must send; else the variable {API_KEY_VARIABLE}.",
-        ),
-        click.option("--name", metavar="NAME", help="The model's name in the API."),
-        click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
-        click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
-        click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
-        click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _request(options: dict[str, object], backend_argv: tuple[str, ...]) -> Request:
-    names = {
-        "context": "max_model_len",
-        "parallel": "max_num_seqs",
-        "device": "devices",
-        "tensor_parallel": "tensor_parallel_size",
-        "kv_cache_type": "kv_cache_dtype",
-        "host": "address",
-        "name": "served_name",
-    }
-    fields = {names.get(option, option): value for option, value in options.items()}
-    key_file, environment = fields.pop("api_key_file"), fields.pop("env")
-    return Request(
-        **fields,  # type: ignore[arg-type]
-        env=dict(environment),  # type: ignore[call-overload]
-        api_key=_api_key(key_file if isinstance(key_file, Path) else None),
-        extra=backend_argv,
-    )
-
-
-def _api_key(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(API_KEY_VARIABLE) or None
-    try:
-        key = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"cannot read {file}: {problem}", hint="a file with the key alone") from problem
-    if not key or not key.isprintable() or " " in key:
-        raise UsageError(f"{file} holds no key", hint="a file with the key alone, on one line")
-    return key
-
-
 # ── The steps that commands share ──────────────────────────────────────────────────────────────────────────
 
 
 def _plan(text: str, request: Request, *, revision: str | None, hardware: str | None) -> Plan:
     """From the text to the plan: nothing is downloaded but headers, nothing installed."""
     from aimind import devices, files, hub, metadata, plan, reference
+    from aimind.devices import hardware as imagined
     from aimind.launchers import LAUNCHERS
 
-    parsed = reference.parse(text)
-    if revision is not None:
-        if parsed.revision not in (None, revision):
-            raise UsageError(f"--revision {revision} contradicts {text}", hint="say it once")
-        parsed = dataclasses.replace(parsed, revision=revision)
+    parsed = reference.parse(text, revision=revision)
     twin = hub.local_twin(parsed)
     if twin is not None:
         show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
@@ -217,7 +81,7 @@ def _plan(text: str, request: Request, *, revision: str | None, hardware: str | 
     read = metadata.read(model, lambda file: hub.open_file(model, file))
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=read.max_model_len)
-    machine = devices.hardware.parse(hardware) if hardware else devices.probe()
+    machine = imagined.parse(hardware) if hardware else devices.probe()
     decided = plan.make(model, read, _with_backends(machine, request), request, LAUNCHERS)
     for warning in plan.warnings(decided):
         show.note(f"warning: {warning}")
@@ -296,13 +160,14 @@ def cli(*, debug: bool) -> None:
 
 @cli.command("serve")
 @click.argument("model")
-@_request_options
+@request_options
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
 @click.pass_obj
 def serve_command(
     backend_argv: tuple[str, ...],
+    /,
     model: str,
     *,
     dry_run: bool,
@@ -326,7 +191,7 @@ def serve_command(
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    request = _request(options, backend_argv)
+    request = read_request(options, backend_argv)
     if not dry_run:
         port = DEFAULT_PORT if request.port is None else request.port
         request = dataclasses.replace(
@@ -347,12 +212,13 @@ def serve_command(
 
 @cli.command("plan")
 @click.argument("model")
-@_request_options
+@request_options
 @click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_obj
 def plan_command(
     backend_argv: tuple[str, ...],
+    /,
     model: str,
     *,
     hardware: str | None,
@@ -366,7 +232,7 @@ def plan_command(
     aimind plan Qwen/Qwen2-0.5B-Instruct
     aimind plan ./model.gguf --hardware 2x24G --json
     """
-    decided = _plan(model, _request(options, backend_argv), revision=revision, hardware=hardware)
+    decided = _plan(model, read_request(options, backend_argv), revision=revision, hardware=hardware)
     command = _command(decided, _location(decided.model))
     if as_json:
         from aimind.document import document

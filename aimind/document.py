@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from aimind.reference import unparse
 from aimind.types import Command, Estimate, Model, Plan, Shard
 
 SCHEMA = 1
@@ -55,7 +56,7 @@ def _model(plan: Plan) -> dict[str, Json]:
     model, metadata = plan.model, plan.metadata
     return _present(
         {
-            "reference": model.reference.name,
+            "reference": unparse(model.reference),
             "source": model.reference.source,
             "revision": model.reference.revision,
             "commit": model.commit,

@@ -6,20 +6,24 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from aimind import __version__
-from aimind.document import Json
 from aimind.errors import AimindError
 from aimind.launchers.base import Launcher
 from aimind.place.placement import gib
+from aimind.reference import unparse
 from aimind.types import Command, Estimate, Host, Metadata, Plan, Program
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
     from rich.table import Table
 
 COMPONENTS = (
@@ -46,7 +50,7 @@ def note(line: str) -> None:
     click.echo(line, err=True)
 
 
-def data(value: dict[str, Json]) -> None:
+def data(value: Mapping[str, object]) -> None:
     """A document, on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -55,7 +59,7 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
     """The plan as a person reads it: what, with what, where, why, and how it is started."""
     console = _console(err=err)
     settings, backend = plan.settings, plan.backend
-    console.print(f"[bold]{_escape(plan.model.reference.name)}[/]  {_describe(plan)}")
+    console.print(f"[bold]{_escape(unparse(plan.model.reference))}[/]  {_describe(plan)}")
     console.print()
     facts = _grid()
     state = "" if backend.installed else " [dim](is installed on first use)[/]"
@@ -129,7 +133,8 @@ def backends(launchers: Sequence[Launcher], host: Host) -> None:
             table.add_row(backend.name, backend.version, _escape(state), launcher.SUMMARY)
         source = launcher.source(host)
         if not rows and isinstance(source, Program):
-            table.add_row(launcher.NAME, "", f"[dim]not on PATH: {_escape(source.remedy)}[/]", launcher.SUMMARY)
+            state = f"[dim]not on PATH: {_escape(source.remedy)}[/]"
+            table.add_row(launcher.NAME, "", state, launcher.SUMMARY)
     _console().print(table)
 
 
@@ -150,6 +155,56 @@ def announcement(plan: Plan, command: Command) -> str:
     return f"ready: {command.url}\ntry:   {_curl(plan, command)}"
 
 
+class Progress:
+    """How a download goes on: a bar on a terminal, elsewhere a line every few seconds (`hub.Progress`)."""
+
+    LINE_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._total_bytes = self._done_bytes = 0
+        self._next_line = 0.0
+
+    def start(self, total_bytes: int, files: int) -> None:
+        """Say what will come."""
+        self._total_bytes, self._done_bytes = total_bytes, 0
+        what = f"downloading {gib(total_bytes)} in {files} file{'s' if files != 1 else ''}"
+        if not sys.stderr.isatty():
+            note(what)
+            self._next_line = time.monotonic() + self.LINE_SECONDS
+            return
+        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Bar(*columns, console=_console(err=True), transient=True)
+        self._task = self._bar.add_task(what, total=total_bytes)
+        self._bar.start()
+
+    def advance(self, path: str, count_bytes: int) -> None:  # noqa: ARG002 - one bar for all files
+        """Count what came."""
+        with self._lock:
+            self._done_bytes += count_bytes
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=self._done_bytes)
+            elif time.monotonic() >= self._next_line:
+                self._next_line = time.monotonic() + self.LINE_SECONDS
+                note(f"downloaded {gib(self._done_bytes)} of {gib(self._total_bytes)}")
+
+    def finish(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
 def _curl(plan: Plan, command: Command) -> str:
     name = plan.settings.served_name
     path, body = {
@@ -160,7 +215,7 @@ def _curl(plan: Plan, command: Command) -> str:
         ("chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hello"}]}),
     )
     if path == "chat/completions" and not plan.metadata.chat_template:
-        path, body = "completions", {"model": name, "prompt": "Hello", "max_tokens": 32}
+        path, body = "completions", {"model": name, "prompt": "Hello"}
     key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if plan.settings.api_key else ""
     text = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl {command.url}/v1/{path} -H 'Content-Type: application/json'{key} -d {text}"
@@ -188,10 +243,8 @@ def _count(number: int) -> str:
 def _files(plan: Plan) -> str:
     files = plan.model.files
     size = gib(sum(file.size_bytes for file in files))
-    names = ", ".join(file.path for file in files[:2])
-    return _escape(
-        f"{size} in {len(files)} file{'s' if len(files) != 1 else ''}: {names}{', …' if len(files) > 2 else ''}"
-    )
+    names = ", ".join(file.path for file in files[:2]) + (", …" if len(files) > 2 else "")
+    return _escape(f"{size} in {len(files)} file{'s' if len(files) != 1 else ''}: {names}")
 
 
 def _memory(plan: Plan) -> Table:

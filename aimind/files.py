@@ -1,0 +1,348 @@
+"""Which files of a repository serving needs: one quantization, no duplicates, nothing beside the point.
+
+For GGUF: one model with all its parts, and the best projector (mmproj) beside it. Otherwise: the safetensors
+(pickled `.bin` only where there are none), and the small files around them: configuration, tokenizer,
+templates, code. Decided by names alone, so that it can be said before anything is downloaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from aimind.errors import ModelNotFoundError, UnsupportedError
+from aimind.types import File, Model
+
+# When no quantization is asked for: the usual compromise first, then its neighbours at about four bits, then
+# more bits, then fewer; a UD- (Unsloth dynamic) one behind its plain twin; what is not in the list last.
+PREFERRED = tuple(
+    "Q4_K_M Q4_K_XL Q4_K_L MXFP4 MXFP4_MOE NVFP4 Q4_K_S Q4_K IQ4_XS IQ4_NL Q4_1 Q4_0 "
+    "Q5_K_M Q5_K_XL Q5_K_L Q5_K_S Q5_K Q5_1 Q5_0 Q6_K Q6_K_XL Q6_K_L Q8_0 Q8_K_XL BF16 F16 F32 "
+    "Q3_K_XL Q3_K_L Q3_K_M Q3_K_S Q3_K IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K_XL Q2_K_L Q2_K Q2_K_S "
+    "IQ2_M IQ2_S IQ2_XS IQ2_XXS TQ2_0 IQ1_M IQ1_S TQ1_0".split()
+)
+PROJECTORS = ("F32", "BF16", "F16", "Q8_0")
+
+_QUANTIZATION = re.compile(
+    r"(?<![A-Z0-9])(?:UD-)?(?:I?Q[1-8](?:_(?:[01KSML]|NL|X{1,2}S|XL|4_4|4_8|8_8)(?![A-Z0-9]))+"
+    r"|TQ[12]_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?![A-Z0-9])"
+)
+_PART = re.compile(
+    r"(?P<stem>.+)-(?P<part>\d{5,6})-of-(?P<parts>\d{5,6})\.(?:gguf|safetensors|bin)", re.IGNORECASE
+)
+_INDEX = ".safetensors.index.json"
+_DRAFTS = frozenset({"draft", "mtp", "eagle", "eagle3"})
+_SKIPPED_FOLDERS = frozenset("original onnx openvino coreml tf flax metal mlx gguf runs".split())
+_SUPPORT = frozenset(".json .jinja .txt .model .tiktoken .py .yaml .yml .bpe .vocab .spm".split())
+_NO_SUPPORT = frozenset({"trainer_state.json", "requirements.txt", "license.txt"})
+_OTHER = frozenset(".onnx .h5 .msgpack .gguf .bin .pth .ckpt .tflite .npz".split())
+_NEVER = frozenset(
+    ".md .png .jpg .jpeg .gif .webp .mp4 .mp3 .pdf .msgpack .h5 .ot .tflite .mlmodel".split()  # and dot files
+)
+
+
+def choose(model: Model) -> Model:
+    """The same model with only the files that serving needs.
+
+    Raises:
+        ModelNotFoundError: the file or quantization asked for is not there, or a part of it is missing.
+        UnsupportedError: there is nothing that can be served.
+    """
+    reference, files = model.reference, model.files
+    asked = reference.quantization and _usual(reference.quantization)
+    if reference.file is not None:
+        chosen = _of_file(model, reference.file)
+    elif asked not in {None, "SAFETENSORS"} or (asked is None and _models(files) and not _safe(files)):
+        chosen = _of_quantization(model, None if asked == "GGUF" else asked)
+    else:
+        chosen = _of_folder(model)
+    wanted = set(chosen)
+    return replace(model, files=tuple(file for file in files if file in wanted))
+
+
+def quantization(path: str) -> str | None:
+    """The quantization in a file's name, or else in that of its folder, in upper case: `UD-Q2_K_XL`."""
+    for name in (PurePosixPath(path).name, *reversed(PurePosixPath(path).parts[:-1])):
+        found = _QUANTIZATION.findall(name.upper())
+        if found:
+            return _usual(found[-1])
+    return None
+
+
+def _usual(quantization: str) -> str:
+    return {"FP16": "F16", "FP32": "F32"}.get(quantization, quantization)
+
+
+# ── GGUF ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Gguf:
+    """One model in GGUF: its file, or all the parts of it. `words`: of its name, without the quantization."""
+
+    stem: str
+    quantization: str | None
+    words: frozenset[str]
+    files: tuple[File, ...]
+
+
+def _of_file(model: Model, path: str) -> Sequence[File]:
+    file = next((file for file in model.files if file.path == path), None)
+    if file is None:
+        raise ModelNotFoundError(f"{_name(model)} has no file {path}", hint=_available(model))
+    if path.lower().endswith(".gguf"):
+        return _with_projector(model, _gguf(_siblings(file, model.files)))
+    if not path.lower().endswith((".safetensors", ".bin", ".pt", ".pth")):
+        raise UnsupportedError(
+            f"{path} holds no weights",
+            hint="Name a .gguf file, or the folder that holds config.json and the weights.",
+        )
+    return [*_complete(_siblings(file, model.files)), *_support(model.files)]
+
+
+def _of_quantization(model: Model, asked: str | None) -> Sequence[File]:
+    candidates = _models(model.files)
+    if asked is not None:
+        candidates = (
+            [one for one in candidates if one.quantization == asked]
+            or [one for one in candidates if one.quantization == f"UD-{asked}"]
+            or [one for one in candidates if one.quantization is None and _has_word(one.stem, asked)]
+        )
+    if not candidates:
+        what = f"no GGUF file of the quantization {asked}" if asked else "no GGUF file"
+        raise ModelNotFoundError(f"{_name(model)} has {what}", hint=_available(model))
+    best = min(map(_rank, candidates))
+    preferred = [one for one in candidates if _rank(one) == best]
+    if len(preferred) > 1:
+        names = ", ".join(one.files[0].path for one in preferred)
+        raise ModelNotFoundError(
+            f"{_name(model)} has more than one model that fits: {names}", hint="Name one of these files."
+        )
+    return _with_projector(model, preferred[0])
+
+
+def _models(files: Iterable[File]) -> list[_Gguf]:
+    """The models in GGUF: no projectors, no importance matrices, drafts only where there is nothing else."""
+    groups: dict[str, list[File]] = {}
+    for file in files:
+        if file.path.lower().endswith(".gguf"):
+            groups.setdefault(_stem(file.path), []).append(file)
+    models = [_gguf(parts) for parts in groups.values()]
+    models = [
+        one
+        for one in models
+        if "mmproj" not in one.words and not (one.quantization is None and _is_matrix(one.words))
+    ]
+    return [one for one in models if not one.words & _DRAFTS] or models
+
+
+def _gguf(parts: Sequence[File]) -> _Gguf:
+    path = parts[0].path
+    return _Gguf(_stem(path), quantization(path), _words(path), tuple(parts))
+
+
+def _is_matrix(words: frozenset[str]) -> bool:
+    return any(word.startswith("imatrix") for word in words)
+
+
+def _stem(path: str) -> str:
+    match = _PART.fullmatch(path)
+    return match["stem"] if match else path
+
+
+def _words(path: str) -> frozenset[str]:
+    """What a file's name says of the model, without its quantization, number of the part, and suffix."""
+    name = PurePosixPath(_stem(path)).name.upper().removesuffix(".GGUF")
+    return frozenset(re.findall(r"[^\W_]+", _QUANTIZATION.sub(" ", name).lower()))
+
+
+def _has_word(stem: str, word: str) -> bool:
+    return re.search(rf"(?<![A-Z0-9]){re.escape(word)}(?![A-Z0-9_])", stem.upper()) is not None
+
+
+def _rank(one: _Gguf) -> tuple[int, str]:
+    return _order(one.quantization or "")
+
+
+def _with_projector(model: Model, chosen: _Gguf) -> list[File]:
+    """The model and its projector: one of the same name before one of no name.
+
+    A repository holds one model, so any projector there is its own. A local folder may hold many.
+    """
+    projectors = [
+        file for file in model.files if file.path.lower().endswith(".gguf") and "mmproj" in _words(file.path)
+    ]
+    own: list[File] = []
+    general: list[File] = []
+    for file in projectors:
+        words = _words(file.path) - {"mmproj", "model"}
+        if words and words <= chosen.words:
+            own.append(file)
+        elif not words:
+            general.append(file)
+    alone = model.reference.source != "local" or len({one.words for one in _models(model.files)}) == 1
+    fitting = own or (alone and (general or projectors)) or []
+    files = _complete(chosen.files)
+    if not fitting or any(file in fitting for file in files):
+        return files
+    return [*files, min(fitting, key=_projector_rank)]
+
+
+def _projector_rank(file: File) -> tuple[int, str]:
+    precision = quantization(file.path)
+    return (PROJECTORS.index(precision) if precision in PROJECTORS else len(PROJECTORS), file.path)
+
+
+# ── Everything else ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _of_folder(model: Model) -> Sequence[File]:
+    files = [file for file in model.files if not _is_skipped(file.path)]
+    names = {file.path for file in files}
+    if any(PurePosixPath(name).match("cosyvoice*.yaml") for name in names):
+        return _all_but_duplicates(files)
+    weights = _weights(files)
+    if weights:
+        return [*weights, *_support(files)]
+    if "model.bin" in names or any(name.endswith((".pt", ".pth")) for name in names):
+        return _all_but_duplicates(files)
+    raise _nothing(model, names)
+
+
+def _safe(files: Iterable[File]) -> bool:
+    return any(file.path.endswith(".safetensors") for file in _weights(files))
+
+
+def _weights(files: Iterable[File]) -> list[File]:
+    """The weights of the folder itself, and those of the numbered or named modules below it."""
+    folders: dict[str, list[File]] = {}
+    for file in files:
+        if not _is_skipped(file.path):
+            folders.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
+    root = _weights_of_one_folder(folders.pop(".", []))
+    if not root:
+        return []
+    return root + [file for each in folders.values() for file in _weights_of_one_folder(each)]
+
+
+def _weights_of_one_folder(files: Sequence[File]) -> list[File]:
+    """Its safetensors without copies in another layout or precision; pickles where there are none."""
+    names = {PurePosixPath(file.path).name: file for file in files}
+    safetensors = {name: file for name, file in names.items() if name.endswith(".safetensors")}
+    indexed = [name.removesuffix(_INDEX) for name in names if name.endswith(_INDEX)]
+    for stem in (*indexed, "model"):
+        shards = [file for name, file in safetensors.items() if _is_shard(name, stem)]
+        if shards:
+            return _complete(shards)
+    if "model.safetensors" in safetensors:
+        # Beside it, `model.fp16.safetensors` and its like are the same weights again.
+        safetensors = {
+            name: file
+            for name, file in safetensors.items()
+            if name == "model.safetensors" or not name.startswith("model.")
+        }
+    whole = {name: file for name, file in safetensors.items() if not name.startswith("adapter_")}
+    plain = {name: file for name, file in whole.items() if not name.startswith("consolidated")}
+    pickles = {name: file for name, file in names.items() if re.fullmatch(r"pytorch_model.*\.bin", name)}
+    return _complete(list((plain or whole or pickles).values()))
+
+
+def _is_shard(name: str, stem: str) -> bool:
+    match = _PART.fullmatch(name)
+    return match is not None and match["stem"] == stem
+
+
+def _support(files: Iterable[File]) -> list[File]:
+    """Configuration, tokenizer, templates, code: small, and which are read is the backend's affair."""
+    support = []
+    for file in files:
+        path = PurePosixPath(file.path.lower())
+        if path.suffix in _SUPPORT and path.name not in _NO_SUPPORT and not _is_skipped(file.path):
+            support.append(file)
+    return support
+
+
+def _all_but_duplicates(files: Iterable[File]) -> list[File]:
+    """For models made of many kinds of files (speech): all but text, pictures, another framework's copy."""
+    return [
+        file
+        for file in files
+        if PurePosixPath(file.path).suffix.lower() not in _NEVER
+        and not PurePosixPath(file.path).name.startswith(".")
+    ]
+
+
+def _is_skipped(path: str) -> bool:
+    return any(
+        part.lower() in _SKIPPED_FOLDERS or part.startswith((".", "checkpoint-"))
+        for part in PurePosixPath(path).parts[:-1]
+    )
+
+
+# ── Parts and sentences ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _siblings(file: File, files: Iterable[File]) -> list[File]:
+    stem = _stem(file.path)
+    return [other for other in files if _stem(other.path) == stem]
+
+
+def _complete(files: Sequence[File]) -> list[File]:
+    """The same files, in order, once no part is missing.
+
+    Raises:
+        ModelNotFoundError: one is.
+    """
+    parts: dict[tuple[str, int], set[int]] = {}
+    for file in files:
+        match = _PART.fullmatch(file.path)
+        if match:
+            parts.setdefault((match["stem"], int(match["parts"])), set()).add(int(match["part"]))
+    for (stem, count), found in parts.items():
+        missing = count - len(found)
+        if missing > 0:
+            first = min(set(range(1, count + 1)) - found)
+            raise ModelNotFoundError(
+                f"{missing} of the {count} parts of {stem} are missing, the first of them is part {first}",
+                hint="Fetch the missing parts into the same folder.",
+            )
+    return sorted(files, key=lambda file: file.path)
+
+
+def _name(model: Model) -> str:
+    return model.reference.name
+
+
+def _available(model: Model) -> str:
+    found = sorted({one.quantization or one.stem for one in _models(model.files)}, key=_order)
+    if found:
+        return f"It has {', '.join(found)}."
+    if _weights(model.files):
+        return (
+            "It has no GGUF files: leave the quantization away to serve its safetensors or PyTorch weights."
+        )
+    return "It has no weights that can be served."
+
+
+def _order(name: str) -> tuple[int, str]:
+    plain = name.removeprefix("UD-")
+    return (PREFERRED.index(plain) if plain in PREFERRED else len(PREFERRED), name)
+
+
+def _nothing(model: Model, names: set[str]) -> UnsupportedError:
+    name = _name(model)
+    hint = "Name a repository or folder with GGUF files, or with config.json and safetensors."
+    if "model_index.json" in names:
+        return UnsupportedError(f"{name} is a pipeline for images, which cannot be served yet", hint=hint)
+    if any(PurePosixPath(path).name.startswith("adapter_model.") for path in names):
+        return UnsupportedError(
+            f"{name} is an adapter (LoRA), not a whole model", hint="Serve the model that it was made for."
+        )
+    if any(path.endswith(".safetensors") for path in names):
+        return UnsupportedError(f"{name} has weights only in folders inside it", hint="Name one of them.")
+    kinds = sorted({PurePosixPath(file.path).suffix for file in model.files} & _OTHER)
+    if kinds:
+        return UnsupportedError(f"{name} has only {', '.join(kinds)} files, and no model to serve", hint=hint)
+    return UnsupportedError(f"{name} has no weights", hint=hint)

@@ -1,0 +1,147 @@
+"""The options of `serve` and `plan`, and the `Request` that they become."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from aimind.errors import UsageError
+from aimind.launchers.base import tokens
+from aimind.types import Request
+
+F = TypeVar("F", bound=Callable[..., object])
+
+API_KEY_VARIABLE = "AIMIND_API_KEY"
+
+
+class Tokens(click.ParamType[int]):
+    """A number of tokens: `8192`, `8k`; or `max`, the model's own limit, which is kept as 0."""
+
+    name = "tokens"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        if isinstance(value, int):
+            return value
+        try:
+            number = 0 if value == "max" else tokens(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a number of tokens: 8192, 8k, max", param, ctx)
+        if number == 0 and value != "max":
+            self.fail("a context of no tokens holds nothing", param, ctx)
+        return number
+
+
+class Devices(click.ParamType[tuple[int, ...]]):
+    """Devices by the driver's index: `0`, `0,1`; or `none`, the CPU."""
+
+    name = "devices"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The indices."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value)
+        if text in ("none", "cpu"):
+            return ()
+        try:
+            indices = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            self.fail(f"{value!r} names no devices: 0, 0,1, none", param, ctx)
+        if len(set(indices)) != len(indices):
+            self.fail(f"{value!r} names a device twice", param, ctx)
+        return indices
+
+
+class Variable(click.ParamType[tuple[str, str]]):
+    """An environment variable: `NAME=VALUE`."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Its name and its value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, content = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, content
+
+
+def request_options(function: F) -> F:
+    """The options that become a `Request`: those of `serve` and `plan`."""
+    options = (
+        click.option("--backend", metavar="NAME", help="Serve with this backend (see `aimind backends`)."),
+        click.option("--backend-version", metavar="VERSION", help="And with this version of it."),
+        click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max."),
+        click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
+        click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
+        click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share a layer (vLLM)."),
+        click.option("--gpu-layers", type=click.IntRange(0), help="Layers on devices (llama.cpp)."),
+        click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
+        click.option(
+            "--gpu-memory-utilization",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Share of each device (vLLM).",
+        ),
+        click.option("--host", metavar="ADDRESS", help="Where to listen; 127.0.0.1 unless said otherwise."),
+        click.option("--port", type=click.IntRange(0, 65535), help="8000 by default; 0 takes a free one."),
+        click.option(
+            "--api-key-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help=f"The key that clients must send; else the variable {API_KEY_VARIABLE}.",
+        ),
+        click.option("--name", metavar="NAME", help="The model's name in the API."),
+        click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
+        click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
+        click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
+        click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def request(options: dict[str, object], backend_argv: tuple[str, ...]) -> Request:
+    """What was asked, from the options of a command and the arguments for the backend.
+
+    Raises:
+        UsageError: the key's file cannot be read, or holds none.
+    """
+    names = {
+        "context": "max_model_len",
+        "parallel": "max_num_seqs",
+        "device": "devices",
+        "tensor_parallel": "tensor_parallel_size",
+        "kv_cache_type": "kv_cache_dtype",
+        "host": "address",
+        "name": "served_name",
+    }
+    fields = {names.get(option, option): value for option, value in options.items()}
+    key_file, environment = fields.pop("api_key_file"), fields.pop("env")
+    return Request(
+        **fields,  # type: ignore[arg-type]
+        env=dict(environment),  # type: ignore[call-overload]
+        api_key=_api_key(key_file if isinstance(key_file, Path) else None),
+        extra=backend_argv,
+    )
+
+
+def _api_key(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"cannot read {file}: {problem}", hint="a file with the key alone") from problem
+    if not key or not key.isprintable() or " " in key:
+        raise UsageError(f"{file} holds no key", hint="a file with the key alone, on one line")
+    return key

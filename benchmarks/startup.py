@@ -1,0 +1,80 @@
+"""How long aimind takes before anything happens, against bare Python and `import typer` in the same run.
+
+    python benchmarks/startup.py [--rounds N]
+
+Prints the best of N rounds of each command in milliseconds, and its ratio to `import typer`. The peer,
+RamaLama's dry run, is measured where `ramalama` is on PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests import models
+
+AIMIND = Path(sys.executable).with_name("aimind")
+
+
+def best_seconds(argv: list[str], rounds: int, env: dict[str, str]) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def exec_seconds(rounds: int, env: dict[str, str]) -> float:
+    """From the start of `serve demo --no-supervise` to the exec of the backend.
+
+    An executable takes the place of the backend's Python: what it does first is to end.
+    """
+    return best_seconds([str(AIMIND), "serve", "demo", "--no-supervise", "--port", "0"], rounds, env)
+
+
+def with_stub(folder: Path) -> dict[str, str]:
+    """An environment in which `llama-server` is a program that ends at once."""
+    program = folder / "llama-server"
+    program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "version: 1 (stub)"\nexit 0\n')
+    program.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "AIMIND_DATA_DIR": str(folder / "data")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = models.header("llama-3.1-8b.Q4_K_M", folder)
+        env = with_stub(folder)
+        measured = {
+            "python -c pass": best_seconds([sys.executable, "-c", "pass"], rounds, env),
+            "import typer": best_seconds([sys.executable, "-c", "import typer"], rounds, env),
+            "aimind --help": best_seconds([str(AIMIND), "--help"], rounds, env),
+            "aimind plan demo --json": best_seconds([str(AIMIND), "plan", "demo", "--json"], rounds, env),
+            "aimind plan 8B.gguf --json": best_seconds(
+                [str(AIMIND), "plan", str(model), "--json", "--hardware", "24G"], rounds, env
+            ),
+            "aimind plan 8B.gguf": best_seconds(
+                [str(AIMIND), "plan", str(model), "--hardware", "24G"], rounds, env
+            ),
+            "serve demo, until the exec": exec_seconds(rounds, env),
+        }
+        if peer := shutil.which("ramalama"):
+            argv = [peer, "--nocontainer", "--dryrun", "serve", f"file://{model}"]
+            measured["ramalama --dryrun serve"] = best_seconds(argv, rounds, env)
+    typer = measured["import typer"]
+    for what, seconds in measured.items():
+        print(f"{what:28} {seconds * 1000:7.0f} ms  {seconds / typer:5.2f} × import typer")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A model served by aimind itself, as a user would: the real command, real backends, real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+AIMIND = Path(sys.executable).with_name("aimind")
+# Kept between runs, since an environment of vLLM has 3 GB.
+DATA = Path(__file__).parents[2] / ".cache" / "live"
+PATIENCE_SECONDS = 400.0
+Json = Mapping[str, object]
+
+
+class Served:
+    """A running `aimind serve`: its URL, its process, and the lines that it printed."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = self.wait_for(r"^ready: (http\S+)").group(1)
+        self.curl = self.wait_for(r"^try: +(curl .*)").group(1)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._queue.put(line.rstrip("\n"))
+        self._queue.put(None)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first further line that matches."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            line = self._queue.get(timeout=max(0.1, deadline - time.monotonic()))
+            assert line is not None, "ended before it was ready:\n" + "\n".join(self.lines[-40:])
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+
+    def tree(self) -> list[psutil.Process]:
+        """The supervisor and all that it started."""
+        own = psutil.Process(self.process.pid)
+        return [own, *own.children(recursive=True)]
+
+    def backend(self) -> psutil.Process:
+        """The process that listens on the port."""
+        port = int(self.url.rsplit(":", 1)[1])
+        for process in self.tree():
+            if any(
+                c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in process.net_connections()
+            ):
+                return process
+        raise AssertionError(f"nobody in the tree listens on {port}")
+
+    def post(self, path: str, body: Json, *, key: str | None = None) -> dict[str, object]:
+        """What the API answers."""
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            value = json.load(answer)
+        assert isinstance(value, dict)
+        return value
+
+    def say(self, text: str, *, name: str) -> str:
+        """The model's answer at temperature 0."""
+        body = {
+            "model": name,
+            "temperature": 0,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": 64,
+        }
+        answer = self.post("/v1/chat/completions", body)
+        return str(answer["choices"][0]["message"]["content"]).strip()  # type: ignore[index]
+
+
+@contextmanager
+def serve(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """`aimind serve` on a free port; afterwards nothing of it may be alive."""
+    argv = [str(AIMIND), "serve", *arguments]
+    if "--port" not in arguments:
+        argv[3:3] = ["--port", "0"]
+    process = subprocess.Popen(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "AIMIND_DATA_DIR": str(DATA), **(env or {})},
+    )
+    tree: list[psutil.Process] = []
+    try:
+        served = Served(process)
+        tree = served.tree()
+        yield served
+        if process.poll() is None:
+            tree = served.tree()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+        assert gone(tree), [p for p in tree if p.is_running()]
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for left in tree:
+            if left.is_running():
+                left.kill()
+
+
+def gone(processes: list[psutil.Process], *, within_seconds: float = 10.0) -> bool:
+    """Whether all of them end by then."""
+    _, alive = psutil.wait_procs(processes, timeout=within_seconds)
+    return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

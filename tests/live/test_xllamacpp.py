@@ -1,0 +1,102 @@
+"""The demo model on real llama.cpp, installed by aimind."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import urllib.error
+from pathlib import Path
+
+import pytest
+from tests.test_demo import SENTENCE
+
+from tests.live.served import gone, serve
+
+pytestmark = pytest.mark.live
+
+
+def test_it_says_its_sentence() -> None:
+    with serve("demo", "--backend", "xllamacpp") as served:
+        assert served.say("Who are you?", name="demo") == SENTENCE
+        assert served.say("¿Qué hora es?", name="demo") == SENTENCE
+
+
+def test_the_line_that_is_printed_works_in_a_shell() -> None:
+    with serve("demo", "--backend", "xllamacpp") as served:
+        answer = subprocess.run(["bash", "-c", served.curl], capture_output=True, check=True, timeout=60)
+    assert SENTENCE in json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_a_killed_backend_is_started_again() -> None:
+    with serve("demo", "--backend", "xllamacpp") as served:
+        before = served.backend()
+        before.kill()
+        served.wait_for(r"^ready again")
+        assert served.backend().pid != before.pid
+        assert served.say("Still there?", name="demo") == SENTENCE
+
+
+def test_a_killed_supervisor_leaves_nothing() -> None:
+    with serve("demo", "--backend", "xllamacpp") as served:
+        tree = served.tree()
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
+        assert gone(tree, within_seconds=5)
+        with socket.create_server(("127.0.0.1", int(served.url.rsplit(":", 1)[1]))):
+            pass  # the port is free
+
+
+def test_a_key_is_demanded_and_never_shown(tmp_path: Path) -> None:
+    key = "canary-83fa11"
+    (tmp_path / "key").write_text(key + "\n")
+    with serve("demo", "--backend", "xllamacpp", "--api-key-file", str(tmp_path / "key")) as served:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            served.post("/v1/completions", {"prompt": "Hi", "max_tokens": 1})
+        assert served.post("/v1/completions", {"prompt": "Hi", "max_tokens": 1}, key=key)["choices"]
+        assert all(key not in shlex.join(process.cmdline()) for process in served.tree())
+    assert key not in "\n".join(served.lines)
+
+
+def test_no_supervise_becomes_the_backend() -> None:
+    from tests.live.served import AIMIND, DATA
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    argv = [str(AIMIND), "serve", "demo", "--backend", "xllamacpp", "--port", str(port), "--no-supervise"]
+    process = subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={"AIMIND_DATA_DIR": str(DATA)}
+    )
+    try:
+        assert process.stderr is not None
+        assert any("listening" in line for line in process.stderr)
+        command_line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert b"xllamacpp_server.py" in command_line
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def test_the_cache_in_its_log_is_the_plan_s() -> None:
+    """The backend's own figures are the oracle."""
+    import re
+
+    from tests.live.served import AIMIND, DATA
+
+    shown = subprocess.run(
+        [str(AIMIND), "plan", "demo", "--backend", "xllamacpp", "--device", "none", "--json"],
+        capture_output=True,
+        check=True,
+        env={"AIMIND_DATA_DIR": str(DATA)},
+    )
+    plan = json.loads(shown.stdout)
+    with serve("demo", "--backend", "xllamacpp", "--device", "none") as served:
+        served.say("Hello", name="demo")
+    log = "\n".join(served.lines)
+    found = re.search(r"CPU KV buffer size = +([\d.]+) MiB", log)
+    assert found
+    assert abs(float(found.group(1)) * 2**20 - plan["host"]["kv_cache_bytes"]) < 0.01 * 2**20

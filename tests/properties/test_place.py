@@ -1,0 +1,126 @@
+"""Laws of placement: whatever the model and the machine, these hold."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aimind.errors import DoesNotFitError
+from aimind.place import Placement, place
+from aimind.types import Device, Host, LayeredMemory, Metadata, PagedMemory, Request
+from tests.samples import device, host, llama
+
+GGUF = LayeredMemory()
+PAGED = PagedMemory()
+
+shapes = st.builds(
+    llama,
+    layers=st.integers(1, 24),
+    hidden=st.sampled_from([512, 1024, 2048, 4096]),
+    vocab=st.sampled_from([1024, 32000, 151936]),
+    safetensors=st.just(value=False),
+)
+frees = st.floats(0.6, 24.0)
+machines = st.builds(
+    lambda sizes, ram: host(*(device(i, free_gib=size) for i, size in enumerate(sizes)), ram_gib=ram),
+    st.lists(frees, max_size=4),
+    st.floats(0.5, 32.0),
+)
+
+
+def placed(
+    metadata: Metadata, machine: Host, request: Request, *, memory: LayeredMemory | PagedMemory = GGUF
+) -> Placement | None:
+    try:
+        return place(metadata, machine, request, memory=memory)
+    except DoesNotFitError:
+        return None
+
+
+def rank(placement: Placement | None) -> tuple[bool, int]:
+    """How good it is: placed at all, and with how many layers on devices."""
+    return (False, 0) if placement is None else (True, placement.settings.gpu_layers or 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, machines)
+def test_every_layer_is_placed_once_and_nothing_overflows(metadata: Metadata, machine: Host) -> None:
+    """Law: a device never holds more than it has free, nor RAM, and no layer is lost or placed twice."""
+    found = placed(metadata, machine, Request())
+    if found is None:
+        return
+    assert all(shard.estimate.total_bytes <= shard.device.free_bytes for shard in found.shards)
+    assert found.host.total_bytes <= machine.ram_free_bytes
+    assert sum(shard.layers or 0 for shard in found.shards) == (found.settings.gpu_layers or 0)
+    assert (found.settings.gpu_layers or 0) <= len(metadata.layers) + 1
+    weights = sum(shard.estimate.weights_bytes for shard in found.shards) + found.host.weights_bytes
+    assert weights >= metadata.weight_bytes
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, machines, st.floats(0.0, 8.0), st.data())
+def test_more_memory_never_makes_a_plan_worse(
+    metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
+) -> None:
+    """Law: with more of anything free, the model still fits, with as many layers on devices."""
+    before = placed(metadata, machine, Request())
+    more = int(more_gib * (1 << 30))
+    if machine.devices and data.draw(st.booleans()):
+        index = data.draw(st.integers(0, len(machine.devices) - 1))
+        devices = list(machine.devices)
+        old = devices[index]
+        devices[index] = dataclasses.replace(
+            old, free_bytes=old.free_bytes + more, total_bytes=old.total_bytes + more
+        )
+        richer = dataclasses.replace(machine, devices=tuple(devices))
+    else:
+        richer = dataclasses.replace(machine, ram_free_bytes=machine.ram_free_bytes + more)
+    after = placed(metadata, richer, Request())
+    assert rank(after) >= rank(before)
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, machines, st.randoms(use_true_random=False))
+def test_the_order_of_devices_does_not_matter(metadata: Metadata, machine: Host, random: object) -> None:
+    """Law: the plan is the same however the driver lists the devices."""
+    devices = list(machine.devices)
+    random.shuffle(devices)  # type: ignore[attr-defined]
+    one = placed(metadata, machine, Request())
+    other = placed(metadata, dataclasses.replace(machine, devices=tuple(devices)), Request())
+    assert one == other
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, machines, st.integers(256, 65536), st.integers(1, 65536))
+def test_a_plan_for_many_tokens_is_one_for_fewer(
+    metadata: Metadata, machine: Host, tokens: int, fewer: int
+) -> None:
+    """Law: what is accepted with N tokens is accepted with less."""
+    if placed(metadata, machine, Request(max_model_len=tokens)) is not None:
+        assert placed(metadata, machine, Request(max_model_len=max(1, tokens - fewer))) is not None
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(2.0, 80.0), min_size=1, max_size=8), st.floats(0.3, 1.0), st.integers(2, 32))
+def test_ranks_never_take_more_than_is_free(sizes: list[float], free: float, layers: int) -> None:
+    """Law: the share of vLLM is at most what is free on every device that it uses."""
+    devices: list[Device] = [device(i, free_gib=size * free, total_gib=size) for i, size in enumerate(sizes)]
+    metadata = llama(layers=layers, safetensors=True)
+    found = placed(metadata, host(*devices), Request(), memory=PAGED)
+    if found is None:
+        return
+    for shard in found.shards:
+        share = found.settings.gpu_memory_utilization or 0.0
+        assert shard.device.total_bytes * share <= shard.device.free_bytes
+        assert shard.estimate.total_bytes <= shard.device.free_bytes
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((24.0,), 1), ((12.0, 12.0), 2), ((12.0, 12.0, 12.0), 2)])
+def test_the_fewest_devices_are_taken(sizes: tuple[float, ...], expected: int) -> None:
+    machine = host(*(device(i, free_gib=size) for i, size in enumerate(sizes)))
+    found = placed(llama(), machine, Request())
+    assert found is not None
+    assert len(found.shards) == expected

@@ -1,0 +1,284 @@
+"""The command itself, as a shell would run it: what it prints where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests import models
+from tests.fakes import nvml
+
+AIMIND = Path(sys.executable).with_name("aimind")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`aimind ARGUMENTS` with a home of its own, and no backends but those that can be installed."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def _run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(AIMIND), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=tmp_path,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(home),
+                "AIMIND_DATA_DIR": str(home / "data"),
+                "HF_HUB_OFFLINE": "1",
+                **(env or {}),
+            },
+        )
+
+    return _run
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return models.header("llama-3.1-8b.Q4_K_M", tmp_path)
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# ── What works ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_help_names_every_command(run: Run) -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(f"  {command} " in shown.stdout for command in ("serve", "plan", "devices", "backends"))
+
+
+def test_the_plan_is_one_document(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "2x24G", "--json")
+    assert shown.returncode == 0, shown.stderr
+    plan = json.loads(shown.stdout)
+    assert plan["schema"] == 1
+    assert plan["model"]["architecture"] == "llama"
+    assert plan["backend"]["name"] == "xllamacpp"
+    assert len(plan["shards"]) == 1
+
+
+def test_the_plan_for_a_person_says_what_where_and_why(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "24G")
+    assert shown.returncode == 0, shown.stderr
+    for word in ("Q4_K_M", "xllamacpp", "device 0", "weights", "KV cache", "gpu_layers", "--n-gpu-layers 33"):
+        assert word in shown.stdout
+
+
+def test_planning_leaves_nothing_behind(run: Run, llama: Path, tmp_path: Path) -> None:
+    before = files_below(tmp_path)
+    assert run("plan", str(llama), "--hardware", "24G").returncode == 0
+    assert files_below(tmp_path) == before
+
+
+def test_the_dry_run_is_a_line_for_a_shell(run: Run, llama: Path) -> None:
+    shown = run("serve", str(llama), "--dry-run", "--device", "none", "--env", "NOTE=two words")
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.splitlines()) == 1
+    assert "'NOTE=two words'" in shown.stdout
+
+
+def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
+    shown = run(
+        "plan", str(llama), "--hardware", "24G", "--json", "--", "-c", "4096", "--port=9000", "--threads", "2"
+    )
+    plan = json.loads(shown.stdout)
+    assert plan["max_model_len"] == 4096
+    assert plan["kv_cache_tokens"] == 4096
+    argv = plan["command"]["argv"]
+    assert argv[argv.index("--port") + 1] == "9000"
+    assert argv[-2:] == ["--threads", "2"]
+
+
+def test_parallel_requests_own_their_part(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--context", "8k", "--parallel", "3")
+    plan = json.loads(shown.stdout)
+    assert (plan["max_model_len"], plan["max_num_seqs"], plan["kv_cache_tokens"]) == (8192, 3, 3 * 8192)
+    assert "--no-kv-unified" in plan["command"]["argv"]
+
+
+def test_a_public_address_without_a_key_gets_a_warning(run: Run, llama: Path, tmp_path: Path) -> None:
+    arguments = ("plan", str(llama), "--hardware", "24G", "--host", "0.0.0.0")
+    assert "there is no API key" in run(*arguments).stderr
+    (tmp_path / "key").write_text("canary-3c1\n")
+    shown = run(*arguments, "--api-key-file", str(tmp_path / "key"), "--json")
+    assert "API key" not in shown.stderr
+    assert json.loads(shown.stdout)["command"]["env"]["LLAMA_API_KEY"] == "***"
+    assert "canary" not in shown.stdout + shown.stderr
+
+
+def test_devices_can_be_recorded_and_planned_for(run: Run, llama: Path, tmp_path: Path) -> None:
+    library = nvml.build(tmp_path / "nvml")
+    machine = nvml.write(tmp_path / "machine", nvml.Gpu(), nvml.Gpu())
+    recorded = run("devices", "--json", env=nvml.environment(library, machine))
+    assert recorded.returncode == 0, recorded.stderr
+    (tmp_path / "machine.json").write_text(recorded.stdout)
+    plan = json.loads(run("plan", str(llama), "--hardware", str(tmp_path / "machine.json"), "--json").stdout)
+    assert plan["shards"][0]["device"]["uuid"] == json.loads(recorded.stdout)["devices"][0]["uuid"]
+
+
+def test_backends_are_listed(run: Run) -> None:
+    shown = run("backends")
+    assert shown.returncode == 0, shown.stderr
+    assert all(name in shown.stdout for name in ("llama-server", "llama-box", "xllamacpp", "vllm"))
+
+
+def test_it_imports_only_what_it_uses(llama: Path) -> None:
+    """A plan of a local file needs no hub client, no numpy, and as JSON no rich."""
+    code = (
+        "import sys; from aimind import cli; sys.argv = ['aimind', 'plan', sys.argv[1], '--hardware', '24G', '--json']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'huggingface_hub', 'numpy', 'gguf', 'rich', 'pydantic', 'psutil', 'pynvml', 'httpx', 'filelock'}\n"
+        "found = heavy & set(sys.modules); assert not found, found"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, str(llama)], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+
+
+# ── What does not ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def assert_one_error(shown: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One error, one hint, the exit code; nothing on stdout."""
+    lines = [line for line in shown.stderr.splitlines() if not line.startswith(("note:", "warning:"))]
+    assert shown.returncode == code, shown.stderr
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"], shown.stderr
+    assert not shown.stdout
+    for word in words:
+        assert word in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "a b/c", "-x/y", "hf:x", "owner/../name", "owner/name:", "://"]
+)
+def test_a_reference_that_is_nonsense(run: Run, text: str) -> None:
+    assert_one_error(run("plan", text), 2)
+
+
+def test_a_missing_file(run: Run) -> None:
+    assert_one_error(run("serve", "./missing.gguf", "--port", "0"), 3, "missing.gguf")
+
+
+def test_a_text_file_named_gguf(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.gguf").write_text("Dear diary, this is no model.\n" * 10)
+    assert_one_error(run("serve", "./notes.gguf", "--port", "0"), 5, "notes.gguf")
+
+
+def test_a_header_cut_short(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(llama.open("rb").read(100_000))
+    assert_one_error(run("serve", "./cut.gguf", "--port", "0"), 5, "cut.gguf")
+
+
+def test_weights_cut_short(run: Run, llama: Path) -> None:
+    os.truncate(llama, llama.stat().st_size // 2)
+    assert_one_error(run("serve", str(llama), "--port", "0"), 5)
+
+
+def test_a_folder_without_config(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert_one_error(run("serve", "./model", "--port", "0"), 5, "config.json")
+
+
+def test_an_unknown_architecture(run: Run, tmp_path: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "strange.gguf", "strange")
+    writer.add_block_count(2)
+    writer.add_embedding_length(64)
+    import numpy
+
+    writer.add_tensor("token_embd.weight", numpy.zeros((32, 64), numpy.float32))
+    for index in range(2):
+        writer.add_tensor(f"blk.{index}.mystery.weight", numpy.zeros((64, 64), numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert_one_error(run("plan", "./strange.gguf", "--hardware", "24G"), 6, "strange", "--force")
+    forced = run("plan", "./strange.gguf", "--hardware", "24G", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert "warning" in forced.stderr
+
+
+def test_a_port_in_use(run: Run, llama: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert_one_error(run("serve", str(llama), "--port", port), 11, port, "--port 0")
+
+
+def test_a_device_that_does_not_exist(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama), "--hardware", "2x24G", "--device", "7"), 9, "device 7", "0, 1")
+
+
+def test_a_context_larger_than_the_model_s(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama), "--hardware", "80G", "--context", "1m"), 2, "131072")
+
+
+def test_a_model_that_does_not_fit(run: Run, tmp_path: Path) -> None:
+    large = models.header("llama-3.1-70b.Q4_K_M", tmp_path)
+    assert_one_error(run("plan", str(large), "--hardware", "8G"), 8, "GiB")
+
+
+def test_a_backend_that_does_not_exist(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama), "--backend", "vlm"), 2, "did you mean vllm")
+
+
+def test_a_backend_that_cannot_serve_it(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama), "--backend", "vllm", "--hardware", "24G"), 7, "GGUF")
+
+
+def test_a_backend_that_may_not_be_installed(run: Run, llama: Path, tmp_path: Path) -> None:
+    shown = run("serve", str(llama), "--device", "none", "--no-install", "--port", "0", "--context", "512")
+    assert shown.returncode == 10
+    assert "aimind backends install xllamacpp" in shown.stderr
+    assert not (tmp_path / "home" / "data" / "environments").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--context", "many"),
+        ("--context", "0"),
+        ("--device", "x"),
+        ("--device", "0,0"),
+        ("--env", "NOVALUE"),
+        ("--port", "70000"),
+        ("--kv-cache-type", "q3"),
+        ("--gpu-memory-utilization", "0"),
+        ("--no-such-option",),
+        ("--tensor-parallel", "2"),
+        ("--", "--model", "other.gguf"),
+        ("--", "-c"),
+        ("--", "-c", "some"),
+        ("--context", "8k", "--", "-np", "2", "-c", "4096"),
+        ("--parallel", "2", "--", "-np", "3"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_make_no_sense(run: Run, llama: Path, arguments: tuple[str, ...]) -> None:
+    assert_one_error(run("plan", str(llama), "--hardware", "24G", *arguments), 2)
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    shown = run("plan", "./missing.gguf", "--debug")
+    assert shown.returncode == 3
+    assert "Traceback" in shown.stderr
