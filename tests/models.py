@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 RECORDED = Path(__file__).parent / "data" / "models" / "gguf"
-SIZES: dict[str, int] = {
-    entry["name"]: entry["size_bytes"] for entry in json.loads((RECORDED / "index.json").read_text())
-}
+_INDEX = json.loads((RECORDED / "index.json").read_text())
+SIZES: dict[str, int] = {entry["name"]: entry["size_bytes"] for entry in _INDEX}
+HEADER_SIZES: dict[str, int] = {entry["name"]: entry["header_bytes"] for entry in _INDEX}
 NAMES = tuple(sorted(SIZES))
 
 

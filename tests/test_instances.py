@@ -27,10 +27,9 @@ def test_a_port_in_use_is_said_to_be() -> None:
             claim_port("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("address", ["no.such.host.invalid", "192.0.2.1"])
-def test_an_address_of_another_machine(address: str) -> None:
-    with pytest.raises(UsageError, match=address):
-        claim_port(address, 0)
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(UsageError, match="192.0.2.1"):
+        claim_port("192.0.2.1", 0)
 
 
 def test_a_number_that_is_no_port() -> None:

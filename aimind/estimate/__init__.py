@@ -1,0 +1,1 @@
+"""Metadata and settings -> bytes: `ggml` for the llama.cpp family, `paged` for vLLM and its like."""

@@ -198,8 +198,8 @@ def _token_bytes(memory: Memory, item: int, ranks: int) -> int:
 
 
 def _state_bytes(memory: RecurrentState, item: int, ranks: int) -> int:
-    """Both parts are kept in the model's 16 bits unless 32 are asked for (`mamba_ssm_cache_dtype`)."""
-    return (memory.conv_elements + memory.ssm_elements) * item // ranks
+    """The convolution in the model's precision, the recurrence in 32 bit: so real runs have it."""
+    return (memory.conv_elements * item + memory.ssm_elements * 4) // ranks
 
 
 def _state_blocks(memory: RecurrentState, *, prefix_caching: bool) -> int:
@@ -212,7 +212,9 @@ def _share(metadata: Metadata, tensor: Tensor, ranks: int, item: int) -> int:
     """Bytes of one tensor on one rank."""
     size = tensor.size_bytes
     if tensor.dtype in ("F32", "F16", "BF16"):
-        size = size // _ITEM_BYTES[tensor.dtype] * item
+        # The decay of recurrent layers stays in 32 bit whatever the file has.
+        kept = 4 if tensor.name.endswith((".A", ".A_log")) else item
+        size = size // _ITEM_BYTES[tensor.dtype] * kept
     if "embed_tokens" in tensor.name or "lm_head" in tensor.name or "word_embeddings" in tensor.name:
         rows = tensor.shape[0]
         size = size // rows * (-(-rows // _VOCABULARY) * _VOCABULARY)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.estimate import layered
+from aimind.estimate import ggml
 from aimind.place.placement import (
     CONTEXT_FLOOR,
     CONTEXT_STEP,
@@ -33,7 +33,7 @@ class _Fit:
     tokens: int
     counts: tuple[int, ...]
     devices: tuple[Device, ...]
-    usage: layered.Usage
+    usage: ggml.Usage
 
 
 class _Search:
@@ -42,7 +42,7 @@ class _Search:
     def __init__(
         self, metadata: Metadata, host: Host, request: Request, *, memory: LayeredMemory, projector_bytes: int
     ) -> None:
-        self.profile = layered.profile(metadata)
+        self.profile = ggml.profile(metadata)
         self.all_layers = len(metadata.layers) + 1
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
@@ -59,7 +59,7 @@ class _Search:
         self.limit = request.kv_cache_tokens or limit * (self.owners if self.encoder else self.slots)
         self.longest_request = limit
 
-    def settings(self, tokens: int) -> layered.Settings:
+    def settings(self, tokens: int) -> ggml.Settings:
         """The flags of a server whose cache holds so many tokens."""
         request, memory = self.request, self.memory
         context = min(tokens // self.owners, self.longest_request)
@@ -71,7 +71,7 @@ class _Search:
         outputs = (
             None if self.encoder or memory.outputs_per_slot is None else memory.outputs_per_slot * self.slots
         )
-        return layered.Settings(
+        return ggml.Settings(
             n_ctx=tokens,
             n_seq=self.slots,
             kv_unified=self.unified,
@@ -84,12 +84,13 @@ class _Search:
             else request.flash_attention,
             n_outputs=outputs,
             swa_full=memory.full_window_cache,
+            gpu_layers=0,
         )
 
-    def usage(self, tokens: int, counts: tuple[int, ...]) -> layered.Usage:
+    def usage(self, tokens: int, counts: tuple[int, ...]) -> ggml.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
         settings = dataclasses.replace(self.settings(tokens), gpu_layers=sum(counts))
-        usage = layered.estimate(self.profile, settings, counts)
+        usage = ggml.estimate(self.profile, settings, counts)
         if not self.projector_bytes:
             return usage
         if not usage.devices:
@@ -105,7 +106,7 @@ class _Search:
         held = zip(usage.devices, devices, strict=bool(counts))
         if any(estimate.total_bytes > device.free_bytes * SPENDABLE for estimate, device in held):
             return None
-        if usage.host.total_bytes > self.host.ram_free_bytes * SPENDABLE:
+        if usage.host.total_bytes - usage.reclaimable_bytes > self.host.ram_free_bytes * SPENDABLE:
             return None
         return _Fit(tokens, counts, devices if counts else (), usage)
 
@@ -321,7 +322,7 @@ def _why_context(search: _Search, found: _Fit, context: int) -> Reason:
     return Reason("max_model_len", f"{context} tokens: a cache of {cache} is the largest that fits {where}")
 
 
-def _why_parallel(flags: layered.Settings, context: int) -> Reason:
+def _why_parallel(flags: ggml.Settings, context: int) -> Reason:
     if not flags.kv_unified:
         return Reason("max_num_seqs", f"{flags.n_seq} requests of {context} tokens each at once")
     whole = flags.n_ctx // context
@@ -342,7 +343,7 @@ def _does_not_fit(search: _Search, devices: tuple[Device, ...]) -> DoesNotFitErr
             hint="leave --gpu-layers out to place as many as fit",
         )
     return DoesNotFitError(
-        f"the model needs {gib(usage.host.total_bytes)} in RAM for {needed} tokens, and "
+        f"the model needs {gib(usage.host.total_bytes - usage.reclaimable_bytes)} in RAM for {needed} tokens, and "
         f"{gib(search.host.ram_free_bytes)} are free there ({free})",
         hint="a smaller quantization, a shorter --context, or --kv-cache-type q8_0 needs less",
     )

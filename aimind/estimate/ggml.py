@@ -1,0 +1,360 @@
+"""What the llama.cpp family allocates with given flags, from the header alone.
+
+Weights, caches and states follow llama.cpp's own rules (weights.py, cache.py). Compute buffers come from
+placing and allocating the model's operations as ggml does (network.py, schedule.py), for llama.cpp as
+vendored by llama-cpp-python 0.3.36 with ggml 0.25.3. `benchmarks/estimates.py` prints how far all that is
+from what llama.cpp reserves. Nothing here reads a weight or touches a device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aimind.estimate import cache, weights
+from aimind.estimate.blocks import Step, flash_kernel
+from aimind.estimate.cache import padded
+from aimind.estimate.graph import Node, stored
+from aimind.estimate.network import Network, understands
+from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
+from aimind.estimate.weights import Places
+from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
+
+# The CUDA context, its kernels and cuBLAS's workspaces, which no buffer of llama.cpp holds: 300 to 500 MiB
+# are seen by experience. The upper figure, approximate.
+DEVICE_OVERHEAD_BYTES = 500 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The flags that move llama.cpp's memory, all of them explicit.
+
+    Attributes:
+        n_ctx: tokens that the cache holds over all sequences (`--ctx-size`).
+        n_seq: sequences at once (`--parallel`).
+        kv_unified: they share the cache's tokens.
+        n_batch, n_ubatch: tokens per step, logical and physical.
+        type_k, type_v: of keys and values, a name of `cache.BLOCKS`.
+        flash_attention: used wherever the device has a kernel for all layers (`--flash-attn auto`).
+        n_outputs: logits per step at most: llama-server wants one a sequence; `None` for every token of a
+            batch.
+        swa_full: sliding-window layers remember all tokens.
+        gpu_layers: on devices, of the layers and the output head, which is the first to go there.
+        experts_on_cpu: the experts of all layers stay in RAM.
+        mmap: the file is mapped, so that what is repacked comes on top of it.
+        repack: the CPU copies weights into the order of its kernels (only where no device is used).
+    """
+
+    n_ctx: int
+    n_seq: int
+    kv_unified: bool
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attention: bool = True
+    n_outputs: int | None = None
+    swa_full: bool = False
+    gpu_layers: int = 0
+    experts_on_cpu: bool = False
+    mmap: bool = True
+    repack: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Bytes of each kind on every device, and in RAM.
+
+    Attributes:
+        reclaimable_bytes: of the weights in RAM, pages of the file that nobody reads again, since the CPU has
+            its own copy of them in another order; the system takes them back when it needs them.
+    """
+
+    devices: tuple[Estimate, ...]
+    host: Estimate
+    reclaimable_bytes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A model as the estimate wants it: all that does not depend on the settings, worked out once.
+
+    Attributes:
+        weights: summed by layer.
+        alike: for each layer, the first one that computes alike; same: the first whose tensors are as
+            large, too.
+        window: the sliding window, 0 without one.
+        causal: there is a cache, and logits.
+        understood: the operations of all layers are known; else compute is a bound.
+    """
+
+    metadata: Metadata
+    weights: weights.Weights
+    alike: tuple[int, ...]
+    same: tuple[int, ...]
+    window: int
+    causal: bool
+    understood: bool
+
+
+def profile(metadata: Metadata) -> Profile:
+    """The sums and comparisons that every estimate of this model needs."""
+    attention = [m for layer in metadata.layers for m in layer.memory if isinstance(m, Attention)]
+    kinds = [_kind(layer) for layer in metadata.layers]
+    sizes = [
+        (kind, *(t.size_bytes for t in layer.tensors))
+        for kind, layer in zip(kinds, metadata.layers, strict=True)
+    ]
+    return Profile(
+        metadata=metadata,
+        weights=weights.summed(metadata),
+        alike=tuple(kinds.index(kind) for kind in kinds),
+        same=tuple(sizes.index(size) for size in sizes),
+        window=max((m.window or 0 for m in attention), default=0),
+        causal=all(m.causal for m in attention),
+        understood=metadata.known and all(understands(layer) for layer in metadata.layers),
+    )
+
+
+def estimate(
+    model: Profile,
+    settings: Settings,
+    layers_per_device: Sequence[int],
+    *,
+    overhead_bytes: int = DEVICE_OVERHEAD_BYTES,
+) -> Usage:
+    """What each device and RAM hold.
+
+    Args:
+        model: what is loaded.
+        settings: with which flags; `gpu_layers` is the sum of `layers_per_device`.
+        layers_per_device: consecutive layers of each device, the last of them ending with the output
+            head; none
+            for the CPU alone.
+        overhead_bytes: of the driver's context on each device, approximate.
+
+    Raises:
+        ValueError: the layers do not add up, or the cache has no such type.
+    """
+    count = len(model.metadata.layers)
+    if sum(layers_per_device) != settings.gpu_layers or not 0 <= settings.gpu_layers <= count + 1:
+        raise ValueError(
+            f"{layers_per_device} are not the {settings.gpu_layers} of {count + 1} layers asked for"
+        )
+    if not {settings.type_k, settings.type_v} <= cache.BLOCKS.keys():
+        raise ValueError(f"no cache has the type {settings.type_k} or {settings.type_v}")
+    at = weights.places(count, layers_per_device)
+    step = _step(model, settings, at)
+    held, repacked = weights.placed(model.weights, at, experts_on_host=settings.experts_on_cpu)
+    reclaimable = repacked if not at.host and settings.repack and settings.mmap else 0
+    held[at.host] += reclaimable
+    caches, states = _remembered(model, settings, step, at)
+    compute = list(_compute(model, settings, step, at))
+    compute[at.host] += output_bytes(model, settings)
+    places = [
+        Estimate(
+            weights_bytes=held[place],
+            kv_cache_bytes=caches[place],
+            state_bytes=states[place],
+            compute_bytes=compute[place],
+            overhead_bytes=overhead_bytes if place < at.host else 0,
+        )
+        for place in range(at.host + 1)
+    ]
+    return Usage(tuple(places[:-1]), places[-1], reclaimable)
+
+
+# ── One step ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _step(model: Profile, settings: Settings, at: Places) -> Step:
+    """The largest step that the server may take (`llama_context::sched_reserve`)."""
+    n_seq, unified = settings.n_seq, settings.kv_unified
+    context = padded(settings.n_ctx, cache.PADDING)
+    cells = context if unified else padded(context // n_seq, cache.PADDING)
+    context = cells if unified else cells * n_seq
+    batch = min(context, settings.n_batch) if model.causal else settings.n_batch
+    ubatch = min(batch, settings.n_ubatch)
+    tokens = min(context, ubatch)
+    window_cells = padded(min(cells, model.window * (n_seq if unified else 1) + ubatch), cache.PADDING)
+    return Step(
+        tokens=padded(tokens, n_seq),
+        sequences=n_seq,
+        outputs=min(tokens, settings.n_outputs or batch),
+        streams=1 if unified else n_seq,
+        cells=cells,
+        window_cells=cells if settings.swa_full else window_cells,
+        flash=settings.flash_attention and _has_kernels(model, at),
+        key_block=cache.BLOCKS[settings.type_k],
+        value_block=cache.BLOCKS[settings.type_v],
+    )
+
+
+def _has_kernels(model: Profile, at: Places) -> bool:
+    """Whether flash attention runs on the devices of all layers; the CPU can always."""
+    found = {model.alike[index] for index, place in enumerate(at.layers) if place < at.host}
+    return all(flash_kernel(m) for i in found if (m := cache.attention(model.metadata.layers[i])) is not None)
+
+
+def output_bytes(model: Profile, settings: Settings) -> int:
+    """The buffer in RAM for one output a sequence; it grows if more are asked for."""
+    embeds = model.metadata.category in ("embedding", "reranker")
+    return 4 * settings.n_seq * (model.metadata.vocab_size + (model.metadata.hidden_size if embeds else 0))
+
+
+# ── What is remembered ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _remembered(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[list[int], list[int]]:
+    """Bytes of keys and values, and of states, at each place."""
+    caches, states = [0] * (at.host + 1), [0] * (at.host + 1)
+    found: dict[tuple[int, bool], tuple[int, int]] = {}
+    for index, place in enumerate(at.layers):
+        kind = model.alike[index], place < at.host
+        if kind not in found:
+            layer = model.metadata.layers[index]
+            found[kind] = (
+                _layer_cache(model, settings, step, layer, on_device=kind[1]),
+                _layer_state(settings, layer),
+            )
+        caches[place] += found[kind][0]
+        states[place] += found[kind][1]
+    return caches, states
+
+
+def _layer_cache(model: Profile, settings: Settings, step: Step, layer: Layer, *, on_device: bool) -> int:
+    memory = cache.attention(layer)
+    if memory is None or not cache.stores(memory):
+        return 0
+    window = memory.window if isinstance(memory, Attention) else None
+    cells = (step.cells if window is None else step.window_cells) * step.streams
+    values = cache.value_elements(memory)
+    if values and not step.flash:  # stored transposed, all layers as wide as the widest
+        values = cache.widest_value(model.metadata)
+    rows = (settings.type_k, cache.key_elements(memory)), (settings.type_v, values)
+    sizes = [
+        cache.tensor_bytes(kind, elements, cells, on_device=on_device) for kind, elements in rows if elements
+    ]
+    return sum(padded(size, DEVICE_ALIGNMENT) if on_device else size for size in sizes)
+
+
+def _layer_state(settings: Settings, layer: Layer) -> int:
+    """Of recurrent layers, in 32 bit whatever the cache's type."""
+    state = cache.state(layer)
+    return 0 if state is None else 4 * settings.n_seq * (state.conv_elements + state.ssm_elements)
+
+
+# ── What is computed with ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _kind(layer: Layer) -> tuple[object, ...]:
+    """Equal for layers that compute alike."""
+    shapes = tuple((tensor.name.split(".", 2)[-1], tensor.shape) for tensor in layer.tensors)
+    return shapes, layer.memory, layer.num_experts_used
+
+
+def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[int, ...]:
+    """Bytes of the compute buffer at each place."""
+    if not model.understood:
+        return _bound(model, step, at)
+    job = _Job(
+        step=step,
+        types=(settings.type_k, settings.type_v),
+        layers=_representatives(model, settings, step, at),
+        head=at.head,
+        host=at.host,
+        experts_on_host=settings.experts_on_cpu,
+        pipeline=_is_pipelined(settings, at),
+    )
+    return _buffers(model, job)
+
+
+def _is_pipelined(settings: Settings, at: Places) -> bool:
+    """With all layers on several devices these work on several batches at once."""
+    return at.host > 1 and at.host not in at.layers and not settings.experts_on_cpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What the compute buffers of a model depend on."""
+
+    step: Step
+    types: tuple[str, str]
+    layers: tuple[tuple[int, int], ...]
+    head: int
+    host: int
+    experts_on_host: bool
+    pipeline: bool
+
+
+def _representatives(
+    model: Profile, settings: Settings, step: Step, at: Places
+) -> tuple[tuple[int, int], ...]:
+    """Layers with their places that stand for all: memory is reused from layer to layer.
+
+    Of a row of equal ones the first, one between equal neighbours, and the last are kept. What is copied from
+    RAM to a device has its size there, so that sizes count for layers in RAM.
+    """
+    sized = [at.host > 0 and (settings.experts_on_cpu or place == at.host) for place in at.layers]
+    kinds = [
+        ((model.same if with_sizes else model.alike)[index], place)
+        for index, (place, with_sizes) in enumerate(zip(at.layers, sized, strict=True))
+    ]
+    if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
+        return tuple(kinds)  # every layer brings an input of its own from another device
+    # Large scores of layers in RAM leave holes that matter only some layers later.
+    kept = 1 if step.flash or at.host not in at.layers else 3
+    framed = [None, *kinds, None]
+    seen: Counter[object] = Counter()
+    chosen = []
+    for index, kind in enumerate(kinds):
+        neighbours = (framed[index], kind, framed[index + 2])
+        seen[neighbours] += 1
+        if seen[neighbours] <= kept:
+            chosen.append(kind)
+    return tuple(chosen)
+
+
+@functools.lru_cache(maxsize=512)
+def _buffers(model: Profile, job: _Job) -> tuple[int, ...]:
+    network = Network(
+        model.metadata,
+        job.step,
+        types=job.types,
+        host=job.host,
+        experts_on_host=job.experts_on_host,
+        weight=_weight,
+    )
+    graph = network.build([(model.metadata.layers[index], place) for index, place in job.layers], job.head)
+    return buffer_sizes(graph, devices=job.host, pipeline=job.pipeline)
+
+
+def _weight(tensor: Tensor, place: int) -> Node:
+    return stored(tensor.size_bytes, tensor.shape, place, device_bytes=weights.copied_bytes(tensor))
+
+
+def _bound(model: Profile, step: Step, at: Places) -> tuple[int, ...]:
+    """For layers whose operations are not known: all results of the widest at once, and what stays."""
+    metadata, tokens = model.metadata, step.tokens
+    widest = largest = 0
+    for index in set(model.same):
+        layer = metadata.layers[index]
+        rows = [
+            t.shape[1] * (layer.num_experts_used if "_exps." in t.name else 1)
+            for t in layer.tensors
+            if len(t.shape) > 1
+        ]
+        widest = max(widest, sum(rows))
+        largest = max([largest, *(t.size_bytes for t in layer.tensors)])
+    memories = [m for m in map(cache.attention, metadata.layers) if m is not None]
+    scores = 0 if step.flash else max((m.num_heads for m in memories), default=0) * 8 * step.cells
+    masks = (2 if step.flash else 4) * step.cells * (2 if model.window else 1) if memories else 0
+    logits = 4 * step.outputs * (metadata.vocab_size + metadata.hidden_size)
+    ids = 64  # positions and where to store, a token
+    step_bytes = tokens * (4 * widest + 24 * metadata.hidden_size + scores + masks + ids)
+    copied = largest if at.host in at.layers and at.host else 0
+    device = max(logits, step_bytes) + copied
+    host = device if not at.host else tokens * (8 * metadata.hidden_size + masks + ids)
+    return (*([device * (4 if at.host > 1 else 1)] * at.host), host)

@@ -1,0 +1,268 @@
+"""A model's whole computation for one step, as a graph: inputs, layers, output head.
+
+The order of operations is that of src/models/*.cpp in llama.cpp. Where that cannot be told from the tensors
+of a layer, families.py says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aimind.estimate import cache, families
+from aimind.estimate.blocks import Blocks, Step
+from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
+from aimind.estimate.remember import Remember
+from aimind.types import Attention, LatentAttention, Layer, Metadata, Tensor
+
+Weight = Callable[[Tensor, int], Node]
+
+
+class Network:
+    """Builds the graph of one step.
+
+    Args:
+        metadata: of the model.
+        step: the largest that the settings allow.
+        types: of the cache's keys and values.
+        host: the index that stands for RAM; devices come before it.
+        experts_on_host: the experts of all layers are in RAM.
+        weight: makes the node of a tensor at a place.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        step: Step,
+        *,
+        types: tuple[str, str],
+        host: int,
+        experts_on_host: bool,
+        weight: Weight,
+    ) -> None:
+        self.metadata, self.step, self.host = metadata, step, host
+        self.experts_on_host, self.weight = experts_on_host, weight
+        self.graph = Graph()
+        self.others = {tensor.name: tensor for tensor in metadata.others}
+        self.made: dict[tuple[str, int], Node] = {}
+        architecture = self.architecture = metadata.architecture
+        self.blocks = Blocks(
+            self.graph,
+            step,
+            host=host,
+            norm="norm" if architecture in families.LAYER_NORM else "rms_norm",
+            softmax_of_chosen=architecture in families.SOFTMAX_OF_CHOSEN,
+            keys_first=any(
+                isinstance(m, Attention) and m.window for layer in metadata.layers for m in layer.memory
+            ),
+        )
+        self.remember = Remember(self.blocks, metadata, types=types, factors=self._rope_factors)
+        self.output_ids = graph_input((step.outputs,), I32)
+        self.per_layer: Node | None = None
+
+    def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
+        """The graph of these layers, each with its place, and the output at `head`."""
+        x = self._embedding(layers[0][1])
+        last = len(layers) - 1
+        for index, (layer, place) in enumerate(layers):
+            self.blocks.weights = {
+                _short(tensor.name): self.weight(tensor, self._place(tensor, place))
+                for tensor in layer.tensors
+            }
+            x = self._layer(x, layer, place, last=index == last)
+        self._output(x, head)
+        return self.graph
+
+    def _place(self, tensor: Tensor, place: int) -> int:
+        return self.host if self.experts_on_host and "_exps." in tensor.name else place
+
+    # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
+
+    def _embedding(self, first: int) -> Node:
+        step, size = self.step, self.metadata.hidden_size
+        tokens = graph_input((step.tokens,), I32)
+        expand = self.graph.expand
+        x = expand(get_rows(self._other("token_embd.weight", self.host), tokens))
+        if self.architecture in families.SCALED_LAYERS:
+            x = expand(same("scale", x))
+        expand(graph_input((size, step.tokens), F32))  # for callers that bring embeddings instead of tokens
+        if self.architecture in families.SCALED_EMBEDDING:
+            x = same("scale", x)
+        if "token_types.weight" in self.others:
+            x = same("add", x, view(self._other("token_types.weight", self.host), (size,), dense=True))
+        if "position_embd.weight" in self.others:
+            x = same(
+                "add", get_rows(self._other("position_embd.weight", self.host), self.remember.positions), x
+            )
+        if "token_embd_norm.weight" in self.others:
+            x = self._final_norm("token_embd_norm", x, first)
+        if "per_layer_token_embd.weight" in self.others:
+            self.per_layer = self._per_layer_inputs(x, tokens, first)
+        return x
+
+    def _per_layer_inputs(self, x: Node, tokens: Node, first: int) -> Node:
+        """A second, smaller embedding for every layer (Gemma 3n and 4)."""
+        count = len(self.metadata.layers)
+        rows = get_rows(self._other("per_layer_token_embd.weight", self.host), graph_input(tokens.shape, I32))
+        shape = (rows.shape[0] // count, count, rows.shape[1])
+        rows = self.graph.expand(same("scale", view(rows, shape, dense=True)))
+        projected = same("scale", mul_mat(self._other("per_layer_model_proj.weight", first), x))
+        normed = same("rms_norm", view(projected, shape, dense=True))
+        weight = self._other("per_layer_proj_norm.weight", first)
+        joined = same("scale", same("add", same("mul", normed, weight), rows))
+        return operation("cont", (shape[0], shape[2], shape[1]), view(joined, shape))
+
+    def _output(self, x: Node, head: int) -> None:
+        late = self.architecture in families.LATE_OUTPUT
+        if late and self.architecture == "gpt-oss":  # picked before the norm, by the others after it
+            x.is_output = True
+            x = get_rows(x, self.output_ids)
+        x = self._final_norm("output_norm", x, head)
+        x.is_output = True
+        if late and self.architecture != "gpt-oss":
+            x = get_rows(x, self.output_ids)
+        if self._is_encoder():
+            self._pool(self.graph.expand(x))
+            return
+        name = "output.weight" if "output.weight" in self.others else "token_embd.weight"
+        logits = mul_mat(self._other(name, head), x)
+        if "output.bias" in self.others:
+            logits = same("add", logits, self._other("output.bias", head))
+        self.graph.expand(logits).is_output = True
+        if self.metadata.category in ("embedding", "reranker"):
+            self._pool(x)
+
+    def _is_encoder(self) -> bool:
+        memories = [m for layer in self.metadata.layers for m in layer.memory]
+        return bool(memories) and not any(
+            cache.stores(m) for m in memories if isinstance(m, Attention | LatentAttention)
+        )
+
+    def _rope_factors(self, place: int) -> list[Node]:
+        names = ("rope_freqs.weight", "rope_factors_long.weight")
+        return [self._other(name, place) for name in names if name in self.others]
+
+    def _pool(self, x: Node) -> None:
+        """One vector a sequence: their mean, the costlier way of the two."""
+        turned = operation("cont", (x.shape[1], x.shape[0]), view(x, x.shape))
+        mean = graph_input((x.shape[1], self.step.sequences), F32)
+        pooled = operation("mul_mat", (x.shape[0], self.step.sequences), turned, mean)
+        self.graph.expand(pooled).is_output = True
+
+    def _final_norm(self, name: str, x: Node, place: int) -> Node:
+        blocks = self.blocks
+        blocks.weights = {
+            n.removesuffix(".weight"): self._other(n, place)
+            for n in (f"{name}.weight", f"{name}.bias")
+            if n in self.others
+        }
+        return blocks.norm(name, x)
+
+    def _other(self, name: str, place: int) -> Node:
+        key = name, place
+        if key not in self.made:
+            self.made[key] = self.weight(self.others[name], place)
+        return self.made[key]
+
+    # ── Layers ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _layer(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
+        blocks, weights = self.blocks, self.blocks.weights
+        pick = last and self.architecture not in families.LATE_OUTPUT
+        normed = blocks.norm("attn_norm", x)
+        mixed = self.remember.mix(x, normed, layer, place)
+        if mixed is None:  # only a feed-forward (Nemotron H)
+            return same("add", self._feed(normed, layer), x)
+        if len(layer.memory) > 1:  # mixers side by side: the rows are picked from the sum (Falcon H1)
+            x = same("add", mixed, x)
+            x = get_rows(x, self.output_ids) if pick else x
+            return same("add", self._feed(blocks.norm("ffn_norm", x), layer), x)
+        if pick:
+            mixed = get_rows(mixed, self.output_ids)
+            x, normed = get_rows(x, self.output_ids), get_rows(normed, self.output_ids)
+        if not (layer.feed_forward_size or layer.num_experts):
+            return same("add", mixed, x)
+        if "attn_output_norm" in weights:  # an encoder: norms after the sums
+            x = blocks.norm("attn_norm_2", blocks.norm("attn_output_norm", same("add", mixed, x)))
+            return blocks.norm("layer_output_norm", same("add", self._feed(x, layer), x))
+        if self._is_parallel():
+            fed = self._feed(blocks.norm("ffn_norm", x) if "ffn_norm" in weights else normed, layer)
+            return same("add", same("add", fed, x), mixed)
+        return self._sequential(mixed, x, layer)
+
+    def _is_parallel(self) -> bool:
+        """Whether attention and feed-forward both read the layer's input."""
+        norms = ("ffn_norm", "post_attention_norm", "post_ffw_norm")
+        return self.architecture in families.PARALLEL or not any(
+            name in self.blocks.weights for name in norms
+        )
+
+    def _sequential(self, mixed: Node, x: Node, layer: Layer) -> Node:
+        """Attention, sum, feed-forward, sum; a norm before each, and with some families behind each."""
+        blocks, weights = self.blocks, self.blocks.weights
+        scaled = self.architecture in families.SCALED_LAYERS
+        before = "ffn_norm" if "ffn_norm" in weights else "post_attention_norm"
+        sandwiched = "post_ffw_norm" in weights or before == "ffn_norm"
+        if sandwiched:
+            mixed = blocks.norm("post_attention_norm", mixed)
+        x = same("add", same("scale", mixed) if scaled else mixed, x)
+        fed = self._feed(blocks.norm(before, x) if not sandwiched or before == "ffn_norm" else x, layer)
+        fed = blocks.norm("post_ffw_norm", fed)
+        fed = same("scale", fed) if scaled else fed
+        out = same("add", x, fed) if self.architecture in families.RESIDUAL_FIRST else same("add", fed, x)
+        return out if self.per_layer is None else self._add_per_layer(out, self.per_layer)
+
+    def _add_per_layer(self, x: Node, per_layer: Node) -> Node:
+        weights = self.blocks.weights
+        gate = same("unary", mul_mat(weights["inp_gate"], x))
+        gate = same("mul", gate, view(per_layer, gate.shape))
+        out = same("add", x, self.blocks.norm("post_norm", mul_mat(weights["proj"], gate)))
+        return same("mul", out, weights["layer_output_scale"]) if "layer_output_scale" in weights else out
+
+    def _feed(self, x: Node, layer: Layer) -> Node:
+        blocks, weights = self.blocks, self.blocks.weights
+        if not layer.num_experts:
+            return blocks.feed_forward(x)
+        if "ffn_up" in weights:  # dense and experts side by side (Gemma 4)
+            dense = blocks.norm("post_ffw_norm_1", blocks.feed_forward(x))
+            routed = blocks.experts(x, layer.num_experts_used)
+            return same("add", dense, blocks.norm("post_ffw_norm_2", routed))
+        out = blocks.experts(x, layer.num_experts_used)
+        if "ffn_up_shexp" not in weights:
+            return out
+        shared = blocks.feed_forward(x, suffix="_shexp")
+        if "ffn_gate_inp_shexp" in weights:
+            shared = same("mul", shared, same("unary", mul_mat(weights["ffn_gate_inp_shexp"], x)))
+        return same("add", out, shared)
+
+
+def understands(layer: Layer) -> bool:
+    """Whether the operations of a layer follow from its tensors here."""
+    names = {_short(tensor.name) for tensor in layer.tensors}
+    attention, state = cache.attention(layer), cache.state(layer)
+    needs: set[str] = set()
+    if isinstance(attention, LatentAttention):
+        needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b", "attn_output"}
+    elif attention is not None:
+        needs |= {"attn_output"} | ({"attn_qkv"} if "attn_qkv" in names else {"attn_q"})
+    if state is not None:
+        needs |= _STATE_NAMES.get(state.kind, {"?"})
+    if layer.num_experts:
+        needs |= {"ffn_gate_inp", "ffn_down_exps"} | (
+            {"ffn_gate_up_exps"} if "ffn_gate_up_exps" in names else {"ffn_up_exps"}
+        )
+    elif layer.feed_forward_size:
+        needs |= {"ffn_up", "ffn_down"}
+    return needs <= names
+
+
+_STATE_NAMES = {
+    "mamba1": {"ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out"},
+    "mamba2": {"ssm_in", "ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_d", "ssm_out"},
+    "gated-delta-net": {"ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_norm", "ssm_out"},
+    "short-conv": {"shortconv.in_proj", "shortconv.conv", "shortconv.out_proj"},
+}
+
+
+def _short(name: str) -> str:
+    """What follows `blk.N.`, without the ending that all weights have but biases and some norms do not."""
+    return name.removeprefix("enc.").removeprefix("dec.").split(".", 2)[-1].removesuffix(".weight")

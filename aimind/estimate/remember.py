@@ -1,0 +1,209 @@
+"""What a layer does with what it remembers: attention with and without a cache, latent attention, states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aimind.estimate import cache, families, mixers
+from aimind.estimate.blocks import Blocks, Inputs
+from aimind.estimate.graph import (
+    F16,
+    F32,
+    I32,
+    I64,
+    Node,
+    graph_input,
+    mul_mat,
+    operation,
+    same,
+    stored,
+    view,
+)
+from aimind.types import Attention, LatentAttention, Layer, Metadata, RecurrentState
+
+_MIXERS = {
+    "mamba1": mixers.mamba1,
+    "mamba2": mixers.mamba2,
+    "gated-delta-net": mixers.delta_net,
+    "short-conv": mixers.short_convolution,
+}
+
+
+class Remember:
+    """Builds what attends and recurs in a layer.
+
+    Args:
+        blocks: the parts, with the weights of the layer at hand.
+        metadata: of the model.
+        types: of the cache's keys and values.
+        factors: the tensors that scale rotary positions, at a place.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        metadata: Metadata,
+        *,
+        types: tuple[str, str],
+        factors: Callable[[int], list[Node]],
+    ) -> None:
+        self.blocks, self.step, self.factors = blocks, blocks.step, factors
+        self.architecture = metadata.architecture
+        self.key_type, self.value_type = types
+        self.widest_value = cache.widest_value(metadata)
+        kinds = 4 if self.architecture in families.FOUR_POSITIONS else 1
+        self.positions = graph_input((self.step.tokens * kinds,), I32)
+        sequences = graph_input((self.step.sequences,), I32)
+        self.order, self.other_order = view(sequences, (self.step.sequences,)), view(sequences, (0,))
+        self.inputs: dict[bool, Inputs] = {}
+
+    def mix(self, x: Node, normed: Node, layer: Layer, place: int) -> Node | None:
+        """What attention and state make of the layer's input, or both side by side; `None` without."""
+        attention, state = cache.attention(layer), cache.state(layer)
+        out = None
+        if isinstance(attention, LatentAttention):
+            out = self._latent(normed, attention, place)
+        elif attention is not None:
+            out = self._attention(normed, attention, place)
+        if state is None:
+            return out
+        recurrent = self._recurrent(normed if out is None else self.blocks.norm("attn_norm", x), state, place)
+        return recurrent if out is None else same("add", out, recurrent)
+
+    def _attention(self, x: Node, attention: Attention, place: int) -> Node:
+        blocks, gated = self.blocks, self.architecture in families.GATED_QUERIES
+        gate = None
+        if gated:
+            q, k, v, gate = self._gated_queries(x, attention)
+        elif "attn_k" not in blocks.weights and "attn_qkv" not in blocks.weights:
+            q, k, v = (
+                view(
+                    blocks.linear("attn_q", x),
+                    (attention.key_size, attention.num_heads, x.shape[1]),
+                    dense=True,
+                ),
+                None,
+                None,
+            )
+        else:
+            q, k, v = blocks.queries_keys_values(x, attention)
+        q, k = blocks.head_norm("attn_q_norm", q), k and blocks.head_norm("attn_k_norm", k)
+        if self.architecture not in families.NO_ROPE:
+            q, k = self._rope(q, place), k and self._rope(k, place)
+        if self.architecture in families.NORMED_VALUES and v is not None:
+            v = same("rms_norm", v)
+        if not attention.causal and k is not None and v is not None:
+            return blocks.linear("attn_output", self._encode(q, k, v, attention))
+        out = blocks.attend(
+            q, k, v, cache=self._caches(attention, place), inputs=self._inputs(attention), attention=attention
+        )
+        if gate is not None:
+            out = same("mul", out, same("unary", operation("cont", out.shape, gate)))
+        return blocks.linear("attn_output", out)
+
+    def _gated_queries(self, x: Node, attention: Attention) -> tuple[Node, Node, Node, Node]:
+        blocks = self.blocks
+        shape = (attention.key_size, attention.num_heads, x.shape[1])
+        both = blocks.linear("attn_q", x)
+        kv_shape = (attention.key_size, attention.num_kv_heads, x.shape[1])
+        k, v = (view(blocks.linear(name, x), kv_shape, dense=True) for name in ("attn_k", "attn_v"))
+        q = operation("rms_norm", shape, view(both, shape))
+        return q, k, v, view(both, shape)
+
+    def _rope(self, x: Node, place: int) -> Node:
+        node = same("rope", x, self.positions, *self.factors(place))
+        node.batch = x.shape[2]
+        return node
+
+    def _encode(self, q: Node, k: Node, v: Node, attention: Attention) -> Node:
+        """Without a cache: the step's own keys and values."""
+        for node in (q, k, v):
+            self.blocks.graph.expand(node)
+        tokens = q.shape[2]
+        inputs = self._inputs(attention)
+        k = view(k, (k.shape[0], tokens, k.shape[1], 1))
+        v = view(v, (v.shape[0], tokens, v.shape[1], 1))
+        return self.blocks.graph.expand(self.blocks.mix(q, k, v, inputs.mask, attention))
+
+    def _latent(self, x: Node, latent: LatentAttention, place: int) -> Node:
+        """Latent attention: queries are carried over to the compressed space (src/models/deepseek2.cpp)."""
+        blocks, weights, tokens = self.blocks, self.blocks.weights, x.shape[1]
+        heads, rank, rope = latent.num_heads, latent.kv_lora_rank, latent.rope_size
+        if "attn_q_a" in weights:
+            q = mul_mat(weights["attn_q_b"], blocks.norm("attn_q_a_norm", mul_mat(weights["attn_q_a"], x)))
+        else:
+            q = mul_mat(weights["attn_q"], x)
+        q = view(q, (latent.key_size, heads, tokens), dense=True)
+        compressed = mul_mat(weights["attn_kv_a_mqa"], x)
+        k_rope = self._rope(view(compressed, (rope, 1, tokens)), place)
+        kv = blocks.norm("attn_kv_a_norm", view(compressed, (rank, tokens)))
+        kv = view(kv, (rank, 1, tokens), dense=True)
+        q_rope = self._rope(view(q, (rope, heads, tokens)), place)
+        absorbed = mul_mat(weights["attn_k_b"], view(q, (latent.key_size - rope, tokens, heads)))
+        query = operation(
+            "concat", (rank + rope, heads, tokens), view(absorbed, (rank, heads, tokens)), q_rope
+        )
+        key = operation("concat", (rank + rope, 1, tokens), kv, k_rope)
+        attention = Attention(num_heads=heads, num_kv_heads=1, key_size=rank + rope, value_size=rank)
+        keys = self._cache(self.key_type, cache.key_elements(latent), self.step.cells, place)
+        inputs = self._inputs(attention)
+        out = blocks.attend_latent(
+            query, key, keys=keys, inputs=inputs, attention=attention, decompress=weights["attn_v_b"]
+        )
+        return blocks.linear("attn_output", out)
+
+    def _recurrent(self, x: Node, state: RecurrentState, place: int) -> Node:
+        sequences = self.step.sequences
+        conv, ssm = (
+            stored(elements * sequences * F32, (elements, sequences), place, weight=False)
+            for elements in (state.conv_elements, state.ssm_elements)
+        )
+        return _MIXERS[state.kind](self.blocks, x, mixers.States(conv, ssm, self.order, self.other_order))
+
+    def _caches(self, memory: Attention, place: int) -> tuple[Node, Node]:
+        cells = self.step.cells if memory.window is None else self.step.window_cells
+        keys = self._cache(self.key_type, cache.key_elements(memory), cells, place)
+        return keys, self._cache(self.value_type, self._value_width(memory), cells, place)
+
+    def _value_width(self, memory: Attention) -> int:
+        return cache.value_elements(memory) if self.step.flash else self.widest_value
+
+    def _cache(self, kind: str, elements: int, cells: int, place: int) -> Node:
+        count = cells * self.step.streams
+        node = stored(
+            cache.tensor_bytes(kind, elements, count, on_device=False),
+            (elements, cells, self.step.streams),
+            place,
+            device_bytes=cache.tensor_bytes(kind, elements, count, on_device=True),
+            weight=False,
+        )
+        node.item_bytes = F32 if kind == "f32" else F16
+        return node
+
+    def _inputs(self, attention: Attention) -> Inputs:
+        """The mask, where to store, and what quantized caches are rotated by; one set a kind of layer."""
+        sliding = attention.window is not None
+        if sliding not in self.inputs:
+            self.inputs[sliding] = self._make_inputs(attention)
+        return self.inputs[sliding]
+
+    def _make_inputs(self, attention: Attention) -> Inputs:
+        step = self.step
+        cells = (step.window_cells if attention.window else step.cells) if attention.causal else step.tokens
+        streams = step.streams if attention.causal else 1
+        rows = step.tokens * (1 if step.flash else self.widest_value)
+        return Inputs(
+            mask=graph_input((cells, step.tokens // streams, 1, streams), F16 if step.flash else F32),
+            key_ids=graph_input((step.tokens,), I64),
+            value_ids=graph_input((rows,), I64),
+            key_rotation=_rotation(self.key_type, attention.key_size, largest=True),
+            value_rotation=_rotation(self.value_type, attention.value_size, largest=False),
+        )
+
+
+def _rotation(kind: str, size: int, *, largest: bool) -> Node | None:
+    """Quantized caches are stored rotated, in blocks of a power of two that divides the head."""
+    if kind in cache.PLAIN or size % 64:
+        return None
+    n = (size & -size) if largest else 64
+    return graph_input((n, n), F32)
