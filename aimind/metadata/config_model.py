@@ -1,0 +1,194 @@
+"""A config.json and the tensors beside it -> Metadata."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aimind.errors import MetadataError
+from aimind.metadata import config_layers, summary
+from aimind.metadata.config import Config
+from aimind.metadata.config_memory import HIDDEN
+from aimind.metadata.config_task import category, modalities, needs_remote_code
+from aimind.metadata.quantization import Quantization, parameters
+from aimind.types import Format, Layer, Metadata, Tensor
+
+_LAYER_NAME = re.compile(r"(.*?)\b(?:layers|layer|h|blocks|block)\.(\d{1,4})\.")
+# Parts beside the language model, by the words in their tensors' names.
+_BESIDE = re.compile(
+    r"vision|visual|vit|image|audio|speech|tower|resampler|talker|token2wav|code2wav|sam_|\bvpm\b|\bapm\b|\btts\b"
+)
+_DRAFT = re.compile(r"(^|\.)mtp")
+_HEAD = re.compile(r"(^|\.)(lm_head|output_layer|embed_out|output)\.[a-z_]+$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What other files of the folder say.
+
+    Attributes:
+        names: of all files.
+        sentence_length: tokens that sentence-transformers would cut a text to.
+        tokenizer_length: the tokenizer's `model_max_length`.
+        chat_template: whether there is one.
+    """
+
+    names: frozenset[str] = frozenset()
+    sentence_length: int | None = None
+    tokenizer_length: int | None = None
+    chat_template: bool = True
+
+
+def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, beside: Beside) -> Metadata:
+    """The model of this configuration with these tensors.
+
+    Raises:
+        MetadataError: the configuration contradicts itself or the tensors.
+    """
+    config = whole.language_model()
+    architecture = next(iter(whole.words("architectures")), config.model_type)
+    task = category(whole, architecture, beside.names)
+    stacks = _stacks(tensors)
+    layers, others, draft = _layers(config, stacks)
+    head = [tensor for tensor in others if _HEAD.search(tensor.name) and not _BESIDE.search(tensor.name)]
+    generates = task in {"llm", "vision-language", "speech-to-text"}
+    tied = generates and (config.flag("tie_word_embeddings") or not head)
+    if tied:  # files may hold the head again, backends load it once
+        others = [tensor for tensor in others if tensor not in head]
+    quantization = Quantization.of(whole, config)
+    queries, kept = summary.heads(layers)
+    return Metadata(
+        format=weights,
+        architecture=architecture,
+        category=task,
+        quantization=quantization.name,
+        dtype=summary.usual_dtype(tensors),
+        parameters=parameters([*others, *(t for layer in layers for t in layer.tensors)], quantization),
+        hidden_size=config.integer(*HIDDEN) or 0,
+        vocab_size=config.integer("vocab_size", "padded_vocab_size") or 0,
+        num_heads=queries,
+        num_kv_heads=kept,
+        max_model_len=max_model_len(config, beside) if summary.attends(layers) else None,
+        layers=layers,
+        others=tuple(others),
+        draft=tuple(draft),
+        tied=tied,
+        known=config.known and any(layer.tensors for layer in layers),
+        intermediate_size=summary.widest(layers),
+        group_size=quantization.group_size,
+        modalities=modalities(whole),
+        needs_remote_code=needs_remote_code(whole),
+        chat_template=beside.chat_template,
+    )
+
+
+def _stacks(tensors: Sequence[Tensor]) -> dict[str, dict[int, list[Tensor]]]:
+    """The tensors by what stands before the layer's number, and by that; those without one under ""."""
+    stacks: dict[str, dict[int, list[Tensor]]] = {"": {-1: []}}
+    for tensor in tensors:
+        if match := _LAYER_NAME.match(tensor.name):
+            stacks.setdefault(match[1] or ".", {}).setdefault(int(match[2]), []).append(tensor)
+        else:
+            stacks[""][-1].append(tensor)
+    return stacks
+
+
+def _layers(
+    config: Config, stacks: Mapping[str, Mapping[int, Sequence[Tensor]]]
+) -> tuple[tuple[Layer, ...], list[Tensor], list[Tensor]]:
+    """The layers with their tensors; the tensors beside them; those that only speculative decoding loads."""
+    chosen = _chosen(config, stacks)
+    layers: list[Layer] = []
+    used: set[tuple[str, int]] = set()
+    for name, plans in chosen:
+        stack = stacks[name] if name else {}
+        if stack and config.known and len(plans) > len(stack):
+            raise MetadataError(
+                f"{config.path} describes {len(plans)} layers, the weights have {len(stack)}",
+                hint="Fetch the model again: one of its files is of another model, or missing.",
+            )
+        for index, plan in enumerate(plans):
+            used.add((name, index))
+            layers.append(
+                Layer(
+                    tensors=tuple(stack.get(index, ())),
+                    memory=plan.memory,
+                    feed_forward_size=plan.feed_forward_size,
+                    num_experts=plan.num_experts,
+                    num_experts_used=plan.num_experts_used,
+                    expert_feed_forward_size=plan.expert_feed_forward_size,
+                )
+            )
+    others: list[Tensor] = []
+    draft: list[Tensor] = []
+    behind = {name for name, _ in chosen if name}
+    for name, stack in stacks.items():
+        for index, tensors in stack.items():
+            if (name, index) not in used:
+                for tensor in tensors:
+                    (draft if name in behind or _DRAFT.search(tensor.name) else others).append(tensor)
+    return tuple(layers), others, draft
+
+
+def _chosen(
+    config: Config, stacks: Mapping[str, Mapping[int, Sequence[Tensor]]]
+) -> list[tuple[str, list[config_layers.Plan]]]:
+    """Which stacks are the language model's layers, and what the configuration says of them."""
+    sizes = {
+        name: sum(tensor.size_bytes for tensors in stack.values() for tensor in tensors)
+        for name, stack in stacks.items()
+        if name and not _BESIDE.search(name) and not _DRAFT.search(name)
+    }
+    by_size = sorted(sizes, key=lambda name: sizes[name], reverse=True)
+    if config.flag("is_encoder_decoder"):
+        encoder, decoder = config_layers.encoder_decoder(config)
+        return [
+            (next((name for name in by_size if "encoder" in name), ""), encoder),
+            (next((name for name in by_size if "decoder" in name), ""), decoder),
+        ]
+    plans = config_layers.plan(config)
+    name = by_size[0] if by_size else ""
+    if not plans and name:  # nothing is known of them but that they are there
+        plans = [config_layers.Plan(memory=())] * len(stacks[name])
+    return [(name, plans)]
+
+
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+# Their `max_position_embeddings` counts what scaling gives.
+_SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
+
+
+def max_model_len(config: Config, beside: Beside) -> int | None:
+    """Tokens that the model was made for, as vLLM 0.32 derives them (`_get_and_verify_max_len`)."""
+    found = [length for name in _LENGTHS if (length := config.integer(name))]
+    length = config.integer("model_max_length") or min(found, default=None)
+    if config.text("position_embedding_type") == "absolute" and beside.tokenizer_length:
+        length = min(length or beside.tokenizer_length, beside.tokenizer_length)
+    if length and "gemma3" not in config.model_type:
+        length = math.floor(length * _rope_factor(config))
+    return beside.sentence_length or length
+
+
+def _rope_factor(config: Config) -> float:
+    """How much longer than `max_position_embeddings` the positions reach."""
+    scaling = config.section("rope_scaling", "rope_parameters")
+    if scaling is None:
+        return 1.0
+    of_kinds = [inner for name in scaling.values if (inner := scaling.section(name))]
+    for section in of_kinds or [scaling]:
+        kind = section.text("rope_type", "type")
+        factor = section.number("factor")
+        if kind not in _SCALED_ALREADY and factor and factor >= 1:
+            return factor
+    return 1.0

@@ -1,0 +1,68 @@
+"""What a model of config.json is for: data and a few rules over names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aimind.metadata.config import Config
+from aimind.types import Category
+
+# Types whose layers look both ways and whose output is a vector (or a score): nothing is generated.
+ENCODERS = frozenset(
+    "bert camembert distilbert electra eurobert gte jina_embeddings_v3 modernbert mpnet new nomic_bert"
+    " roberta xlm-roberta xlm-roberta-xl".split()
+)
+_SPEECH_TO_TEXT = frozenset("cohere_asr funasr moonshine parakeet qwen3_asr speech_to_text whisper".split())
+_TEXT_TO_SPEECH = frozenset("bark csm dia fastspeech2_conformer parler_tts qwen3_tts speecht5 vits".split())
+_SEES = ("vision_config", "visual", "vit_config", "vision_tower", "mm_vision_tower", "img_processor")
+_HEARS = ("audio_config", "audio_encoder", "audio_processor")
+# Files that make a folder one of sentence-transformers.
+_SENTENCES = frozenset({"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"})
+# Bare models (`Qwen2Model`) give vectors, but these names of whole ones end the same way.
+_WHOLE_MODELS = ("LMHeadModel", "ChatModel", "ChatGLMModel", "UltravoxModel", "OmniModel", "MiDashengLMModel")
+
+
+def is_causal(config: Config) -> bool:
+    """Whether a token sees only those before it; else nothing is remembered between requests."""
+    bidirectional = config.flag("use_bidirectional_attention") or config.raw("is_causal") is False
+    return config.model_type not in ENCODERS and not bidirectional
+
+
+def modalities(whole: Config) -> tuple[str, ...]:
+    """What it takes beside text."""
+    parts = [whole, *(part for name in ("thinker_config",) if (part := whole.section(name)))]
+    found = {"image": _SEES, "audio": _HEARS}
+    return tuple(
+        name for name, keys in found.items() if any(part.values.get(key) for part in parts for key in keys)
+    )
+
+
+def category(whole: Config, architecture: str, names: frozenset[str]) -> Category:
+    """What it is for, from its type, its architecture, and the files beside."""
+    if whole.model_type in _SPEECH_TO_TEXT:
+        return "speech-to-text"
+    if whole.model_type in _TEXT_TO_SPEECH:
+        return "text-to-speech"
+    if architecture.endswith(("ForSequenceClassification", "ForRanking", "ForRewardModel")):
+        return "reranker"
+    bare = architecture.endswith("Model") and not architecture.endswith(_WHOLE_MODELS)
+    generates = "AutoModelForCausalLM" in _auto_classes(whole)
+    if names & _SENTENCES or whole.language_model().model_type in ENCODERS or (bare and not generates):
+        return "embedding"
+    return "vision-language" if "image" in modalities(whole) else "llm"
+
+
+def needs_remote_code(whole: Config) -> bool:
+    """Whether it brings a class for its configuration that backends have not.
+
+    They have those of native_types.txt: the model types of transformers 5.23.0 and of vLLM 0.32's
+    `_CONFIG_REGISTRY` (vllm/transformers_utils/config.py).
+    """
+    if not _auto_classes(whole):
+        return False
+    return whole.text("model_type") not in Path(__file__).with_name("native_types.txt").read_text().split()
+
+
+def _auto_classes(whole: Config) -> frozenset[str]:
+    classes = whole.raw("auto_map")
+    return frozenset(classes) if isinstance(classes, dict) else frozenset()

@@ -1,0 +1,74 @@
+"""The files of a model that come as a folder, found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from posixpath import basename, dirname
+
+from aimind.errors import MetadataError
+from aimind.metadata.config import Config, read_json
+from aimind.types import File, Model, Reader
+
+OpenFile = Callable[[File], Reader]
+
+LARGEST_TOKENIZER_BYTES = 32 << 20
+_PICKLES = (".bin", ".pt", ".pth")
+# Not weights, in spite of their names.
+_STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth")
+
+
+class Folder:
+    """The files of a model, by name, at the highest level that describes it; parts may lie below."""
+
+    def __init__(self, model: Model, open_file: OpenFile) -> None:
+        self.model = model
+        self.open_file = open_file
+        described = [file.path for file in model.files if file.path.endswith((".json", ".yaml"))]
+        self.root = dirname(min(described, key=lambda path: (path.count("/"), path), default=""))
+        self.files = {basename(file.path): file for file in model.files if dirname(file.path) == self.root}
+        self.names = frozenset(self.files)
+
+    def json(self, name: str, most_bytes: int = LARGEST_TOKENIZER_BYTES) -> Config | None:
+        """A JSON file beside config.json, if it is there."""
+        file = self.files.get(name)
+        if file is None:
+            return None
+        return Config(read_json(self.open_file(file), file.path, most_bytes), file.path)
+
+    def config(self) -> Config:
+        """config.json.
+
+        Raises:
+            MetadataError: there is none, or it is damaged.
+        """
+        file = self.files.get("config.json")
+        if file is None:
+            raise self._without_config()
+        return Config(read_json(self.open_file(file), file.path), file.path)
+
+    def _without_config(self) -> MetadataError:
+        name = self.model.reference.name
+        if "adapter_config.json" in self.names:
+            return MetadataError(
+                f"{name} is a LoRA adapter, not a model",
+                hint="Serve its base model, and name the adapter there.",
+            )
+        if "params.json" in self.names:
+            return MetadataError(
+                f"{name} has Mistral's params.json and no config.json",
+                hint="Use a repository of the model in Hugging Face's format.",
+            )
+        return MetadataError(
+            f"{name} has neither GGUF files nor a config.json",
+            hint="It takes GGUF files, and folders with config.json beside *.safetensors.",
+        )
+
+    def pickles(self) -> list[File]:
+        """PyTorch's own files of weights."""
+        found = [
+            file
+            for name, file in sorted(self.files.items())
+            if name.endswith(_PICKLES) and name not in _STATE
+        ]
+        own = [file for file in found if basename(file.path).startswith("pytorch_model")]
+        return own or found

@@ -1,0 +1,159 @@
+"""GGUF headers -> Metadata: the parts of a split model as one, a projector beside it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from aimind.errors import MetadataError
+from aimind.metadata import gguf_layers as layering
+from aimind.metadata import summary
+from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
+from aimind.metadata.gguf import FETCH_AGAIN, Header
+from aimind.metadata.gguf_families import EMBEDDERS, IMAGE, KNOWN
+from aimind.types import Category, Layer, Metadata, Tensor
+
+LONGEST_NAME = 64
+_POOLING_RANK = 4  # `llama_pooling_type` in llama.cpp's include/llama.h
+_CLASSIFIERS = ("cls.", "cls.output.")
+# What a file is that holds no model: `general.type`, or the architecture of older files.
+_NOT_A_MODEL = {
+    "adapter": "a LoRA adapter",
+    "mmproj": "a vision or audio projector",
+    "clip": "a vision or audio projector",
+    "imatrix": "an importance matrix",
+    "vocab": "a vocabulary",
+}
+
+
+def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Metadata:
+    """The model in these headers: one file's, or those of all parts in order.
+
+    Raises:
+        MetadataError: not a model, parts missing, or keys and tensors that contradict each other.
+    """
+    first = parts[0]
+    architecture = _architecture(first)
+    keys = layering.Keys(first.path, architecture, first.values)
+    tensors = _joined(parts)
+    stacks, others = layering.stacks(tensors, first.path)
+    known = architecture in KNOWN
+    if known and not keys.number("embedding_length"):
+        raise MetadataError(f"{first.path} is damaged: no {architecture}.embedding_length", hint=FETCH_AGAIN)
+    layers, draft = _layers(keys, stacks)
+    if known and not layers:
+        raise MetadataError(f"{first.path} is damaged: it has no layers", hint=FETCH_AGAIN)
+    heads, kv_heads = summary.heads(layers)
+    vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size")
+    names = {tensor.name for tensor in others}
+    dtype = summary.usual_dtype(tensors)
+    return Metadata(
+        format="gguf",
+        architecture=architecture,
+        category=_category(keys, names, projectors),
+        quantization=_quantization(first, dtype),
+        dtype=dtype,
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors),
+        hidden_size=keys.number("embedding_length"),
+        vocab_size=vocabulary,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        max_model_len=(keys.number("context_length") or None) if summary.attends(layers) else None,
+        layers=layers,
+        others=tuple(others),
+        draft=draft,
+        projector=tuple(tensor for header in projectors for tensor in header.tensors),
+        tied="output.weight" not in names and "token_embd.weight" in names and architecture not in EMBEDDERS,
+        known=known,
+        intermediate_size=summary.widest(layers),
+        modalities=_modalities(projectors),
+        chat_template="tokenizer.chat_template" in first.values,
+    )
+
+
+def _architecture(header: Header) -> str:
+    architecture = header.values.get("general.architecture")
+    if not isinstance(architecture, str) or not 0 < len(architecture) <= LONGEST_NAME:
+        raise MetadataError(f"{header.path} does not say its architecture", hint=FETCH_AGAIN)
+    kind = header.values.get("general.type", "model")
+    if what := _NOT_A_MODEL.get(str(kind)) or _NOT_A_MODEL.get(architecture):
+        raise MetadataError(
+            f"{header.path} is {what}, not a model",
+            hint="Give the model's own file; this one goes beside it.",
+        )
+    if not header.tensors:
+        raise MetadataError(f"{header.path} holds no weights", hint="Give the file that holds the weights.")
+    return architecture
+
+
+def _joined(parts: Sequence[Header]) -> list[Tensor]:
+    """The tensors of all parts, once they are complete (`split.*` keys of llama.cpp's gguf-split)."""
+    first = parts[0]
+    expected = first.values.get("split.count", 0) or 1
+    if expected != len(parts):
+        raise MetadataError(
+            f"{first.path} is one of {expected} parts, {len(parts)} found",
+            hint="Fetch all parts into one folder, with the names they have on the hub.",
+        )
+    tensors = [tensor for part in parts for tensor in part.tensors]
+    total = first.values.get("split.tensors.count", len(tensors))
+    if total != len(tensors):
+        raise MetadataError(
+            f"the parts of {first.path} hold {len(tensors)} tensors instead of {total}", hint=FETCH_AGAIN
+        )
+    twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
+    if twice:
+        raise MetadataError(
+            f"two parts of {first.path} hold the tensor {summary.shown(twice[0])}", hint=FETCH_AGAIN
+        )
+    return tensors
+
+
+def _layers(
+    keys: layering.Keys, stacks: Sequence[layering.Stack]
+) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
+    """The layers of all stacks, and the tensors of those that only speculative decoding uses (the last)."""
+    layers: list[Layer] = []
+    draft: list[Tensor] = []
+    for stack in stacks:
+        count = keys.number("block_count", len(stack.layers))
+        if stack.name == "dec":
+            count = keys.number("decoder_block_count", count)
+        if count != len(stack.layers):
+            raise MetadataError(
+                f"{keys.path} is damaged: it has {len(stack.layers)} layers and says {count}",
+                hint=FETCH_AGAIN,
+            )
+        count -= min(keys.number("nextn_predict_layers"), count)
+        layers += layering.layers(keys, stack, count)
+        draft += [tensor for layer in stack.layers[count:] for tensor in layer.values()]
+    return tuple(layers), tuple(draft)
+
+
+def _quantization(header: Header, dtype: str | None) -> str | None:
+    file_type = header.values.get("general.file_type")
+    if isinstance(file_type, int) and file_type in FILE_TYPES:
+        return FILE_TYPES[file_type]
+    return None if dtype in PLAIN_TYPES else dtype
+
+
+def _category(keys: layering.Keys, others: set[str], projectors: Sequence[Header]) -> Category:
+    if keys.architecture in IMAGE:
+        return "image"
+    pooling = keys.number("pooling_type")
+    if pooling == _POOLING_RANK or any(name.startswith(_CLASSIFIERS) for name in others):
+        return "reranker"
+    if keys.architecture in EMBEDDERS or pooling:
+        return "embedding"
+    return "vision-language" if "image" in _modalities(projectors) else "llm"
+
+
+def _modalities(projectors: Sequence[Header]) -> tuple[str, ...]:
+    """What the projectors add to text; one that does not say is for images, as the first ones were."""
+    found = []
+    for header in projectors:
+        sees = header.values.get("clip.has_vision_encoder", "clip.has_audio_encoder" not in header.values)
+        hears = header.values.get("clip.has_audio_encoder", False)
+        found += [name for name, has in (("image", sees), ("audio", hears)) if has]
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,98 @@
+"""How the weights of a Hugging Face folder are quantized: the `quantization_config` of config.json."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aimind.metadata.config import Config
+from aimind.types import Tensor
+
+# Tensors that only say how to read others: not parameters of the model.
+_AUXILIARY = re.compile(
+    r"(scales?|scale_inv|qzeros|zeros?|zero_point|g_idx|perm|absmax|quant_map|weight_shape|bitsandbytes__\w+)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Of the weights.
+
+    Attributes:
+        name: as a person would name it; `None` where there is none.
+        bits: of a weight; 16 where there is none.
+        group_size: weights that share a scale, where they come in groups.
+    """
+
+    name: str | None = None
+    bits: int = 16
+    group_size: int | None = None
+
+    @classmethod
+    def of(cls, whole: Config, text: Config) -> Quantization:
+        """What the configuration says; multimodal models say it in either place."""
+        names = ("quantization_config", "compression_config")
+        section = whole.section(*names) or text.section(*names)
+        return cls() if section is None else _read(section)
+
+
+def _read(section: Config) -> Quantization:
+    method = section.text("quant_method").replace("_", "-").lower()
+    algorithm = section.text("quant_algo") or _section_text(section, "quantization", "quant_algo")
+    if method == "compressed-tensors" or section.section("config_groups"):
+        return _compressed_tensors(section)
+    if method.startswith("modelopt") or algorithm:
+        fp4 = "FP4" in algorithm.upper() or method.endswith("fp4")
+        return Quantization("NVFP4" if fp4 else "FP8", 4 if fp4 else 8, 16 if fp4 else None)
+    if method == "fp8":
+        block = section.integers("weight_block_size")
+        return Quantization("FP8", 8, max(block) if block else None)
+    if method == "mxfp4":
+        return Quantization("MXFP4", 4, 32)
+    if method == "bitsandbytes":
+        four = section.flag("load_in_4bit")
+        return Quantization("BNB-4bit" if four else "BNB-8bit", 4 if four else 8)
+    bits = section.integer("bits", "w_bit") or 4
+    return Quantization(method.upper() or None, bits, _group_size(section))
+
+
+def _group_size(section: Config) -> int | None:
+    """Weights that share a scale; -1 is a whole column."""
+    names = ("group_size", "q_group_size", "weight_group_size")
+    return None if section.raw(*names) == -1 else section.integer(*names)
+
+
+def _section_text(section: Config, name: str, key: str) -> str:
+    inner = section.section(name)
+    return inner.text(key) if inner else ""
+
+
+def _compressed_tensors(section: Config) -> Quantization:
+    """Named by the bits of weights and activations, as `W4A16`, or by the float type."""
+    groups = section.section("config_groups")
+    first = (
+        next((group for name in groups.values if (group := groups.section(name))), None) if groups else None
+    )
+    weights = first.section("weights") if first else None
+    bits = (weights.integer("num_bits") if weights else None) or 8
+    activations = first.section("input_activations") if first else None
+    group_size = _group_size(weights) if weights else None
+    if weights and weights.text("type") == "float":
+        return Quantization({4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8"), bits, group_size)
+    computed = (activations.integer("num_bits") if activations else None) or 16
+    return Quantization(f"W{bits}A{computed}", bits, group_size)
+
+
+def parameters(tensors: Iterable[Tensor], quantization: Quantization) -> int:
+    """How many parameters: packed integers count as what they hold, scales as nothing."""
+    total = 0
+    for tensor in tensors:
+        elements = math.prod(tensor.shape)
+        if quantization.name is None:
+            total += elements
+        elif not _AUXILIARY.search(tensor.name):
+            packed = {"I32": 32, "U8": 8, "I8": 8}.get(tensor.dtype, quantization.bits)
+            total += elements * max(packed // quantization.bits, 1)
+    return total

@@ -1,0 +1,175 @@
+"""Folders of Hugging Face's form: real files on disk, whole and broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from aimind.errors import MetadataError
+from aimind.metadata import from_config
+from aimind.metadata.config import Config
+from aimind.metadata.expected import tensors_of
+from aimind.types import Attention
+from tests.metadata.local import read
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 32,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+}
+
+
+def write(folder: Path, name: str, values: object) -> None:
+    (folder / name).write_text(json.dumps(values))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model with every tensor that its config.json implies."""
+    write(tmp_path, "config.json", CONFIG)
+    arrays = {t.name: np.zeros(t.shape, dtype=np.float32) for t in tensors_of(Config(CONFIG, "config.json"))}
+    save_file(arrays, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_a_whole_model(folder: Path) -> None:
+    write(folder, "tokenizer_config.json", {"chat_template": "{{ messages }}", "model_max_length": 1e30})
+    metadata = read(folder)
+    assert (metadata.format, metadata.architecture, metadata.category) == (
+        "safetensors",
+        "Qwen2ForCausalLM",
+        "llm",
+    )
+    assert (metadata.quantization, metadata.dtype, metadata.tied) == (None, "F32", False)
+    assert (metadata.hidden_size, metadata.vocab_size, metadata.max_model_len) == (64, 32, 2048)
+    assert (metadata.num_heads, metadata.num_kv_heads, metadata.intermediate_size) == (4, 2, 96)
+    assert metadata.known
+    assert metadata.chat_template
+    assert metadata.weight_bytes == 4 * metadata.parameters
+    kept = Attention(num_heads=4, num_kv_heads=2, key_size=16, value_size=16)
+    assert [layer.memory for layer in metadata.layers] == [(kept,), (kept,)]
+
+
+def test_config_alone_gives_the_same(folder: Path) -> None:
+    alone = from_config((folder / "config.json").read_bytes(), "config.json")
+    whole = read(folder)
+    assert alone.weight_bytes == whole.weight_bytes
+    assert alone.parameters == whole.parameters
+    assert [layer.memory for layer in alone.layers] == [layer.memory for layer in whole.layers]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("chat_template.jinja", "{{ messages }}"), ("chat_template.json", "{}")]
+)
+def test_a_template_in_a_file_of_its_own(folder: Path, name: str, content: str) -> None:
+    assert not read(folder).chat_template
+    (folder / name).write_text(content)
+    assert read(folder).chat_template
+
+
+def test_what_lies_in_folders_below_is_not_the_model(folder: Path) -> None:
+    (folder / "original").mkdir()
+    save_file({"a": np.zeros(9, dtype=np.float32)}, folder / "original" / "model.safetensors")
+    write(folder / "original", "config.json", {"model_type": "brandnew"})
+    before = read(folder)
+    assert before.known
+    assert all(tensor.name != "a" for tensor in before.others)
+
+
+def test_sentence_transformers(folder: Path) -> None:
+    write(folder, "modules.json", [])
+    write(folder, "sentence_bert_config.json", {"max_seq_length": 256})
+    metadata = read(folder)
+    assert (metadata.category, metadata.max_model_len) == ("embedding", 256)
+
+
+# ── Weights that cannot be read ────────────────────────────────────────────────────────────────────────────
+
+
+def as_pickle(folder: Path, size_bytes: int) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "training_args.bin").write_bytes(bytes(5000))
+    with (folder / "pytorch_model.bin").open("wb") as file:
+        file.truncate(size_bytes)
+
+
+def test_pickles_are_weighed_and_config_says_the_rest(folder: Path) -> None:
+    expected = read(folder)
+    as_pickle(folder, expected.weight_bytes + 1000)
+    metadata = read(folder)
+    assert metadata.format == "pickle"
+    assert metadata.weight_bytes == expected.weight_bytes
+    assert [layer.weight_bytes for layer in metadata.layers] == [
+        layer.weight_bytes for layer in expected.layers
+    ]
+    assert metadata.known
+
+
+def test_pickles_of_another_size_are_not_known(folder: Path) -> None:
+    as_pickle(folder, 1 << 20)
+    metadata = read(folder)
+    assert (metadata.weight_bytes, metadata.parameters, metadata.dtype) == (1 << 20, 1 << 19, None)
+    assert not metadata.known
+
+
+# ── What is refused ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    with pytest.raises(MetadataError, match=r"neither GGUF files nor a config.json"):
+        read(folder)
+
+
+def test_without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(MetadataError, match=r"a config.json and no weights"):
+        read(folder)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(MetadataError, match=r"neither GGUF files nor a config.json"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("adapter_config.json", "LoRA adapter"), ("params.json", "Mistral's")]
+)
+def test_other_things(folder: Path, name: str, message: str) -> None:
+    (folder / "config.json").rename(folder / name)
+    with pytest.raises(MetadataError, match=message):
+        read(folder)
+
+
+def test_weights_of_another_model(folder: Path) -> None:
+    write(folder, "config.json", {**CONFIG, "num_hidden_layers": 3})
+    with pytest.raises(MetadataError, match="describes 3 layers, the weights have 2"):
+        read(folder)
+
+
+# ── Images ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_pipeline_of_parts(tmp_path: Path) -> None:
+    write(tmp_path, "model_index.json", {"_class_name": "FluxPipeline"})
+    for part in ("transformer", "vae"):
+        (tmp_path / part).mkdir()
+        write(tmp_path / part, "config.json", {})
+        save_file({"w": np.zeros(8, dtype=np.float32)}, tmp_path / part / "model.safetensors")
+    metadata = read(tmp_path)
+    assert (metadata.category, metadata.architecture, metadata.known) == ("image", "FluxPipeline", False)
+    assert {tensor.name for tensor in metadata.others} == {"transformer/w", "vae/w"}
+    assert metadata.weight_bytes == 64
