@@ -1,0 +1,62 @@
+"""Where models come from: this machine, Hugging Face, and in time ModelScope; with the same verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aimind.errors import UnsupportedError
+from aimind.hub import cache, huggingface, local
+from aimind.hub.base import Progress
+from aimind.hub.local import local_twin
+from aimind.types import File, Model, Reader, Reference
+
+__all__ = ["Progress", "fetch", "local_twin", "location", "open_file", "resolve"]
+
+
+def resolve(reference: Reference) -> Model:
+    """What the reference means: the commit, and the names, sizes and hashes of all files; no weights.
+
+    Raises:
+        ModelNotFoundError: there is no such model or revision.
+        HubError: the hub is unreachable, refuses, or answers nonsense.
+        UnsupportedError: there is something, but no model; or the hub is not supported yet.
+    """
+    match reference.source:
+        case "local":
+            return local.resolve(reference)
+        case "demo":
+            return local.resolve_demo(reference)
+        case "huggingface":
+            return huggingface.resolve(reference)
+        case "modelscope":
+            raise UnsupportedError(
+                "ModelScope is not supported yet",
+                hint="Most models are on Hugging Face too: leave `ms:` away.",
+            )
+
+
+def open_file(model: Model, file: File) -> Reader:
+    """Random access to one file of a model that was resolved.
+
+    Raises:
+        ModelNotFoundError: it cannot be read any more.
+        HubError: also from the reader, for each range that cannot be had.
+    """
+    if model.root is not None:
+        return local.FileReader(Path(model.root) / file.path)
+    return huggingface.open_file(model, file)
+
+
+def location(model: Model) -> Path:
+    """The folder in which the model's files lie under their paths, or will lie once they are fetched."""
+    return Path(model.root) if model.root is not None else cache.snapshot(model)
+
+
+def fetch(model: Model, progress: Progress) -> Path:
+    """Bring the model's files, and only those, to this machine; the folder that holds them.
+
+    Raises:
+        HubError: a download failed, or brought something else.
+        DoesNotFitError: the disk is too full; found out before the first byte.
+    """
+    return location(model) if model.root is not None else huggingface.fetch(model, progress)

@@ -1,0 +1,396 @@
+"""A Hugging Face hub on loopback: real HTTP, for the real client.
+
+A folder tree is served: `FOLDER/owner/name/…` is a repository, `FOLDER/owner/name@REVISION/…` a revision of
+it (with `%2F` for `/`). Commits are hashes of the contents. Files that the real hub keeps in LFS (here: by
+their suffix) are redirected to a second server, as there, so that a test can see what reaches which host.
+
+    with Hub(folder) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.faults.append(Fault("/resolve/", status=503, times=1))
+        …
+        assert hub.count("GET") == 2
+
+Or, to try things by hand: `python tests/fakes/hub.py FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote, unquote, urlsplit
+
+LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".onnx", ".model")
+BLOCK = 64 << 10
+
+
+@dataclass
+class Fault:
+    """What goes wrong with requests whose path matches `path` (a regular expression, searched).
+
+    Attributes:
+        path: of the request, or of the file behind the redirect (`/cdn/…`).
+        status: answered instead.
+        code, message: the `X-Error-Code` and `X-Error-Message` with it (`GatedRepo`, `RepoNotFound`, …).
+        body: answered instead, with 200 or the status.
+        location: redirect there.
+        cut_after: so many bytes of the body, then the connection is closed.
+        ignore_range: the whole file is sent, with 200.
+        flip: the first byte of the body is another one.
+        method: only of these requests.
+        times: so many requests, then no more; `None` for all.
+    """
+
+    path: str
+    status: int | None = None
+    code: str | None = None
+    message: str | None = None
+    body: bytes | None = None
+    location: str | None = None
+    cut_after: int | None = None
+    ignore_range: bool = False
+    flip: bool = False
+    method: str | None = None
+    times: int | None = None
+
+
+@dataclass
+class Seen:
+    """One request that the hub answered. `sent_bytes`: of the body. `host`: `hub` or `cdn`."""
+
+    host: str
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+    status: int = 0
+    sent_bytes: int = 0
+
+
+@dataclass
+class Repository:
+    """One revision of one repository."""
+
+    name: str
+    folder: Path
+    commit: str = ""
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bytes of a file from `start` to before `stop`."""
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, some at a time."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            while left := self.stop - file.tell():
+                yield file.read(min(left, BLOCK))
+
+
+class Hub:
+    """The hub, serving from `__enter__` to `__exit__`.
+
+    Attributes:
+        url: for `HF_ENDPOINT`.
+        faults: the first that matches happens.
+        requests: all that were answered, in order.
+        token: what private and gated repositories want.
+        private, gated: names of repositories. The list of a gated one is open, its files are not.
+        siblings: by name of the repository, what is listed instead of its files (for hostile lists).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faults: list[Fault] = []
+        self.requests: list[Seen] = []
+        self.token = "hf_right"
+        self.private: set[str] = set()
+        self.gated: set[str] = set()
+        self.siblings: dict[str, list[dict[str, object]]] = {}
+        self.lock = threading.Lock()
+        self.connections: set[socket.socket] = set()
+        self._hashes: dict[tuple[Path, int, int], tuple[str, str]] = {}
+        self._servers = [_Server(self, "hub"), _Server(self, "cdn")]
+        self.url, self.cdn_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+
+    def __enter__(self) -> Hub:
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+        with self.lock:
+            for connection in self.connections:
+                connection.close()
+
+    def count(self, method: str | None = None, path: str = "") -> int:
+        """How many requests matched."""
+        return sum(method in {None, seen.method} and path in seen.path for seen in self.requests)
+
+    def sent_bytes(self) -> int:
+        """Bytes of all bodies sent."""
+        return sum(seen.sent_bytes for seen in self.requests)
+
+    def commit(self, name: str, revision: str = "main") -> str:
+        """The commit that a revision is at."""
+        repository = self.repository(name, revision)
+        if repository is None:
+            raise KeyError(name)
+        return repository.commit
+
+    def repository(self, name: str, revision: str) -> Repository | None:
+        """A repository at a branch or a commit; without a commit where only the repository exists."""
+        main = self.folder / name
+        if not main.is_dir():
+            return None
+        branches = {"main": main}
+        for other in main.parent.glob(f"{main.name}@*"):
+            branches[unquote(other.name.partition("@")[2])] = other
+        for branch, folder in branches.items():
+            files = {
+                path.relative_to(folder).as_posix(): path
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
+            contents = json.dumps([branch, *((path, self.hashes(file)) for path, file in files.items())])
+            commit = hashlib.sha1(contents.encode()).hexdigest()
+            if revision in {branch, commit}:
+                return Repository(name, folder, commit, files)
+        return Repository(name, main)
+
+    def hashes(self, path: Path) -> tuple[str, str]:
+        """The Git blob's sha1 and the sha256 of a file."""
+        status = path.stat()
+        key = (path, status.st_mtime_ns, status.st_size)
+        if key not in self._hashes:
+            sha1, sha256 = hashlib.sha1(f"blob {status.st_size}\0".encode()), hashlib.sha256()
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    sha1.update(block)
+                    sha256.update(block)
+            self._hashes[key] = sha1.hexdigest(), sha256.hexdigest()
+        return self._hashes[key]
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        """What goes wrong with this request."""
+        with self.lock:
+            for fault in self.faults:
+                if fault.method in {None, method} and fault.times != 0 and re.search(fault.path, path):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, hub: Hub, host: str) -> None:
+        self.hub = hub
+        self.host = host
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is nothing to print."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self.server.hub.lock:
+            self.server.hub.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.server.hub.lock:
+            self.server.hub.connections.discard(self.connection)
+        super().finish()
+
+    def log_message(self, *args: object) -> None:
+        """Tests look at `Hub.requests` instead."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub = self.server.hub
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        headers = self.headers
+        self.seen = Seen(
+            self.server.host, self.command, self.path, headers.get("Range"), headers.get("Authorization")
+        )
+        with hub.lock:
+            hub.requests.append(self.seen)
+        self.fault = hub.fault(self.command, path)
+        if self.fault is not None and self._break(self.fault):
+            return
+        if self.server.host == "cdn":
+            self._file(hub.folder / path.removeprefix("/cdn/"), {})
+        elif path.startswith("/api/models/"):
+            self._api(parts.path.removeprefix("/api/models/"))
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", parts.path):
+            self._resolve(match[1], unquote(match[2]), unquote(match[3]))
+        else:
+            self._refuse(404, None)
+
+    def _break(self, fault: Fault) -> bool:
+        """Do what the fault says instead of an answer; `False` where it only spoils one."""
+        if fault.location is not None:
+            self._send(fault.status or 302, b"", {"Location": fault.location})
+        elif fault.status is not None:
+            self._refuse(fault.status, fault.code, {"X-Error-Message": fault.message or ""})
+        elif fault.body is not None:
+            self._send(200, fault.body, {"Content-Type": "application/json"})
+        else:
+            return False
+        return True
+
+    def _api(self, rest: str) -> None:
+        match = re.fullmatch(r"([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", rest)
+        repository = match and self._open(unquote(match[1]), unquote(match[3] or "main"))
+        if not match or repository is None:
+            return self._refuse(404, None) if not match else None
+        if match[2] == "tree":
+            return self._json(
+                [
+                    {"type": "file", "path": path, "oid": sha1, "size": size}
+                    | ({"lfs": {"oid": sha256, "size": size, "pointerSize": 130}} if lfs else {})
+                    for path, size, sha1, sha256, lfs in self._list(repository)
+                ]
+            )
+        listed: list[dict[str, object]] = [
+            {"rfilename": path, "size": size, "blobId": sha1}
+            | ({"lfs": {"sha256": sha256, "size": size, "pointerSize": 130}} if lfs else {})
+            for path, size, sha1, sha256, lfs in self._list(repository)
+        ]
+        name = repository.name
+        siblings = self.server.hub.siblings.get(name, listed)
+        return self._json(
+            {"id": name, "modelId": name, "sha": repository.commit, "private": False, "siblings": siblings}
+        )
+
+    def _list(self, repository: Repository) -> list[tuple[str, int, str, str, bool]]:
+        return [
+            (path, file.stat().st_size, *self.server.hub.hashes(file), path.endswith(LFS_SUFFIXES))
+            for path, file in repository.files.items()
+        ]
+
+    def _resolve(self, name: str, revision: str, path: str) -> None:
+        hub = self.server.hub
+        repository = self._open(name, revision)
+        if repository is None:
+            return
+        if name in hub.gated and self.seen.authorization != f"Bearer {hub.token}":
+            self._refuse(403 if self.seen.authorization else 401, "GatedRepo")
+            return
+        file = repository.files.get(path)
+        headers = {"X-Repo-Commit": repository.commit}
+        if file is None:
+            self._refuse(404, "EntryNotFound", headers)
+            return
+        sha1, sha256 = hub.hashes(file)
+        if not path.endswith(LFS_SUFFIXES):
+            self._file(file, headers | {"ETag": f'"{sha1}"'})
+            return
+        size = str(file.stat().st_size)
+        target = f"{hub.cdn_url}/cdn/{quote(file.relative_to(hub.folder).as_posix())}"
+        headers |= {"X-Linked-Size": size, "X-Linked-Etag": f'"{sha256}"', "Location": target}
+        self._send(302, b"", headers)
+
+    def _open(self, name: str, revision: str) -> Repository | None:
+        """The repository, or `None` once it was refused; a private one as if it were not there."""
+        hub = self.server.hub
+        repository = hub.repository(name, revision)
+        known = self.seen.authorization == f"Bearer {hub.token}"
+        if repository is None or (name in hub.private and not known):
+            self._refuse(404 if known else 401, "RepoNotFound" if known else None)
+            return None
+        if not repository.commit:
+            self._refuse(404, "RevisionNotFound")
+            return None
+        return repository
+
+    def _file(self, path: Path, headers: dict[str, str]) -> None:
+        size = path.stat().st_size
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.seen.range or "")
+        if wanted is None or (self.fault is not None and self.fault.ignore_range):
+            self._send(200, Part(path, 0, size), headers)
+            return
+        start, stop = int(wanted[1]), min(int(wanted[2] or size) + 1, size)
+        if start >= size:
+            self._send(416, b"", {"Content-Range": f"bytes */{size}"})
+            return
+        self._send(
+            206, Part(path, start, stop), headers | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+        )
+
+    def _json(self, value: object) -> None:
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
+        message = {"error": "the fake hub refuses"}
+        extra = {"X-Error-Code": code} if code else {}
+        self._send(status, json.dumps(message).encode(), {**(headers or {}), **extra})
+
+    def _send(self, status: int, body: bytes | Part, headers: dict[str, str]) -> None:
+        self.seen.status = status
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        fault = self.fault or Fault("")
+        for block in [body] if isinstance(body, bytes) else body.blocks():
+            if fault.flip and not self.seen.sent_bytes and block:
+                block = bytes([block[0] ^ 255]) + block[1:]  # noqa: PLW2901
+            if fault.cut_after is not None:
+                block = block[: fault.cut_after - self.seen.sent_bytes]  # noqa: PLW2901
+                self.close_connection = True
+            self.wfile.write(block)
+            self.seen.sent_bytes += len(block)
+
+
+def main() -> None:
+    """Serve a folder until interrupted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="holds owner/name/…")
+    with Hub(parser.parse_args().folder) as hub:
+        print(f"export HF_ENDPOINT={hub.url}", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+
+if __name__ == "__main__":
+    main()
