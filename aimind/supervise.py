@@ -1,0 +1,153 @@
+"""From here on the backend: this process becomes its supervisor, or the backend itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from aimind.errors import BackendError
+from aimind.types import Command, TextFile
+
+PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
+# Isolated, and without the site-packages: nothing but the standard library, and less memory.
+PYTHON_FLAGS = ("-I", "-S")
+
+
+def supervise(command: Command, *, announce: str) -> NoReturn:
+    """Become the supervisor of `command`; it prints `announce` when the backend is ready.
+
+    Raises:
+        BackendError: the backend's program or working folder is missing, or a file cannot be written.
+    """
+    _check(command)
+    _write_files(command.files)
+    fd = _anonymous_file(json.dumps(document(command, announce=announce)))
+    _flush()
+    os.execv(sys.executable, [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)])
+
+
+def replace(command: Command) -> NoReturn:
+    """Become the backend, without a supervisor.
+
+    Raises:
+        BackendError: the backend cannot be started, or a file cannot be written.
+    """
+    _check(command)
+    _write_files(command.files)
+    _flush()
+    # Python ignores these, and what is ignored stays so in the backend.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        if command.cwd is not None:
+            os.chdir(command.cwd)
+        os.execvpe(command.argv[0], command.argv, environment(command))
+    except OSError as error:
+        raise _cannot_start(command, str(error)) from error
+
+
+def document(command: Command, *, announce: str) -> dict[str, object]:
+    """What the supervisor is told, as JSON values (`aimind/supervisor/spec.py`). It holds secrets."""
+    return {
+        "argv": list(command.argv),
+        "env": dict(command.env),
+        "secret_env": dict(command.secret_env),
+        "unset_env": _unset(command),
+        "cwd": command.cwd,
+        "ready": {
+            "url": command.ready.url,
+            "bearer_env": command.ready.bearer_env,
+            "lie": command.ready.lie,
+        },
+        "signatures": [
+            {"pattern": s.pattern, "phase": s.phase, "cause": s.cause, "remedy": s.remedy}
+            for s in command.signatures
+        ],
+        "url": command.url,
+        "stop_seconds": command.stop_seconds,
+        "announce": announce,
+    }
+
+
+def environment(command: Command) -> dict[str, str]:
+    """The backend's environment: ours, less `unset_env`, and then what the command adds."""
+    unset = _unset(command)
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    return {**kept, **command.env, **command.secret_env}
+
+
+def _unset(command: Command) -> list[str]:
+    """The names in our environment that the backend must not get."""
+    beginnings = tuple(name.removesuffix("*") for name in command.unset_env if name.endswith("*"))
+    return [name for name in os.environ if name in command.unset_env or name.startswith(beginnings)]
+
+
+def _check(command: Command) -> None:
+    """Find out now, while there is somebody to tell, whether the backend can be started at all."""
+    folder = Path(command.cwd or ".")
+    if not folder.is_dir():
+        raise _cannot_start(command, f"its working folder {folder} does not exist")
+    program = command.argv[0]
+    path = environment(command).get("PATH")
+    found = shutil.which(folder / program if "/" in program else program, path=path)
+    if found is None:
+        raise _cannot_start(command, "there is no such program")
+
+
+def _cannot_start(command: Command, why: str) -> BackendError:
+    return BackendError(
+        f"{command.argv[0]} cannot be started: {why}",
+        hint="install the backend again (aimind backends), or choose another one with --backend",
+    )
+
+
+def _write_files(files: tuple[TextFile, ...]) -> None:
+    for file in files:
+        try:
+            _write_file(file)
+        except OSError as error:
+            raise BackendError(
+                f"{file.path} cannot be written: {error.strerror}",
+                hint="the backend reads this file when it starts: make room for it, or grant access",
+            ) from error
+
+
+def _write_file(file: TextFile) -> None:
+    """Write it whole or not at all; nobody else can read it before it has its mode."""
+    path = Path(file.path)
+    for folder in reversed([path.parent, *path.parent.parents]):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(file.text)
+            os.fchmod(descriptor, file.mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+
+
+def _anonymous_file(text: str) -> int:
+    """A descriptor, kept over exec, of a file without a name that holds `text`."""
+    if sys.platform == "linux":
+        fd = os.memfd_create("aimind", 0)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.set_inheritable(fd, True)  # noqa: FBT003 (it takes no keyword)
+    with os.fdopen(os.dup(fd), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return fd
+
+
+def _flush() -> None:
+    """What was printed before must come before what the backend prints."""
+    sys.stdout.flush()
+    sys.stderr.flush()

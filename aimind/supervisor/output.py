@@ -1,0 +1,109 @@
+"""The backend's output: passed through as it comes, and read for what it means."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aimind.supervisor.spec import Signature
+
+PENDING_BYTES = 256 * 1024
+LINE_BYTES = 4096
+
+
+class Output:
+    """A descriptor that is written to without ever waiting for its reader.
+
+    Its reader may stall or end. What does not fit into `PENDING_BYTES` is left out, and counted in a line
+    that takes its place; what nobody can read any more, or a full disk does not take, is dropped.
+
+    Attributes:
+        fd: the descriptor.
+        pending: what waits until the descriptor takes more.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.pending = bytearray()
+        self._inside_line = False
+        self._left_out = 0
+
+    def write(self, data: bytes) -> None:
+        """Write `data`, or keep it, or leave it out."""
+        if self.pending and len(self.pending) + len(data) > PENDING_BYTES:
+            self._left_out += len(data)
+            return
+        self._put(data)
+
+    def write_line(self, line: str) -> None:
+        """Write `line` as a line of its own; it is never left out."""
+        self.end_line()
+        self._put(line.encode(errors="replace") + b"\n")
+
+    def end_line(self) -> None:
+        """End a line that has begun."""
+        if self._inside_line:
+            self._put(b"\n")
+
+    def _put(self, data: bytes) -> None:
+        if self._left_out:
+            self.pending += b"\naimind: %d bytes left out, which nobody read\n" % self._left_out
+            self._left_out = 0
+        if data:
+            self.pending += data
+            self._inside_line = not data.endswith(b"\n")
+        self.pump()
+
+    def pump(self, timeout_seconds: float = 0.0) -> None:
+        """Write what the descriptor takes; wait so long for its reader where it does not take more."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        # At most PIPE_BUF bytes after each poll: it promises that so many can be written without waiting.
+        # (The descriptor itself stays blocking: others share it, the user's shell for one.)
+        while self.pending and poll.poll(timeout_seconds * 1000):
+            try:
+                written = os.write(self.fd, self.pending[: select.PIPE_BUF])
+            except OSError:  # closed, or the disk is full: the backend goes on all the same
+                self.pending.clear()
+                return
+            del self.pending[:written]
+
+
+class Log:
+    """What the output of one run says.
+
+    Attributes:
+        last_lines: the newest ten, cut at 4 KiB.
+        cause: the first signature with a cause that matched.
+    """
+
+    def __init__(self, signatures: Sequence[Signature]) -> None:
+        self._causes = [(re.compile(s["pattern"]), s) for s in signatures if s["cause"]]
+        self._partial = b""
+        self.last_lines: deque[str] = deque(maxlen=10)
+        self.cause: Signature | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Read on."""
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._partial = self._partial[:LINE_BYTES]
+        for line in lines:
+            self._read(line)
+
+    def end(self) -> None:
+        """Take a last line that did not end."""
+        if self._partial:
+            self._read(self._partial)
+
+    def _read(self, line: bytes) -> None:
+        # Of a progress bar only its last state.
+        text = line[:LINE_BYTES].decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+        self.last_lines.append(text)
+        if self.cause is None:
+            self.cause = next((s for pattern, s in self._causes if pattern.search(text)), None)

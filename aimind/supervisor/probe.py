@@ -1,0 +1,149 @@
+"""Whether the backend answers: an HTTP GET that never blocks the loop, and what a series of them means."""
+
+from __future__ import annotations
+
+import errno
+import re
+import select
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from aimind.supervisor.spec import Ready
+
+LONGEST_BODY = 64 * 1024
+FAILURES = 3
+FOREVER = float("inf")
+
+
+class Get:
+    """One HTTP GET in steps: `step` whenever the descriptor is ready for `events`."""
+
+    def __init__(self, url: str, *, bearer: str | None = None) -> None:
+        """Begin to connect.
+
+        Raises:
+            OSError: at once where it cannot, a name that is not known included.
+        """
+        host, port, path = split(url)
+        authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+        # HTTP/1.0: no chunked answer, and the connection ends with it.
+        self._request = f"GET {path} HTTP/1.0\r\nHost: {url.split('/')[2]}\r\n{authorization}\r\n".encode()
+        self._answer = b""
+        # The host as bytes: a str would bring the tables for international names, 1 MiB of them.
+        found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        self._socket = socket.socket(family, kind, protocol)
+        self._socket.settimeout(0)  # never wait
+        self.events = select.POLLOUT
+        code = self._socket.connect_ex(address)
+        if code not in (0, errno.EINPROGRESS):
+            self.close()
+            raise OSError(code, "cannot connect")
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._socket.fileno()
+
+    def step(self) -> tuple[int, str] | None:
+        """Go on; the status and the body once the answer is complete.
+
+        Raises:
+            OSError: the connection was refused or broke, or the answer is not HTTP.
+        """
+        if self.events == select.POLLOUT:
+            sent = self._socket.send(self._request)  # raises what connecting raised
+            self._request = self._request[sent:]
+            if not self._request:
+                self.events = select.POLLIN
+            return None
+        chunk = self._socket.recv(LONGEST_BODY)
+        self._answer += chunk
+        head, separator, body = self._answer.partition(b"\r\n\r\n")
+        if chunk and not (separator and len(body) >= _length(head)):
+            return None
+        words = head.split(None, 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            raise OSError("the answer is not HTTP")
+        return int(words[1]), body.decode(errors="replace")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._socket.close()
+
+
+def split(url: str) -> tuple[str, int, str]:
+    """Host, port and path of an `http://` URL."""
+    authority, slash, path = url.removeprefix("http://").partition("/")
+    host, colon, port = authority.rpartition(":")
+    if not colon or "]" in port:
+        host, port = authority, "80"
+    return host.strip("[]"), int(port), slash + path or "/"
+
+
+def _length(head: bytes) -> int:
+    """Bytes of the body that are worth waiting for."""
+    announced = re.search(rb"(?i)\r\ncontent-length:\s*(\d+)", head)
+    return min(int(announced[1]), LONGEST_BODY) if announced else LONGEST_BODY
+
+
+class Health:
+    """The probes of one run of the backend: quick ones until it is ready, then one every `probe_seconds`.
+
+    Attributes:
+        ready_at: when it was first ready, by the clock of `now`; `None` before.
+        get: the probe under way.
+        deadline: when `step` is to be called at the latest.
+    """
+
+    def __init__(self, ready: Ready, *, bearer: str | None, probe_seconds: float, now: float) -> None:
+        """Begin at once."""
+        self._ready = ready
+        self._bearer = bearer
+        self._probe_seconds = probe_seconds
+        self._started_at = now
+        self._failures = 0
+        self.ready_at: float | None = None
+        self.get: Get | None = None
+        self.deadline = now
+
+    def step(self, *, now: float, io: bool) -> Literal["ready", "unhealthy"] | None:
+        """Go on where the probe's descriptor has something (`io`) or the deadline has come; what changed."""
+        try:
+            if self.get is None:
+                self.get = Get(self._ready["url"], bearer=self._bearer)
+                self.deadline = now + self._probe_seconds
+                return None
+            answer = self.get.step() if io else (0, "no answer in time")
+        except OSError as error:
+            answer = (0, str(error))
+        if answer is None:
+            return None
+        self.close()
+        return self._judge(*answer, now=now)
+
+    def close(self) -> None:
+        """End the probe under way, and begin no other."""
+        if self.get is not None:
+            self.get.close()
+            self.get = None
+        self.deadline = FOREVER
+
+    def _judge(self, status: int, body: str, *, now: float) -> Literal["ready", "unhealthy"] | None:
+        lie = self._ready["lie"]
+        healthy = 200 <= status < 300 and not (lie and re.search(lie, body))
+        if self.ready_at is None and not healthy:
+            # A tenth of the time waited so far: seen soon, and few probes while a large model loads.
+            self.deadline = now + min(max((now - self._started_at) / 10, 0.05), 1.0)
+            return None
+        self.deadline = now + self._probe_seconds
+        self._failures = 0 if healthy else self._failures + 1
+        if self.ready_at is None:
+            self.ready_at = now
+            return "ready"
+        if self._failures < FAILURES:
+            return None
+        self.close()
+        return "unhealthy"

@@ -1,0 +1,88 @@
+"""One run of the backend: its processes, what they print, whether they answer, and how they are stopped."""
+
+from __future__ import annotations
+
+import os
+
+from aimind.supervisor.output import Log
+from aimind.supervisor.probe import FOREVER, Health
+from aimind.supervisor.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aimind.supervisor.output import Output
+    from aimind.supervisor.spec import Spec
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Run:
+    """From the start of the backend until nothing of its tree is left.
+
+    Attributes:
+        tree, log, health: its parts.
+        started_at: by the monotonic clock.
+        silent: its output has ended.
+    """
+
+    def __init__(self, spec: Spec, *, env: Mapping[str, str], stdout: Output, now: float) -> None:
+        """Start the backend."""
+        ready = spec["ready"]
+        bearer = env.get(ready["bearer_env"]) if ready["bearer_env"] else None
+        self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"])
+        self.log = Log(spec["signatures"])
+        self.health = Health(ready, bearer=bearer, probe_seconds=spec["probe_seconds"], now=now)
+        self.started_at = now
+        self.silent = False
+        self._stdout = stdout
+        self._stop_seconds = spec["stop_seconds"]
+        self._escalate_at = FOREVER
+        self._terms = 0
+
+    @property
+    def deadline(self) -> float:
+        """When `step` is to be called at the latest."""
+        return min(self._escalate_at, self.health.deadline)
+
+    def stop(self, now: float) -> None:
+        """TERM now, TERM again after `stop_seconds` (some swallow it while they start), and then KILL."""
+        self.health.close()
+        if self._terms == 2:
+            self.kill()
+            return
+        self._terms += 1
+        self._escalate_at = now + self._stop_seconds
+        self.tree.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.health.close()
+        self._escalate_at = FOREVER
+        self.tree.kill()
+
+    def escalate(self, now: float) -> None:
+        """Go on with stopping, when it is time to."""
+        if now >= self._escalate_at:
+            self.stop(now)
+
+    def read(self) -> bool:
+        """Pass on some of what the backend printed; whether there was anything."""
+        try:
+            data = os.read(self.tree.output, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        self._stdout.write(data)
+        self.log.feed(data)
+        self.silent = not data
+        return not self.silent
+
+    def close(self) -> int | None:
+        """Take what is left of the output; the return code, or `None` when the guardian was killed."""
+        while self.read():
+            pass
+        self.log.end()
+        self._stdout.end_line()
+        self.health.close()
+        return self.tree.close()

@@ -1,0 +1,63 @@
+"""What the supervisor is told: the JSON document that it finds in a file descriptor."""
+
+from __future__ import annotations
+
+import json
+import os
+
+TYPE_CHECKING = False  # `typing` itself costs 1.5 MiB of memory
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Ready(TypedDict):
+        """How to ask whether the backend is ready: `aimind.types.Probe`."""
+
+        url: str
+        bearer_env: str | None
+        lie: str | None
+
+    class Signature(TypedDict):
+        """What a line of the log means: `aimind.types.Signature`."""
+
+        pattern: str
+        phase: str | None
+        cause: str | None
+        remedy: str | None
+
+    class Spec(TypedDict):
+        """The fields of `aimind.types.Command`, the text that announces it, and the pace of the supervisor.
+
+        Attributes:
+            announce: printed when the backend is ready for the first time.
+            first_delay_seconds: before the first restart.
+            probe_seconds: between two health probes, and the longest that one may take.
+        """
+
+        argv: list[str]
+        env: dict[str, str]
+        secret_env: dict[str, str]
+        unset_env: list[str]
+        cwd: str | None
+        ready: Ready
+        signatures: list[Signature]
+        url: str
+        stop_seconds: float
+        announce: str
+        first_delay_seconds: float
+        probe_seconds: float
+
+
+def read(fd: int) -> Spec:
+    """The document in the descriptor, from its start; closes it, for it may hold secrets."""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        spec: Spec = json.loads(file.read())
+    spec.setdefault("first_delay_seconds", 5.0)
+    spec.setdefault("probe_seconds", 10.0)
+    return spec
+
+
+def environment(spec: Spec) -> dict[str, str]:
+    """The backend's environment: ours, less `unset_env`, and then what the command adds."""
+    kept = {name: value for name, value in os.environ.items() if name not in spec["unset_env"]}
+    return {**kept, **spec["env"], **spec["secret_env"]}

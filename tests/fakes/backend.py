@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""A backend that misbehaves on demand: a real executable with the HTTP interface of an inference server.
+
+It takes the flags of its own below, from its arguments and from the environment variable FAKE_BACKEND, and
+ignores all others, so that it can stand in for any backend: give it that backend's name on PATH.
+
+    GET  /health                 200 {"status": "ok"}, as the flags let it
+    GET  /v1/models              the name it serves
+    POST /v1/chat/completions    SENTENCE, whatever is asked
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+SENTENCE = "I am a fake backend, and I work."
+LEAVE = "import os\nif os.fork(): os._exit(0)\nos.setsid(); print(os.getpid(), flush=True)\n"
+IGNORE_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = options.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=8080)
+    add("--alias", default="fake", help="the model's name")
+    add("--version", action="version", version="version: 9999 (fake)")
+    add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
+    # Before it listens.
+    add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")
+    add("--count", type=Path, metavar="FILE", help="add one line to this file at each start")
+    add(
+        "--grandchildren",
+        type=int,
+        default=0,
+        help="start so many that ignore TERM, each second one a setsid",
+    )
+    add("--ignore-term", action="store_true")
+    add("--print", action="append", default=[], metavar="TEXT", help="a line for stdout (Python escapes)")
+    add("--print-error", action="append", default=[], metavar="TEXT", help="likewise for stderr")
+    add("--print-partial", metavar="TEXT", help="a line without its end")
+    add("--print-env", action="append", default=[], metavar="NAME", help="the line NAME=value")
+    add("--print-bytes", type=int, default=0, metavar="N", help="so many bytes, in lines of 100")
+    add("--exit-at-start", type=int, metavar="CODE")
+    add("--bind-after", type=float, default=0.0, metavar="SECONDS")
+    # While it listens.
+    add("--unready", type=float, default=0.0, metavar="SECONDS", help="answer 503 for so long")
+    add("--lie", metavar="BODY", help="answer 200 with this body")
+    add("--fail-after", type=float, metavar="SECONDS", help="answer 500 from then on")
+    add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
+    add("--exit-after", type=float, metavar="SECONDS", help="listen for so long, then end")
+    add("--exit-code", type=int, default=0, help="for --exit-after")
+    return options
+
+
+class Server(ThreadingHTTPServer):
+    """Serves by the flags."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        super().__init__((flags.host, flags.port), Handler)
+        self.flags = flags
+        self.started_at = time.monotonic()
+
+    def since(self, seconds: float | None) -> bool:
+        return seconds is not None and time.monotonic() - self.started_at >= seconds
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        flags = self.server.flags
+        if not self.admit():
+            return
+        if self.server.since(flags.hang_after):
+            time.sleep(3600)
+        if self.path == "/v1/models":
+            self.answer(200, {"object": "list", "data": [{"id": flags.alias, "object": "model"}]})
+        elif self.path != "/health":
+            self.answer(404, {"error": "no such page"})
+        elif not self.server.since(flags.unready):
+            self.answer(503, {"status": "loading"})
+        elif self.server.since(flags.fail_after):
+            self.answer(500, {"status": "broken"})
+        elif flags.lie is not None:
+            self.answer_text(200, flags.lie)
+        else:
+            self.answer(200, {"status": "ok"})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not self.admit():
+            return
+        if self.path != "/v1/chat/completions":
+            self.answer(404, {"error": "no such page"})
+            return
+        message = {"role": "assistant", "content": SENTENCE}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        model = self.server.flags.alias
+        self.answer(200, {"id": "fake", "object": "chat.completion", "model": model, "choices": [choice]})
+
+    def admit(self) -> bool:
+        name = self.server.flags.key_env
+        if name is None or self.headers.get("Authorization") == f"Bearer {os.environ[name]}":
+            return True
+        self.answer(401, {"error": "wrong key"})
+        return False
+
+    def answer(self, status: int, document: object) -> None:
+        self.answer_text(status, json.dumps(document))
+
+    def answer_text(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing: the flags say what is printed."""
+
+
+def write_out(flags: argparse.Namespace) -> None:
+    for text in flags.print:
+        sys.stdout.buffer.write(raw(text) + b"\n")
+        sys.stdout.buffer.flush()
+    for text in flags.print_error:
+        sys.stderr.buffer.write(raw(text) + b"\n")
+        sys.stderr.buffer.flush()
+    for name in flags.print_env:
+        print(f"{name}={os.environ.get(name)}", flush=True)
+    for _ in range(flags.print_bytes // 100):
+        sys.stdout.buffer.write(b"x" * 99 + b"\n")
+    if flags.print_partial is not None:
+        sys.stdout.buffer.write(raw(flags.print_partial))
+    sys.stdout.buffer.flush()
+
+
+def raw(text: str) -> bytes:
+    r"""The bytes that `text` means: `\xff` is one byte that is no UTF-8."""
+    return text.encode().decode("unicode_escape").encode("latin-1")
+
+
+def start_grandchildren(number: int) -> list[int]:
+    r"""Processes that ignore TERM: every second one leaves the process group, and its parent ends at once."""
+    command = [sys.executable, "-I", "-S", "-c"]
+    pids = []
+    for index in range(number):
+        if index % 2 == 0:
+            pids.append(subprocess.Popen([*command, IGNORE_TERM]).pid)
+        else:
+            with subprocess.Popen([*command, LEAVE + IGNORE_TERM], stdout=subprocess.PIPE) as parent:
+                assert parent.stdout is not None
+                pids.append(int(parent.stdout.readline()))
+    return pids
+
+
+def main() -> None:
+    argv = [*shlex.split(os.environ.get("FAKE_BACKEND", "")), *sys.argv[1:]]
+    flags, _ = parser().parse_known_args(argv)
+    if flags.ignore_term:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if flags.count is not None:
+        with flags.count.open("a") as file:
+            file.write("start\n")
+    pids = [os.getpid(), *start_grandchildren(flags.grandchildren)]
+    if flags.pids is not None:
+        # Whole or not at all: others wait for this file.
+        unfinished = flags.pids.with_suffix(".part")
+        unfinished.write_text("".join(f"{pid}\n" for pid in pids))
+        unfinished.replace(flags.pids)
+    write_out(flags)
+    if flags.exit_at_start is not None:
+        sys.exit(flags.exit_at_start)
+    time.sleep(flags.bind_after)
+    server = Server(flags)
+    if flags.exit_after is not None:
+        threading.Timer(flags.exit_after, os._exit, (flags.exit_code,)).start()
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

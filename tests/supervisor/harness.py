@@ -1,0 +1,149 @@
+"""Starts the real supervisor on the fake backend, and watches both from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from aimind import supervise
+from aimind.types import Command, Probe
+
+BACKEND = Path(__file__).parents[1] / "fakes" / "backend.py"
+PATIENCE_SECONDS = 20.0  # only ever waited for in full by a test that fails
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], object], *, what: str) -> None:
+    """Look again and again until it holds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and was not waited for yet does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def gone(pid: int) -> bool:
+    return not alive(pid)
+
+
+def get(url: str) -> int:
+    """The status of an answer; 0 without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
+def fake(folder: Path, *flags: str, port: int | None = None) -> Command:
+    """The command of a fake backend that writes its process ids into `folder`."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    files = ("--pids", str(folder / "pids"), "--count", str(folder / "count"))
+    argv = (sys.executable, "-I", "-S", str(BACKEND), "--port", str(port), *files, *flags)
+    return Command(argv=argv, ready=Probe(url=f"{url}/health"), url=url, stop_seconds=PATIENCE_SECONDS)
+
+
+class Supervised:
+    """A running supervisor; its stdout and stderr go to files of `folder`."""
+
+    def __init__(self, command: Command, folder: Path, *, stdout: int | None = None, **pace: float) -> None:
+        self.command = command
+        self.folder = folder
+        document = supervise.document(command, announce="READY")
+        document |= {"first_delay_seconds": 0.01, **pace}
+        with (
+            tempfile.TemporaryFile() as spec,
+            (folder / "stdout").open("wb") as out,
+            (folder / "stderr").open("wb") as err,
+        ):
+            spec.write(json.dumps(document).encode())
+            spec.flush()
+            argv = [sys.executable, *supervise.PYTHON_FLAGS, str(supervise.PROGRAM), str(spec.fileno())]
+            self.process = subprocess.Popen(
+                argv, stdout=out if stdout is None else stdout, stderr=err, pass_fds=[spec.fileno()]
+            )
+
+    def __enter__(self) -> Supervised:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text(errors="replace")
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the backend and its processes, itself first."""
+        path = self.folder / "pids"
+        return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def starts(self) -> int:
+        path = self.folder / "count"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    @property
+    def guardian(self) -> int:
+        (child,) = psutil.Process(self.process.pid).children()
+        return child.pid
+
+    def wait_until_ready(self, times: int = 1) -> None:
+        def ready() -> bool:
+            assert self.process.poll() is None, f"it ended: {self.stderr}"
+            return self.stdout.casefold().count("ready") >= times
+
+        wait_for(ready, what=f"ready number {times}; stderr: {self.stderr}")
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def assert_nothing_left(self, pids: list[int]) -> None:
+        assert pids
+        for pid in pids:
+            wait_for(partial(gone, pid), what=f"the end of {pid}")
+        with socket.socket() as listener:  # the port is free
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", int(self.command.url.rpartition(":")[2])))

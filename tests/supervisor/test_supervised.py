@@ -1,0 +1,252 @@
+"""The supervisor as a program: what its user sees of a backend's life."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aimind import supervise
+from aimind.types import Command, Signature
+from tests.supervisor.harness import BACKEND, Supervised, alive, fake, get, wait_for
+
+
+def with_argv(command: Command, *argv: str) -> Command:
+    return dataclasses.replace(command, argv=argv)
+
+
+def run_to_the_end(command: Command, folder: Path, **pace: float) -> tuple[int, str, str]:
+    with Supervised(command, folder, **pace) as supervised:
+        return supervised.wait(), supervised.stdout, supervised.stderr
+
+
+# ── Ready ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_announces_a_ready_backend_once(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--unready", "0.2"), tmp_path, probe_seconds=0.02) as supervised:
+        supervised.wait_until_ready()
+        assert get(supervised.command.ready.url) == 200
+        supervised.send(signal.SIGTERM)
+        supervised.wait()
+        assert supervised.stdout == "READY\n"
+
+
+def test_the_probe_carries_the_key(tmp_path: Path) -> None:
+    command = fake(tmp_path, "--key-env", "FAKE_KEY")
+    probe = dataclasses.replace(command.ready, bearer_env="FAKE_KEY")
+    command = dataclasses.replace(command, ready=probe, secret_env={"FAKE_KEY": "canary"})
+    with Supervised(command, tmp_path) as supervised:
+        supervised.wait_until_ready()
+        assert get(command.ready.url) == 401  # it does want one
+
+
+def test_a_killed_backend_is_started_again_and_answers(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        first = supervised.pids
+        os.kill(first[0], signal.SIGKILL)
+        supervised.wait_until_ready(times=2)
+        assert supervised.pids != first
+        assert get(supervised.command.ready.url) == 200
+        assert supervised.stdout == f"READY\nready again: {supervised.command.url}\n"
+        assert "was killed by signal 9 (Killed)" in supervised.stderr
+
+
+def test_code_0_is_a_failure_too(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--exit-after", "0.3"), tmp_path) as supervised:
+        supervised.wait_until_ready(times=2)
+        assert "the backend exited with code 0" in supervised.stderr
+
+
+@pytest.mark.parametrize("misbehaviour", ["--fail-after", "--hang-after"])
+def test_a_backend_that_no_longer_answers_is_started_again(tmp_path: Path, misbehaviour: str) -> None:
+    with Supervised(fake(tmp_path, misbehaviour, "0.3"), tmp_path, probe_seconds=0.1) as supervised:
+        supervised.wait_until_ready(times=2)
+        assert "failed its last health probes: stopping it" in supervised.stderr
+
+
+# ── Giving up ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_crash_loop_is_called_one(tmp_path: Path) -> None:
+    flags = ("--print", "last words", "--exit-at-start", "3")
+    code, _, stderr = run_to_the_end(fake(tmp_path, *flags), tmp_path)
+    assert code == 3
+    assert (tmp_path / "count").read_text().count("start") == 3
+    assert "exited with code 3" in stderr
+    assert stderr.endswith("Its last lines:\naimind: | last words\n")
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 1), ("exit 7", 7), ("kill -ABRT $$", 134)])
+def test_the_exit_code_is_the_backends_own(tmp_path: Path, script: str, code: int) -> None:
+    assert run_to_the_end(with_argv(fake(tmp_path), "sh", "-c", script), tmp_path)[0] == code
+
+
+def test_an_error_that_would_repeat_is_not_tried_again(tmp_path: Path) -> None:
+    flags = ("--print-error", "E: bad model file", "--print", "bye", "--exit-at-start", "1")
+    signatures = (
+        Signature(r"bye", phase="ending"),
+        Signature(r"bad \w+ file", cause="the model is damaged", remedy="download it again"),
+    )
+    command = dataclasses.replace(fake(tmp_path, *flags), signatures=signatures)
+    code, _, stderr = run_to_the_end(command, tmp_path)
+    assert code == 1
+    assert (tmp_path / "count").read_text() == "start\n"
+    assert stderr.endswith("aimind: cause: the model is damaged\naimind: hint: download it again\n")
+
+
+def test_a_program_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    code, stdout, _ = run_to_the_end(with_argv(fake(tmp_path), "/nowhere/backend"), tmp_path)
+    assert code == 127
+    assert "cannot start /nowhere/backend" in stdout
+
+
+# ── Stopping ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_stops_all(tmp_path: Path, number: signal.Signals) -> None:
+    with Supervised(fake(tmp_path, "--grandchildren", "2"), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        pids = [*supervised.pids, supervised.guardian]
+        supervised.send(number)
+        assert supervised.wait() == 128 + number
+        supervised.assert_nothing_left(pids)
+
+
+def test_a_backend_that_ignores_term_is_killed(tmp_path: Path) -> None:
+    command = dataclasses.replace(fake(tmp_path, "--ignore-term"), stop_seconds=0.05)
+    with Supervised(command, tmp_path) as supervised:
+        supervised.wait_until_ready()
+        supervised.send(signal.SIGTERM)
+        assert supervised.wait() == 143
+        supervised.assert_nothing_left(supervised.pids)
+
+
+def test_a_second_interrupt_kills(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--ignore-term"), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        supervised.send(signal.SIGINT)
+        wait_for(lambda: "stopping" in supervised.stderr, what="the first interrupt")
+        supervised.send(signal.SIGINT)
+        assert supervised.wait() == 130
+        supervised.assert_nothing_left(supervised.pids)
+
+
+def test_it_stops_while_it_waits_to_start_again(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--exit-at-start", "1"), tmp_path, first_delay_seconds=300) as supervised:
+        wait_for(lambda: "starting it again in 300 s" in supervised.stderr, what="the crash")
+        supervised.send(signal.SIGTERM)
+        assert supervised.wait() == 143
+
+
+# ── What the backend is given ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_backend_gets_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEPT", "REMOVED", "FAMILY_A", "FAMILY_B"):
+        monkeypatch.setenv(name, "outer")
+    names = ("KEPT", "REMOVED", "FAMILY_A", "FAMILY_B", "ADDED", "SECRET")
+    command = dataclasses.replace(
+        fake(tmp_path, *(flag for name in names for flag in ("--print-env", name))),
+        env={"ADDED": "1", "FAMILY_B": "mine"},
+        secret_env={"SECRET": "canary"},
+        unset_env=("REMOVED", "FAMILY_*"),
+    )
+    with Supervised(command, tmp_path) as supervised:
+        supervised.wait_until_ready()
+        shown = dict(line.split("=") for line in supervised.stdout.splitlines() if "=" in line)
+    assert shown == {
+        "KEPT": "outer",
+        "REMOVED": "None",
+        "FAMILY_A": "None",
+        "FAMILY_B": "mine",
+        "ADDED": "1",
+        "SECRET": "canary",
+    }
+
+
+def test_the_backend_starts_in_its_folder_with_nothing_inherited(tmp_path: Path) -> None:
+    script = "pwd; ls -l /proc/self/fd; grep -E 'Sig(Ign|Blk)' /proc/self/status; exit 9"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    command = dataclasses.replace(with_argv(fake(tmp_path), "sh", "-c", script), cwd=str(folder))
+    _, stdout, _ = run_to_the_end(command, tmp_path)
+    first_run = stdout[: stdout.index("SigIgn") + 80]
+    assert str(folder) in first_run
+    assert "0 -> /dev/null" in first_run
+    # `ls` itself opens one.
+    assert [line.split()[-3] for line in first_run.splitlines() if "->" in line] == ["0", "1", "2", "3"]
+    assert "SigBlk:\t0000000000000000" in first_run
+    assert "SigIgn:\t0000000000000000" in first_run
+
+
+def test_the_backend_has_a_session_of_its_own(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        backend = supervised.pids[0]
+        assert os.getsid(backend) == os.getpgid(backend) == backend
+
+
+# ── The program itself ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_of_aimind_shadows_the_standard_library(tmp_path: Path) -> None:
+    """`aimind/types.py` and `aimind/select.py` have the names of modules that the supervisor needs."""
+    look = (
+        "import runpy, sys\n"
+        f"runpy.run_path({str(supervise.PROGRAM)!r}, run_name='looked_at')\n"
+        "import select, subprocess, types\n"
+        "print(select.poll, subprocess.Popen, types.MappingProxyType)\n"
+        "print([name for name in sys.modules if name.startswith('aimind')])\n"
+        "print([name for name in ('typing', 'dataclasses', 'logging', 'threading') if name in sys.modules])\n"
+        "print(sys.path)\n"
+    )
+    argv = [sys.executable, *supervise.PYTHON_FLAGS, "-c", look]
+    found = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=supervise.PROGRAM.parents[1])
+    _, ours, heavy, path = found.stdout.splitlines()
+    assert all(name == "aimind" or name.startswith("aimind.supervisor") for name in eval(ours))
+    assert eval(heavy) == ["threading"]  # subprocess, imported just now, brings it
+    assert str(supervise.PROGRAM.parents[1]) not in eval(path)
+    assert eval(path)[-1] == str(supervise.PROGRAM.parents[2])
+
+
+def test_it_sleeps_between_two_probes(tmp_path: Path) -> None:
+    """Nothing wakes the supervisor or its guardian but a probe, every ten seconds, and a signal."""
+
+    def switches(pid: int) -> int:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary"))
+
+    def asleep(pid: int) -> bool:
+        before = switches(pid)
+        subprocess.run(["sleep", "0.3"], check=True)
+        return switches(pid) == before
+
+    with Supervised(fake(tmp_path), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        wait_for(lambda: asleep(supervised.process.pid), what="the supervisor's sleep")
+        wait_for(lambda: asleep(supervised.guardian), what="the guardian's sleep")
+
+
+def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
+    command = dataclasses.replace(fake(tmp_path), secret_env={"FAKE_KEY": "canary-7316"})
+    with Supervised(command, tmp_path) as supervised:
+        supervised.wait_until_ready()
+        for pid in (supervised.process.pid, supervised.guardian, *supervised.pids):
+            assert alive(pid)
+            assert b"canary" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if pid != supervised.pids[0]:
+                assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"canary" in Path(f"/proc/{supervised.pids[0]}/environ").read_bytes()
+        assert "canary" not in supervised.stdout + supervised.stderr
+
+
+def test_the_fake_backend_is_a_program() -> None:
+    assert os.access(BACKEND, os.X_OK)
