@@ -1,12 +1,12 @@
 """llama-server's command line for xllamacpp: llama.cpp's HTTP server as a process of its own.
 
-Run by the Python of xllamacpp's environment, where nothing of aimind is. The flags are llama-server's (llama.cpp,
-common/arg.cpp) and set the same fields of `CommonParams`; one that is not given keeps llama-server's default,
-except `--fit`, which would change what was asked for, and `--verbosity`, for only level 4 tells the sizes of the
-buffers. The key that clients must send comes in `LLAMA_API_KEY`.
+Run by the Python of xllamacpp's environment, where nothing of aimind is. The flags are llama-server's
+(llama.cpp, common/arg.cpp) and set the same fields of `CommonParams`; one that is not given keeps
+llama-server's default, except `--fit`, which would change what was asked for, and `--verbosity`: only level 4
+tells the sizes of the buffers. The key that clients must send comes in `LLAMA_API_KEY`.
 
-Exit codes: 0 on TERM or INT once the model is loaded, 1 when the server cannot start (its log says why), 2 for a
-flag that is not known. While the model is loading, which holds Python's lock, both signals kill at once.
+Exit codes: 0 on TERM or INT once the model is loaded, 1 when the server cannot start (its log says why), 2 on
+a flag that is not known. While the model is loading, which holds Python's lock, both signals kill at once.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ VALUES: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
     "n_batch": (int, ("--batch-size", "-b")),
     "n_ubatch": (int, ("--ubatch-size", "-ub")),
     "flash_attn_type": (
-        one_of(FLASH | {"on": FLASH["enabled"], "off": FLASH["disabled"]}),
+        one_of({"auto": FLASH["auto"], "on": FLASH["enabled"], "off": FLASH["disabled"]}),
         ("--flash-attn", "-fa"),
     ),
     "cache_type_k": (KV_TYPE, ("--cache-type-k", "-ctk")),
@@ -106,7 +106,11 @@ SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def parse(argv: list[str]) -> dict[str, object]:
     """The fields of CommonParams that the arguments set; exits with 2 where they cannot be understood."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --model FILE [flags of llama-server]",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     for field, (kind, names) in VALUES.items():
         parser.add_argument(*names, dest=field, type=kind, metavar="VALUE", required=field == "model.path")
     for field, (on, off) in SWITCHES.items():
@@ -122,7 +126,7 @@ def parse(argv: list[str]) -> dict[str, object]:
 
 
 def wait_for_signal() -> None:
-    """Sleep until TERM or INT, whichever thread of llama.cpp's receives it."""
+    """Sleep until TERM or INT, whichever of llama.cpp's threads receives it."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -132,20 +136,21 @@ def wait_for_signal() -> None:
 
 
 def main() -> int:
-    """Serve until told to stop."""
+    """Serve until told to stop; returns only when the server could not start."""
     params = xllamacpp.CommonParams()
     for path, value in parse(sys.argv[1:]).items():
         owner, _, field = path.rpartition(".")
         setattr(attrgetter(owner)(params) if owner else params, field, value)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        server = xllamacpp.Server(params)
+        _server = xllamacpp.Server(params)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a program of its own
         return 1
     wait_for_signal()
-    del server  # stops it and waits for its threads
-    return 0
+    # Not by Server's destructor (2026.10): it waits 30 s for a stream in flight, and for ever when it comes
+    # right after the start.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""The backends on this machine: programs on PATH, and those that aimind installs.
+
+The latter lie below the user's data folder, one environment per backend and version, made by uv. Each is
+complete or absent: its marker is written last and removed first, and a folder without one is rubbish.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aimind.environments import folders, programs
+from aimind.environments.install import ensure, remove
+from aimind.types import Installed, Package, Program
+
+__all__ = ["ensure", "executable", "find", "remove"]
+
+
+def find(backend: str, source: Package | Program) -> tuple[Installed, ...]:
+    """What of a backend is here, the preferred version first: of a package the one it names, then the newest.
+
+    Environments of another variant do not count. Costs a few file reads; a program is started only when its
+    file has changed since the last time.
+    """
+    if isinstance(source, Program):
+        return programs.find(backend, source)
+    found = [each.read() for each in folders.environments(backend) if each.variant == source.variant]
+    return tuple(
+        sorted(
+            (installed for installed in found if installed is not None),
+            key=lambda installed: (installed.version == source.version, _numbers(installed.version)),
+            reverse=True,
+        )
+    )
+
+
+def executable(backend: str, package: Package, version: str) -> str:
+    """The Python of an environment, whether that is there or not.
+
+    Raises:
+        InstallError: the version could not be one.
+    """
+    return str(folders.environment(backend, package, version).python)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))

@@ -1,0 +1,136 @@
+"""Where environments lie, which of them are complete, and who may change one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aimind.errors import InstallError
+from aimind.types import Installed, Package
+
+_MARKER = "aimind.json"
+# No dash: the folder's name is the version, then a dash and the variant where there is one.
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment, there or not. It is complete when its marker is there and its Python still works."""
+
+    backend: str
+    folder: Path
+
+    @property
+    def version(self) -> str:
+        """Of the backend."""
+        return self.folder.name.partition("-")[0]
+
+    @property
+    def variant(self) -> str:
+        """Of the build."""
+        return self.folder.name.partition("-")[2]
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.backend} {self.version}{f' ({self.variant})' if self.variant else ''}"
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        scripts = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
+        return self.folder.joinpath(*scripts)
+
+    def read(self) -> Installed | None:
+        """What is installed in it; `None` unless it is complete."""
+        try:
+            size_bytes = json.loads((self.folder / _MARKER).read_bytes())["size_bytes"]
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+            KeyError,
+        ):  # absent, or cut by a power failure
+            return None
+        if not self.python.exists():  # a link to an interpreter that is gone
+            return None
+        return Installed(
+            backend=self.backend, version=self.version, executable=str(self.python), size_bytes=size_bytes
+        )
+
+    def mark(self, facts: dict[str, str]) -> None:
+        """Declare it complete."""
+        text = json.dumps({**facts, "size_bytes": disk_used(self.folder)}, indent=2)
+        unfinished = self.folder / f"{_MARKER}.new"
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.replace(self.folder / _MARKER)
+
+    def clear(self) -> None:
+        """Remove it, the marker first."""
+        (self.folder / _MARKER).unlink(missing_ok=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    @contextlib.contextmanager
+    def locked(self, wait: Callable[[], None]) -> Iterator[int]:
+        """Keep other processes from changing it, for the block and for every process that inherits the lock.
+
+        `wait` is called before waiting for another; it may raise. Yields the lock's file descriptor.
+        """
+        import fcntl  # not on Windows, where environments are only looked for
+
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.folder.name}.lock").open("w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file.fileno()
+
+
+def data_folder() -> Path:
+    """The user's data folder of aimind: `AIMIND_DATA_DIR`, or where the platform keeps such things."""
+    if chosen := os.environ.get("AIMIND_DATA_DIR"):
+        return Path(chosen).absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("aimind")
+
+
+def environment(backend: str, package: Package, version: str | None = None) -> Environment:
+    """The environment of a version of a package, the package's own by default.
+
+    Raises:
+        InstallError: the version could not be the name of a folder.
+    """
+    version = version or package.version
+    if not _VERSION.fullmatch(version):
+        raise InstallError(f"{version!r} is not a version", hint=f"a version looks like {package.version}")
+    name = f"{version}-{package.variant}" if package.variant else version
+    return Environment(backend, data_folder() / "environments" / backend / name)
+
+
+def environments(backend: str) -> tuple[Environment, ...]:
+    """All of a backend, the incomplete ones too."""
+    try:
+        folders = list((data_folder() / "environments" / backend).iterdir())
+    except FileNotFoundError:
+        return ()
+    return tuple(Environment(backend, folder) for folder in folders if folder.is_dir())
+
+
+def disk_used(folder: Path) -> int:
+    """Bytes on disk below a folder, each file counted once however often it is linked."""
+    seen: dict[tuple[int, int], int] = {}
+    for path, _, names in os.walk(folder):
+        for name in names:
+            status = os.lstat(os.path.join(path, name))  # noqa: PTH118 - of thousands of files
+            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())

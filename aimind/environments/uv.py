@@ -1,0 +1,109 @@
+"""Running uv: its output as lines of progress, its failures as errors with a remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from aimind.errors import InstallError
+
+_PROGRESS = re.compile(r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prepared|Installed) ")
+# How uv 0.8 to 0.13 begin a statement about a failure; what has none of these goes on with the one before.
+_STATEMENT = re.compile(r"\s*(?:error: |[×x] |[├╰]─▶ |(?:caused by|cause): )(.*)", re.IGNORECASE)
+_ASIDE = re.compile(r"\s*(hint|warning|help): ", re.IGNORECASE)
+_REMEDIES = (
+    (
+        r"No space left on device|Disk quota exceeded",
+        "make room, or name a folder on another disk with AIMIND_DATA_DIR (and UV_CACHE_DIR)",
+    ),
+    (
+        r"network was disabled|not found in the cache",
+        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed",
+    ),
+    (
+        r"no (usable )?wheels|source distribution or wheel for the current platform",
+        f"no build of it runs on this platform and Python {sys.version_info.major}.{sys.version_info.minor}: "
+        "try another version, or run aimind with another Python",
+    ),
+    (r"there (is|are) no versions? of|only .* (is|are) available", "name another version: NAME==VERSION"),
+    (r"not found in the package registry", "see that the index which uv is configured for has it"),
+    (
+        r"error sending request|dns error|connect error|timed out|invalid peer certificate|HTTP status",
+        "check the network; uv takes a mirror in UV_DEFAULT_INDEX, wheels in a folder by UV_FIND_LINKS, "
+        "a proxy in HTTPS_PROXY, certificates in SSL_CERT_FILE",
+    ),
+    (
+        r"Failed to build|build backend",
+        "it has to be compiled here: that needs a C++ compiler, CMake and make",
+    ),
+)
+
+
+def run(
+    arguments: tuple[str, ...], *, folder: Path, what: str, progress: Callable[[str], None], lock: int
+) -> None:
+    """Run uv in a folder. It inherits the file descriptor `lock`: should it outlive us, the lock stays held.
+
+    Raises:
+        InstallError: uv is missing, or failed.
+    """
+    lines: list[str] = []
+    with subprocess.Popen(
+        [_program(), "--color", "never", "--no-python-downloads", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "UV_SYSTEM_PYTHON"},
+        pass_fds=(lock,),
+        process_group=0,
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(line.rstrip())
+                if _PROGRESS.match(line):
+                    said = line.strip()
+                    progress(f"{what}: {said[0].lower()}{said[1:]}")
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        text = "\n".join(lines)
+        (folder / ".last-failure.log").write_text(text + "\n", encoding="utf-8")
+        raise InstallError(
+            f"{what} could not be installed: {_reason(lines) or f'uv ended with {process.returncode}'}",
+            hint=f"{_remedy(text)}; all that uv said is in {folder / '.last-failure.log'}",
+        )
+
+
+def _program() -> str:
+    from uv import find_uv_bin
+
+    try:
+        return os.fspath(find_uv_bin())
+    except FileNotFoundError as error:
+        raise InstallError("uv, which installs backends, is missing", hint="pip install uv") from error
+
+
+def _reason(lines: list[str]) -> str:
+    """The first and the last of uv's statements about what failed."""
+    statements: list[str] = []
+    for line in lines:
+        if match := _STATEMENT.match(line):
+            statements.append(match.group(1).strip())
+        elif _ASIDE.match(line):
+            break
+        elif statements and line.strip() and not _PROGRESS.match(line):
+            statements[-1] += f" {line.strip()}"
+    return ": ".join(dict.fromkeys(statement[-300:] for statement in (*statements[:1], *statements[-1:])))
+
+
+def _remedy(text: str) -> str:
+    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "see what uv says")
