@@ -252,12 +252,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """A backend that is on this machine: `executable` is what starts it (a program, or its Python)."""
+    """A backend that is on this machine: `executable` is what starts it (a program, or its Python).
+
+    `problem`: why it cannot be used although it is here, as a sentence.
+    """
 
     backend: str
     version: str
     executable: str
     size_bytes: int | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +353,7 @@ class LayeredMemory:
         flash_attention: that the launcher sets.
         full_window_cache: sliding-window layers keep all tokens (llama.cpp's `swa_full`).
         outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
+        checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
         cache_dtypes: that the KV cache may have.
     """
 
@@ -360,6 +365,7 @@ class LayeredMemory:
     flash_attention: bool = True
     full_window_cache: bool = False
     outputs_per_slot: int | None = 1
+    checkpoints: int = 32
     cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
@@ -409,6 +415,7 @@ class Request:
         gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
         split: shares of these layers per device, in order (llama.cpp's `--tensor-split`).
         prompt_cache_mib: prompts remembered in RAM between requests, in MiB (llama.cpp's `--cache-ram`).
+        context_checkpoints: copies of windows and recurrent states kept in RAM, a slot (llama.cpp).
         embedding, reranking: the task, where the backend has a switch for it.
         projector: the file of the vision or audio tower.
         api_key: never in argv, logs or plans.
@@ -439,6 +446,7 @@ class Request:
     gpu_memory_utilization: float | None = None
     flash_attention: bool | None = None
     prompt_cache_mib: int | None = None
+    context_checkpoints: int | None = None
     block_size: int | None = None
     enforce_eager: bool | None = None
     dtype: str | None = None

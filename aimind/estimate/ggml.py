@@ -8,6 +8,7 @@ from what llama.cpp reserves. Nothing here reads a weight or touches a device.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Sequence
@@ -202,6 +203,23 @@ def output_bytes(model: Profile, settings: Settings) -> int:
     """The buffer in RAM for one output a sequence; it grows if more are asked for."""
     embeds = model.metadata.category in ("embedding", "reranker")
     return 4 * settings.n_seq * (model.metadata.vocab_size + (model.metadata.hidden_size if embeds else 0))
+
+
+def checkpoint_bytes(model: Profile, settings: Settings) -> int:
+    """A bound for one checkpoint (`--ctx-checkpoints`): what of one sequence its cache cannot bring back.
+
+    llama-server copies windows and recurrent states into RAM, so that a conversation can go on from an earlier
+    point; a cache of all tokens needs no such copy.
+    """
+    alone = dataclasses.replace(settings, n_seq=1, n_ctx=settings.n_ctx, kv_unified=True, gpu_layers=0)
+    step = _step(model, alone, weights.places(len(model.metadata.layers), ()))
+    total = 0
+    for layer in model.metadata.layers:
+        memory = cache.attention(layer)
+        if isinstance(memory, Attention) and memory.window is not None and not settings.swa_full:
+            total += _layer_cache(model, alone, step, layer, on_device=False)
+        total += _layer_state(alone, layer)
+    return total
 
 
 # ── What is remembered ─────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ FLAGS: Mapping[str, Flag] = {
     "split_mode": Flag(spellings=("--split-mode", "-sm")),
     "split": Flag(spellings=("--tensor-split", "-ts"), kind="floats"),
     "prompt_cache_mib": Flag(spellings=("--cache-ram", "-cram"), kind="int"),
+    "context_checkpoints": Flag(spellings=("--ctx-checkpoints", "--swa-checkpoints", "-ctxcp"), kind="int"),
     "embedding": Flag(spellings=("--embedding", "--embeddings"), kind="switch"),
     "reranking": Flag(spellings=("--reranking", "--rerank"), kind="switch"),
     "projector": Flag(spellings=("--mmproj", "-mm")),

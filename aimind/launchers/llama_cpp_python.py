@@ -20,6 +20,7 @@ MEMORY = LayeredMemory(
     batch_size=512,
     full_window_cache=True,
     outputs_per_slot=None,
+    checkpoints=0,
     cache_dtypes=("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16"),
 )
 # ggml's own numbers of its types (ggml.h, enum ggml_type).

@@ -16,6 +16,7 @@ from aimind.place.placement import (
     CONTEXT_FLOOR,
     CONTEXT_STEP,
     RAM_CACHE_SHARE,
+    RAM_CHECKPOINT_SHARE,
     SPENDABLE,
     Placement,
     context_limit,
@@ -220,6 +221,7 @@ def _placement(search: _Search, found: _Fit, metadata: Metadata, reason: Reason)
     flags = search.settings(found.tokens)
     context = min(found.tokens // search.owners, search.longest_request)
     several = len(found.devices) > 1
+    checkpoints, host = _checkpoints(search, found, flags)
     settings = dataclasses.replace(
         search.request,
         max_model_len=context,
@@ -234,6 +236,7 @@ def _placement(search: _Search, found: _Fit, metadata: Metadata, reason: Reason)
         gpu_layers=sum(found.counts),
         split_mode="layer" if several else "none",
         split=tuple(float(count) for count in found.counts) if several else None,
+        context_checkpoints=checkpoints,
         prompt_cache_mib=search.request.prompt_cache_mib or 0,
         devices=tuple(device.index for device in found.devices),
         embedding=metadata.category == "embedding" or search.request.embedding,
@@ -246,10 +249,31 @@ def _placement(search: _Search, found: _Fit, metadata: Metadata, reason: Reason)
     return Placement(
         settings=settings,
         shards=shards,
-        host=found.usage.host,
+        host=host,
         kv_cache_tokens=None if search.encoder else found.tokens,
-        reasons=(reason, _why_context(search, found, context), _why_parallel(flags, context)),
+        reasons=(
+            reason,
+            _why_context(search, found, context),
+            _why_parallel(flags, context),
+            *_why_checkpoints(checkpoints, host.state_bytes - found.usage.host.state_bytes),
+        ),
     )
+
+
+def _checkpoints(search: _Search, found: _Fit, flags: ggml.Settings) -> tuple[int | None, Estimate]:
+    """How many checkpoints a slot may keep, and RAM when all slots have so many; `None` where there are none.
+
+    Unless asked for more, all of them take at most a quarter of what is then left in RAM.
+    """
+    host = found.usage.host
+    each = ggml.checkpoint_bytes(search.profile, flags) * search.slots
+    if not each or not search.memory.checkpoints:
+        return search.request.context_checkpoints, host
+    left = int((search.host.ram_free_bytes - host.total_bytes) * RAM_CHECKPOINT_SHARE)
+    count = search.request.context_checkpoints
+    if count is None:
+        count = max(0, min(search.memory.checkpoints, left // each))
+    return count, dataclasses.replace(host, state_bytes=host.state_bytes + count * each, exact=False)
 
 
 def _check(metadata: Metadata, request: Request, memory: LayeredMemory) -> None:
@@ -330,6 +354,13 @@ def _why_parallel(flags: ggml.Settings, context: int) -> Reason:
         "max_num_seqs",
         f"{flags.n_seq} requests share a cache of {flags.n_ctx} tokens, {whole} of {context} tokens at once",
     )
+
+
+def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
+    if count is None:
+        return ()
+    sentence = f"{count} checkpoints a slot, in time {gib(size_bytes)} of RAM"
+    return (Reason("context_checkpoints", sentence),)
 
 
 def _does_not_fit(search: _Search, devices: tuple[Device, ...]) -> DoesNotFitError:

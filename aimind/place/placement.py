@@ -15,6 +15,7 @@ CONTEXT_STEP = 256
 SPENDABLE = 0.99
 # In RAM others live too: the cache takes at most this share of what the weights leave, unless asked for more.
 RAM_CACHE_SHARE = 0.5
+RAM_CHECKPOINT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
