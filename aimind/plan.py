@@ -37,7 +37,7 @@ def make(
         host,
         request,
         memory=choice.launcher.MEMORY,
-        projector_bytes=sum(file.size_bytes for file in model.files if _is_projector(file.path)),
+        projector_bytes=sum(tensor.size_bytes for tensor in metadata.projector),
     )
     projector = next((file.path for file in model.files if _is_projector(file.path)), None)
     settings = dataclasses.replace(

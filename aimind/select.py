@@ -28,7 +28,7 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         UnsupportedError: every backend refuses, or the one that was asked for.
     """
     asked = request.backend
-    candidates = launchers if asked is None else (named(asked, launchers),)
+    candidates = (named(asked, launchers),) if asked is not None else launchers
     refused: list[Refusal] = []
     for launcher in candidates:
         sentence = launcher.refuse(metadata, host)

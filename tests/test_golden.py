@@ -1,4 +1,4 @@
-"""The plan of every recorded model on machines of four sizes, kept as text so that a change is seen in its diff.
+"""The plan of every recorded model on machines of four sizes, kept as text: a change is seen in its diff.
 
 `make golden` writes them again.
 """

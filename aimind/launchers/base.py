@@ -228,6 +228,13 @@ def weight_path(plan: Plan, weights: str, suffix: str = ".gguf") -> str:
     return os.path.join(weights, first)  # noqa: PTH118 - pathlib is not worth its import here
 
 
+def located(settings: Request, weights: str) -> Request:
+    """The settings with the projector's path where the files lie; one of the user's own may be absolute."""
+    if settings.projector is None:
+        return settings
+    return dataclasses.replace(settings, projector=os.path.join(weights, settings.projector))  # noqa: PTH118
+
+
 def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
     """The environment in which a CUDA program sees just these devices, in NVML's order."""
     return {

@@ -6,7 +6,7 @@ It is no longer maintained and takes no API key; it is the one of the family tha
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import Flag, render, url, visible_devices, weight_path
+from aimind.launchers.base import Flag, located, render, url, visible_devices, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Probe, Program
 
 NAME = "llama-box"
@@ -50,7 +50,7 @@ def command(plan: Plan, weights: str) -> Command:
             plan.backend.executable,
             "--model",
             weight_path(plan, weights),
-            *render(FLAGS, settings),
+            *render(FLAGS, located(settings, weights)),
             "--embeddings",
             *(("--images",) if plan.metadata.category == "image" else ()),
             *settings.extra,

@@ -7,7 +7,7 @@ attention unless told, window caches of full size, room for the logits of a whol
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import Flag, render, url, weight_path
+from aimind.launchers.base import Flag, located, render, url, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"
@@ -92,7 +92,7 @@ def command(plan: Plan, weights: str) -> Command:
             "llama_cpp.server",
             "--model",
             weight_path(plan, weights),
-            *render(FLAGS, settings),
+            *render(FLAGS, located(settings, weights)),
             "--logits_all",
             "false",
             *settings.extra,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import render, url, visible_devices, weight_path
+from aimind.launchers.base import located, render, url, visible_devices, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Probe, Program
 
 NAME = "llama-server"
@@ -37,7 +37,7 @@ def command(plan: Plan, weights: str) -> Command:
             plan.backend.executable,
             "--model",
             weight_path(plan, weights),
-            *render(FLAGS, settings),
+            *render(FLAGS, located(settings, weights)),
             "--fit",
             "off",
             *settings.extra,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import ggml
-from aimind.launchers.base import render, url, visible_devices, weight_path
+from aimind.launchers.base import located, render, url, visible_devices, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "xllamacpp"
@@ -50,7 +50,7 @@ def command(plan: Plan, weights: str) -> Command:
             SHIM,
             "--model",
             weight_path(plan, weights),
-            *render(FLAGS, settings),
+            *render(FLAGS, located(settings, weights)),
             *settings.extra,
         ),
         env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},

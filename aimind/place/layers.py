@@ -373,8 +373,9 @@ def _does_not_fit(search: _Search, devices: tuple[Device, ...]) -> DoesNotFitErr
             f"{wanted} layers with {needed} tokens do not fit the devices: {free} free",
             hint="leave --gpu-layers out to place as many as fit",
         )
+    needs = gib(usage.host.total_bytes - usage.reclaimable_bytes)
     return DoesNotFitError(
-        f"the model needs {gib(usage.host.total_bytes - usage.reclaimable_bytes)} in RAM for {needed} tokens, and "
+        f"the model needs {needs} in RAM for {needed} tokens, and "
         f"{gib(search.host.ram_free_bytes)} are free there ({free})",
         hint="a smaller quantization, a shorter --context, or --kv-cache-type q8_0 needs less",
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from tests import models
 from tests.metadata import craft
 
 EDGES = (0, 1, 7, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, 1 << 63, (1 << 64) - 1)
+ODD: tuple[object, ...] = (*EDGES, -1, 0.5, None, [], {}, [0], "auto")
 KEYS: dict[str, object] = {
     "general.architecture": "gemma3",
     "general.file_type": 1,
@@ -180,6 +183,20 @@ def test_any_values_in_a_configuration(document: dict[str, Any], changes: dict[s
     empty = Bounded(struct.pack("<Q", 2) + b"{}")
     outcome({"config.json": Bounded(text), "model.safetensors": empty})
     outcome({"config.json": Bounded(text), "pytorch_model.bin": Bounded(b"", 1 << 30)})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_number_at_its_edges(path: Path) -> None:
+    """Each value of a real configuration may be zero, one, or far too large."""
+    document = json.loads(path.read_text())
+    for key in document:
+        for edge in ODD:
+            try:
+                found = metadata.from_config(json.dumps({**document, key: edge}).encode(), path.name)
+            except MetadataError as error:
+                check(error)
+            else:
+                assert found.weight_bytes >= 0
 
 
 @given(edits)
