@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from aimind import __version__, show
-from aimind.errors import AimindError, UnsupportedError, UsageError
+from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
 from aimind.options import request as read_request
 from aimind.options import request_options
 from aimind.types import Backend, Command, Host, Installed, Model, Package, Plan, Program, Request
@@ -73,7 +73,12 @@ def _plan(text: str, request: Request, *, revision: str | None, hardware: str | 
     from aimind.devices import hardware as imagined
     from aimind.launchers import LAUNCHERS
 
-    parsed = reference.parse(text, revision=revision)
+    try:
+        parsed = reference.parse(text, revision=revision)
+    except BadReferenceError as problem:
+        if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
+            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
+        raise
     twin = hub.local_twin(parsed)
     if twin is not None:
         show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")

@@ -174,6 +174,10 @@ def test_a_reference_that_is_nonsense(run: Run, text: str) -> None:
     assert_one_error(run("plan", text), 2)
 
 
+def test_a_path_without_its_dot_gets_the_path(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", llama.name), 2, f"./{llama.name}")
+
+
 def test_a_missing_file(run: Run) -> None:
     assert_one_error(run("serve", "./missing.gguf", "--port", "0"), 3, "missing.gguf")
 

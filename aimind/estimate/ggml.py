@@ -208,8 +208,8 @@ def output_bytes(model: Profile, settings: Settings) -> int:
 def checkpoint_bytes(model: Profile, settings: Settings) -> int:
     """A bound for one checkpoint (`--ctx-checkpoints`): what of one sequence its cache cannot bring back.
 
-    llama-server copies windows and recurrent states into RAM, so that a conversation can go on from an earlier
-    point; a cache of all tokens needs no such copy.
+    llama-server copies windows and recurrent states into RAM, so that a conversation can go on from an
+    earlier point; a cache of all tokens needs no such copy.
     """
     alone = dataclasses.replace(settings, n_seq=1, n_ctx=settings.n_ctx, kv_unified=True, gpu_layers=0)
     step = _step(model, alone, weights.places(len(model.metadata.layers), ()))

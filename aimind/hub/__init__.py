@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aimind.errors import UnsupportedError
-from aimind.hub import cache, huggingface, local
+from aimind.hub import cache, local
 from aimind.hub.base import Progress
 from aimind.hub.local import local_twin
 from aimind.types import File, Model, Reader, Reference
@@ -27,6 +27,8 @@ def resolve(reference: Reference) -> Model:
         case "demo":
             return local.resolve_demo(reference)
         case "huggingface":
+            from aimind.hub import huggingface
+
             return huggingface.resolve(reference)
         case "modelscope":
             raise UnsupportedError(
@@ -44,6 +46,8 @@ def open_file(model: Model, file: File) -> Reader:
     """
     if model.root is not None:
         return local.FileReader(Path(model.root) / file.path)
+    from aimind.hub import huggingface
+
     return huggingface.open_file(model, file)
 
 
@@ -59,4 +63,8 @@ def fetch(model: Model, progress: Progress) -> Path:
         HubError: a download failed, or brought something else.
         DoesNotFitError: the disk is too full; found out before the first byte.
     """
-    return location(model) if model.root is not None else huggingface.fetch(model, progress)
+    if model.root is not None:
+        return location(model)
+    from aimind.hub import huggingface
+
+    return huggingface.fetch(model, progress)

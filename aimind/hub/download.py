@@ -59,7 +59,6 @@ def download(model: Model, missing: Sequence[File], progress: Progress) -> None:
 
 
 def _download_one(model: Model, file: File, bar: type, *, force: bool) -> None:
-    import httpx2
     from huggingface_hub import hf_hub_download
 
     try:
@@ -72,7 +71,9 @@ def _download_one(model: Model, file: File, bar: type, *, force: bool) -> None:
             force_download=force,
             tqdm_class=bar,
         )
-    except (httpx2.HTTPError, OSError) as error:
+    except _StoppedError:
+        raise
+    except Exception as error:  # also those of hf_xet, which have no base of their own
         raise explainer(model.reference)(error) from error
 
 

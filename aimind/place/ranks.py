@@ -27,6 +27,9 @@ from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, 
 GIB = 1 << 30
 # What Python, PyTorch and vLLM take in RAM beside the model: 2.3 GB were seen with the CPU build 0.32.
 ENGINE_RAM_BYTES = 2300 * 10**6
+# Unless it is told how large the cache is, the CPU build (0.32) wants 92 % of the RAM, even for a model that
+# needs no cache; of this figure it then takes nothing.
+UNUSED_CACHE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,10 @@ class _Search:
 
     def _enough(self, layout: paged.Layout, context: int, most: int) -> int:
         """In RAM not more than a few full requests: whole blocks, since vLLM rounds down to these."""
-        if self.request.kv_cache_memory_bytes is not None or not layout.block_bytes:
-            return self.request.kv_cache_memory_bytes or 0
+        if self.request.kv_cache_memory_bytes is not None:
+            return self.request.kv_cache_memory_bytes
+        if not layout.block_bytes:
+            return UNUSED_CACHE_BYTES
         requests = self.request.max_num_seqs or 4
         wanted = requests * layout.blocks_needed(context, in_flight=self.batched) + 1
         return min(wanted, most // layout.block_bytes) * layout.block_bytes
@@ -191,9 +196,7 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         pipeline_parallel_size=found.pipeline,
         gpu_memory_utilization=found.utilization,
         kv_cache_dtype=search.request.kv_cache_dtype or "auto",
-        kv_cache_memory_bytes=search.request.kv_cache_memory_bytes
-        if found.devices or not cached
-        else found.cache_bytes,
+        kv_cache_memory_bytes=search.request.kv_cache_memory_bytes if found.devices else found.cache_bytes,
         block_size=search.request.block_size,
         devices=tuple(device.index for device in found.devices),
     )
@@ -252,7 +255,9 @@ def _why_context(search: _Search, found: _Ranks) -> Reason:
 
 def _why_parallel(found: _Ranks, tokens: int | None, metadata: Metadata) -> tuple[Reason, ...]:
     if tokens is None:
-        return (Reason("kv_cache_tokens", f"a {metadata.category} model remembers nothing between requests"),)
+        return (
+            Reason("kv_cache_tokens", f"models for {metadata.category} remember nothing between requests"),
+        )
     at_once = tokens // found.context
     sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
     if found.utilization is None:

@@ -252,6 +252,10 @@ def test_the_cache_does_not_stand_in_for_a_refusal(hub: Hub) -> None:
     hub.private.add(NAME)
     with pytest.raises(ModelNotFoundError):
         source.resolve(REFERENCE)
+    hub.private.clear()
+    hub.faults.append(Fault("/api/", status=403))
+    with pytest.raises(HubError, match="refused access"):
+        source.resolve(REFERENCE)
 
 
 def test_half_a_download_is_listed_as_far_as_it_goes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,166 @@
+"""The grammar of references, by example; its laws are in properties/test_reference.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from aimind.errors import BadReferenceError
+from aimind.reference import FORMS, parse, unparse
+from aimind.types import Reference
+
+HF = Reference(source="huggingface", name="Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Qwen/Qwen3-0.6B", HF),
+        ("hf:Qwen/Qwen3-0.6B", HF),
+        ("ms:Qwen/Qwen3-0.6B", replace(HF, source="modelscope")),
+        ("Qwen/Qwen3-0.6B@v1.0", replace(HF, revision="v1.0")),
+        ("Qwen/Qwen3-0.6B:Q4_K_M", replace(HF, quantization="Q4_K_M")),
+        ("Qwen/Qwen3-0.6B:ud-q4_k_xl", replace(HF, quantization="UD-Q4_K_XL")),
+        ("Qwen/Qwen3-0.6B:gguf", replace(HF, quantization="GGUF")),
+        ("Qwen/Qwen3-0.6B@main:int4", replace(HF, revision="main", quantization="INT4")),
+        ("Qwen/Qwen3-0.6B/a.gguf", replace(HF, file="a.gguf")),
+        ("Qwen/Qwen3-0.6B/sub dir/a@b.gguf", replace(HF, file="sub dir/a@b.gguf")),
+        ("Qwen/Qwen3-0.6B@main/sub/a.gguf", replace(HF, revision="main", file="sub/a.gguf")),
+        ("Qwen/Qwen3-0.6B@refs/pr/3", replace(HF, revision="refs/pr/3")),
+        ("Qwen/Qwen3-0.6B@refs/pr/3/a.gguf", replace(HF, revision="refs/pr/3", file="a.gguf")),
+        (
+            "Qwen/Qwen3-0.6B@refs/convert/gguf:Q8_0",
+            replace(HF, revision="refs/convert/gguf", quantization="Q8_0"),
+        ),
+        ("Qwen/Qwen3-0.6B@feature%2Fx/a.gguf", replace(HF, revision="feature/x", file="a.gguf")),
+        ("Qwen/Qwen3-0.6B@100%25", replace(HF, revision="100%")),
+        ("models/model.gguf", Reference(source="huggingface", name="models/model.gguf")),
+        ("demo", Reference(source="demo", name="demo")),
+        ("demo:safetensors", Reference(source="demo", name="demo", quantization="SAFETENSORS")),
+        (".", Reference(source="local", name=".")),
+        ("./m.gguf", Reference(source="local", name="./m.gguf")),
+        ("../m", Reference(source="local", name="../m")),
+        ("~/m", Reference(source="local", name="~/m")),
+        ("~", Reference(source="local", name="~")),
+        ("/m", Reference(source="local", name="/m")),
+        ("C:\\models\\m.gguf", Reference(source="local", name="C:\\models\\m.gguf")),
+        ("c:/models/m.gguf", Reference(source="local", name="c:/models/m.gguf")),
+        (".\\m.gguf", Reference(source="local", name=".\\m.gguf")),
+        ("./m:Q4_K_M", Reference(source="local", name="./m", quantization="Q4_K_M")),
+        ("./m:ud-iq2_xxs", Reference(source="local", name="./m", quantization="UD-IQ2_XXS")),
+        (".:F16", Reference(source="local", name=".", quantization="F16")),
+        ("./m:safetensors", Reference(source="local", name="./m", quantization="SAFETENSORS")),
+        ("./a:b@c", Reference(source="local", name="./a:b@c")),
+        ("./a:latest", Reference(source="local", name="./a:latest")),
+        ("./owner/name@main", Reference(source="local", name="./owner/name@main")),
+        ("file:m", Reference(source="local", name="m")),
+        ("file:owner/name", Reference(source="local", name="owner/name")),
+        ("file:./m:Q4_K_M", Reference(source="local", name="./m:Q4_K_M")),
+        ("file:demo", Reference(source="local", name="demo")),
+    ],
+)
+def test_forms(text: str, expected: Reference) -> None:
+    assert parse(text) == expected
+    assert parse(unparse(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "-",
+        "--help",
+        "gpt2",
+        "m.gguf",
+        "demo@main",
+        "demo:",
+        "demo:a/b",
+        "Demo",
+        "owner/",
+        "/owner/name"[1:] + "/",
+        "owner//name",
+        "owner/name/",
+        "owner/name/folder",
+        "owner/name/notes.txt",
+        "owner/name@",
+        "owner/name:",
+        "owner/name@/a.gguf",
+        "owner/name:Q4_K_M/a.gguf",
+        "owner/name/a.gguf:Q4_K_M",
+        "owner/name:Q4_K_M@main",
+        "owner/name: Q4",
+        "owner/name:-x",
+        " owner/name",
+        "owner/name\n",
+        "owner/na me",
+        "-owner/name",
+        "owner/-name",
+        "owner-/name",
+        ".owner/name",
+        "owner/name.",
+        "owner/na..me",
+        "owner/na--me",
+        "owner/name.git",
+        "öwner/name",
+        "owner/" + "x" * 97,
+        "x" * 97 + "/name",
+        "hf:demo",
+        "hf:./m",
+        "hf:hf:owner/name",
+        "ms:/m",
+        "gs:owner/name",
+        "https://huggingface.co/owner/name",
+        "owner/name/../x.gguf",
+        "owner/name/./x.gguf",
+        "owner/name//x.gguf",
+        "owner/name/-x.gguf",
+        "owner/name/a\\x.gguf",
+        "owner/name/a\x1b.gguf",
+        "owner/name/" + "x" * 251 + ".gguf",
+        "owner/name@-x",
+        "owner/name@a..b",
+        "owner/name@a b",
+        "owner/name@feature/x",
+        "owner/name@%2Fx",
+        "owner/name@x%2F%2Fy",
+        "owner/name@..%2F..%2Fetc",
+        "owner/name@x.lock",
+        "owner/name@" + "x" * 256,
+        "owner/name\0",
+        "./m\0",
+        "file:",
+        "file:-m.gguf",
+        "./m.gguf:Q4_K_M",
+        "./" + "x" * 4096,
+    ],
+)
+def test_anything_else_is_told_the_forms(text: str) -> None:
+    with pytest.raises(BadReferenceError) as caught:
+        parse(text)
+    assert caught.value.hint == FORMS
+    assert caught.value.exit_code == 2
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 400
+
+
+def test_a_revision_beside_the_text() -> None:
+    assert parse("owner/name:Q8_0", revision="v1") == parse("owner/name@v1:Q8_0")
+    assert parse("owner/name@v1", revision="v1") == parse("owner/name@v1")
+    assert parse("owner/name", revision="a/b").revision == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("text", "revision"),
+    [("owner/name@v1", "v2"), ("./m", "v1"), ("demo", "v1"), ("owner/name", "-x"), ("owner/name", "")],
+)
+def test_a_revision_that_contradicts_or_is_none(text: str, revision: str) -> None:
+    with pytest.raises(BadReferenceError):
+        parse(text, revision=revision)
+
+
+def test_the_shortest_text() -> None:
+    assert unparse(parse("hf:owner/name")) == "owner/name"
+    assert unparse(parse("file:./m")) == "./m"
+    assert unparse(parse("ms:owner/name@a%2Fb/c.gguf")) == "ms:owner/name@a%2Fb/c.gguf"
