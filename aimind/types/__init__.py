@@ -1,0 +1,64 @@
+"""The vocabulary: frozen values that flow from the command line to the supervisor.
+
+Bytes are `int` and their names end in `_bytes`; times are `float` seconds and end in `_seconds`; lengths are
+in tokens. `None` means unknown or not applicable in what was found, and "decide for me" in a `Request`.
+"""
+
+from __future__ import annotations
+
+from aimind.types.backend import Backend, Installed, LayeredMemory, Package, PagedMemory, Program
+from aimind.types.command import Command, Probe, Signature, TextFile
+from aimind.types.decision import Estimate, Plan, Reason, Refusal, Request, Shard
+from aimind.types.machine import Device, Host, Tenant
+from aimind.types.model import (
+    Attention,
+    Category,
+    File,
+    Format,
+    LatentAttention,
+    Layer,
+    Memory,
+    Metadata,
+    Model,
+    Reader,
+    RecurrentState,
+    Reference,
+    Source,
+    Tensor,
+)
+
+__all__ = [
+    "Attention",
+    "Backend",
+    "Category",
+    "Command",
+    "Device",
+    "Estimate",
+    "File",
+    "Format",
+    "Host",
+    "Installed",
+    "LatentAttention",
+    "Layer",
+    "LayeredMemory",
+    "Memory",
+    "Metadata",
+    "Model",
+    "Package",
+    "PagedMemory",
+    "Plan",
+    "Probe",
+    "Program",
+    "Reader",
+    "Reason",
+    "RecurrentState",
+    "Reference",
+    "Refusal",
+    "Request",
+    "Shard",
+    "Signature",
+    "Source",
+    "Tenant",
+    "Tensor",
+    "TextFile",
+]

@@ -1,0 +1,123 @@
+"""With what it is served: where a backend comes from, and how it spends memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """A backend that is on this machine: `executable` is what starts it (a program, or its Python).
+
+    `problem`: why it cannot be used although it is here, as a sentence.
+    """
+
+    backend: str
+    version: str
+    executable: str
+    size_bytes: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """A backend of one version, as a plan names it. `installed`: `False` where serving installs it first."""
+
+    name: str
+    version: str
+    executable: str
+    installed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A backend as Python distributions, installed into an environment of its own.
+
+    Attributes:
+        distribution: the one whose version is the backend's.
+        version: the one that is installed when none is asked for.
+        requirements: installed beside it, as pip spells them.
+        overrides: requirements that replace what others ask for (uv's `--overrides`).
+        build_constraints: likewise for building source distributions.
+        variant: names builds of one version that differ (`cpu`); part of the environment's name.
+        index: of packages, instead of the usual one, where this build is only there.
+        torch: PyTorch's build, in the words of uv's `--torch-backend`; `None` where it is not needed.
+        import_name: the module that must be importable for the environment to be good.
+    """
+
+    distribution: str
+    version: str
+    import_name: str
+    requirements: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    build_constraints: tuple[str, ...] = ()
+    variant: str = ""
+    torch: str | None = None
+    index: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A backend that the user installs: aimind only finds it on PATH.
+
+    Attributes:
+        names: of its executable, the preferred one first.
+        version_args: what makes it print its version.
+        version_pattern: a regular expression whose first group is the version.
+        remedy: where it comes from, as a hint.
+    """
+
+    names: tuple[str, ...]
+    version_args: tuple[str, ...]
+    version_pattern: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayeredMemory:
+    """How the llama.cpp family spends memory: whole layers on devices, the rest in RAM.
+
+    Attributes:
+        vendors: of the devices that it can use.
+        slots: requests at once unless asked otherwise.
+        shared_slots: several requests can share one cache (`kv_unified`).
+        batch_size, ubatch_size: tokens per step, logical and physical, that the launcher sets.
+        flash_attention: that the launcher sets.
+        full_window_cache: sliding-window layers keep all tokens (llama.cpp's `swa_full`).
+        outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
+        checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
+        cache_dtypes: that the KV cache may have.
+    """
+
+    vendors: tuple[str, ...] = ("nvidia", "apple")
+    slots: int = 4
+    shared_slots: bool = True
+    batch_size: int = 2048
+    ubatch_size: int = 512
+    flash_attention: bool = True
+    full_window_cache: bool = False
+    outputs_per_slot: int | None = 1
+    checkpoints: int = 32
+    cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagedMemory:
+    """How vLLM and its like spend memory: a share of every device, cut by tensor and pipeline parallelism.
+
+    Attributes:
+        vendors: of the devices that it can use.
+        utilization: the share of a device's total memory that is taken at most, unless asked otherwise.
+        max_num_seqs: sequences at once unless asked otherwise.
+        max_num_batched_tokens: tokens per step unless asked otherwise.
+        block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
+        cache_dtypes: that the KV cache may have.
+    """
+
+    vendors: tuple[str, ...] = ("nvidia",)
+    utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    cpu_block_size: int = 128
+    cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")

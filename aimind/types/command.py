@@ -1,0 +1,77 @@
+"""How the backend is started and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aimind.types.decision import NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How to ask whether the backend is ready.
+
+    Attributes:
+        url: to GET; 2xx is an answer.
+        bearer_env: the variable of the command's environment that holds the key it wants, if any.
+        lie: a regular expression; a body that matches it is not ready, whatever the status says.
+    """
+
+    url: str
+    bearer_env: str | None = None
+    lie: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a line of the backend's log means.
+
+    Attributes:
+        pattern: a regular expression, searched in the line.
+        phase: the phase that begins with it (`loading weights`), or
+        cause: what kills the backend, as a sentence, with its remedy.
+    """
+
+    pattern: str
+    phase: str | None = None
+    cause: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFile:
+    """A file that must be written before the start. `mode` as in chmod."""
+
+    path: str
+    text: str = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """How the backend is started and watched. All a supervisor needs.
+
+    Attributes:
+        argv: the program and its arguments; never a secret.
+        env: added to the environment that aimind was started in.
+        secret_env: likewise, and never shown.
+        unset_env: names removed from it first; `LLAMA_ARG_*` stands for all that begin so.
+        files: written before the start.
+        cwd: working folder.
+        ready: the probe.
+        signatures: the log's meaning.
+        url: the base URL of its API.
+        stop_seconds: patience after each TERM.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    secret_env: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
+    unset_env: tuple[str, ...] = ()
+    files: tuple[TextFile, ...] = ()
+    cwd: str | None = None
+    ready: Probe
+    signatures: tuple[Signature, ...] = ()
+    url: str
+    stop_seconds: float = 10.0

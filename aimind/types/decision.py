@@ -1,0 +1,169 @@
+"""What is asked, and what is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from aimind.types.backend import Backend
+from aimind.types.machine import Device
+from aimind.types.model import Metadata, Model
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked, by options or by arguments of the backend; `None`: decide for me.
+
+    A plan holds one too, its `settings`: the same fields after every decision. A launcher renders those that
+    its backend has a flag for, and `None` there means that the backend has no such thing.
+
+    Attributes:
+        max_model_len: tokens per request (`--context`).
+        max_num_seqs: requests at once (`--parallel`): slots of llama.cpp, sequences of vLLM.
+        kv_cache_tokens: tokens that the cache holds over all requests (llama.cpp's `--ctx-size`).
+        kv_unified: the requests share the cache's tokens instead of owning an equal part each (llama.cpp).
+        kv_cache_dtype: of keys and values: `f16`, `bf16`, `q8_0`, `q4_0`, `fp8`, or `auto` (vLLM's word).
+        value_cache_dtype: of values where they differ from the keys (llama.cpp).
+        kv_cache_memory_bytes: what the cache may take on each device, or in RAM on a CPU (vLLM).
+        batch_size, ubatch_size: tokens per step, logical and physical (llama.cpp).
+        max_num_batched_tokens: tokens per step (vLLM).
+        devices: the drivers' indices (`--device`); an empty tuple means the CPU.
+        gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
+        split: shares of these layers per device, in order (llama.cpp's `--tensor-split`).
+        prompt_cache_mib: prompts remembered in RAM between requests, in MiB (llama.cpp's `--cache-ram`).
+        context_checkpoints: copies of windows and recurrent states kept in RAM, a slot (llama.cpp).
+        embedding, reranking: the task, where the backend has a switch for it.
+        projector: the file of the vision or audio tower.
+        api_key: never in argv, logs or plans.
+        served_name: the model's name in the API.
+        env: for the backend's process.
+        extra: arguments for the backend that no field holds, passed as they are.
+        force: go on where aimind cannot estimate.
+    """
+
+    backend: str | None = None
+    backend_version: str | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    kv_cache_tokens: int | None = None
+    kv_unified: bool | None = None
+    kv_cache_dtype: str | None = None
+    value_cache_dtype: str | None = None
+    kv_cache_memory_bytes: int | None = None
+    batch_size: int | None = None
+    ubatch_size: int | None = None
+    max_num_batched_tokens: int | None = None
+    devices: tuple[int, ...] | None = None
+    gpu_layers: int | None = None
+    split_mode: str | None = None
+    split: tuple[float, ...] | None = None
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    gpu_memory_utilization: float | None = None
+    flash_attention: bool | None = None
+    prompt_cache_mib: int | None = None
+    context_checkpoints: int | None = None
+    block_size: int | None = None
+    enforce_eager: bool | None = None
+    dtype: str | None = None
+    embedding: bool | None = None
+    reranking: bool | None = None
+    projector: str | None = None
+    address: str | None = None
+    port: int | None = None
+    api_key: str | None = field(default=None, repr=False)
+    served_name: str | None = None
+    trust_remote_code: bool | None = None
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    extra: tuple[str, ...] = ()
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes of each kind in one place (a device, or host memory).
+
+    Attributes:
+        weights_bytes: with padding and repacked copies, where the backend makes them.
+        kv_cache_bytes: keys and values.
+        state_bytes: of recurrent layers.
+        compute_bytes: activations, scratch and output buffers.
+        graphs_bytes: captured CUDA graphs.
+        overhead_bytes: the driver's context, libraries, pools.
+        projector_bytes: of a vision or audio tower in a file of its own.
+        exact: whether every component is what the backend allocates, to the byte.
+    """
+
+    weights_bytes: int = 0
+    kv_cache_bytes: int = 0
+    state_bytes: int = 0
+    compute_bytes: int = 0
+    graphs_bytes: int = 0
+    overhead_bytes: int = 0
+    projector_bytes: int = 0
+    exact: bool = False
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of all components."""
+        return (
+            self.weights_bytes
+            + self.kv_cache_bytes
+            + self.state_bytes
+            + self.compute_bytes
+            + self.graphs_bytes
+            + self.overhead_bytes
+            + self.projector_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one device holds. `layers`: how many, the output head counted as one (llama.cpp's count)."""
+
+    device: Device
+    estimate: Estimate
+    layers: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a field of the plan has its value: a sentence that names the number that decided."""
+
+    field: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a backend is not used: a sentence."""
+
+    backend: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What will be done, and why: the document that `aimind plan --json` prints (docs/plan.md).
+
+    Attributes:
+        model, metadata: what is served.
+        backend: with what; refused: why not with the others.
+        settings: the request with every decision made.
+        shards: per device; host: in RAM.
+        kv_cache_tokens: that the cache holds over all requests; `None` where nothing is cached.
+        reasons: why.
+    """
+
+    model: Model
+    metadata: Metadata
+    backend: Backend
+    settings: Request
+    refused: tuple[Refusal, ...] = ()
+    shards: tuple[Shard, ...] = ()
+    host: Estimate = Estimate()
+    kv_cache_tokens: int | None = None
+    reasons: tuple[Reason, ...] = ()

@@ -1,0 +1,54 @@
+"""On what it is served: devices, memory, and the backends that are there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aimind.types.backend import Backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A process that holds memory of a device."""
+
+    pid: int
+    name: str
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One accelerator. `index` is the driver's own, whatever is visible; `capability` as in `8.9`."""
+
+    index: int
+    uuid: str
+    vendor: Literal["nvidia", "amd", "ascend", "apple"]
+    name: str
+    total_bytes: int
+    free_bytes: int
+    capability: str | None = None
+    tenants: tuple[Tenant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """This machine, or one that is imagined (`--hardware`).
+
+    Attributes:
+        devices: those that may be used.
+        ram_total_bytes, ram_free_bytes: within the cgroup's limit where there is one.
+        os: `linux`, `macos` or `windows`; arch: `x86_64` or `arm64`.
+        cores: that this process may run on.
+        backends: that are here or can be installed here, the preferred version of each first.
+        driver: the NVIDIA driver's version.
+    """
+
+    devices: tuple[Device, ...]
+    ram_total_bytes: int
+    ram_free_bytes: int
+    os: Literal["linux", "macos", "windows"]
+    arch: Literal["x86_64", "arm64"]
+    cores: int = 1
+    backends: tuple[Backend, ...] = ()
+    driver: str | None = None

@@ -1,0 +1,214 @@
+"""What is served: a reference, the model that it resolved to, and what the headers say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Source = Literal["huggingface", "modelscope", "local", "demo"]
+Format = Literal["gguf", "safetensors", "ctranslate2", "pickle"]
+Category = Literal[
+    "llm", "vision-language", "embedding", "reranker", "image", "speech-to-text", "text-to-speech"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What the user typed, taken apart.
+
+    Attributes:
+        source: where the model lives.
+        name: `owner/name` on a hub, a path for `local`, `demo` for the model that comes with aimind.
+        revision: branch, tag or commit on a hub.
+        file: the path of one file inside the repository.
+        quantization: as written in file names, upper case (`Q4_K_M`).
+    """
+
+    source: Source
+    name: str
+    revision: str | None = None
+    file: str | None = None
+    quantization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a model: its path inside the repository, size, and hash where the hub tells it."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """What a reference resolved to: names and sizes, no weights yet.
+
+    Attributes:
+        reference: what it was resolved from.
+        commit: the exact revision on a hub; `None` for local files.
+        files: all files of the repository, or, once `files.choose` has narrowed it, those that are needed.
+        root: the folder of a local model (absolute); `None` on a hub.
+    """
+
+    reference: Reference
+    files: tuple[File, ...]
+    commit: str | None = None
+    root: str | None = None
+
+
+class Reader(Protocol):
+    """Random access to one file, wherever it is. A remote one fetches only the ranges that are read."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's whole size."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset`, exactly `length` of them, or fewer only where the file ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as the header describes it.
+
+    Attributes:
+        name: as in the file.
+        shape: row length first for GGUF (ggml's order), last for safetensors (row-major), as in the file.
+        dtype: the file's own name of the type (`Q4_K`, `F16`, `BF16`).
+        size_bytes: in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """A layer that remembers keys and values: of all tokens, or of a sliding window of them.
+
+    Attributes:
+        num_heads, num_kv_heads: query heads, and heads of keys and values.
+        key_size, value_size: elements per head.
+        window: tokens remembered; `None` for all.
+        causal: `False` for encoders, which remember nothing between requests.
+        shared: the keys and values are those of an earlier layer, so nothing is stored.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    key_size: int
+    value_size: int
+    window: int | None = None
+    causal: bool = True
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention (MLA): one compressed vector a token, whatever the number of heads."""
+
+    num_heads: int
+    kv_lora_rank: int
+    rope_size: int
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrentState:
+    """A layer with a state of fixed size a sequence (Mamba, gated delta net, RWKV).
+
+    Attributes:
+        kind: the mixer's family.
+        conv_elements: of the convolution's state, a sequence.
+        ssm_elements: of the recurrent state, a sequence.
+    """
+
+    kind: Literal["mamba1", "mamba2", "gated-delta-net", "rwkv", "short-conv"]
+    conv_elements: int
+    ssm_elements: int
+
+
+Memory = Attention | LatentAttention | RecurrentState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer: what it weighs, what it remembers, how wide it computes.
+
+    Attributes:
+        tensors: its weights.
+        memory: what it remembers; several where mixers run side by side (Falcon H1), none for a plain one.
+        feed_forward_size: of the dense feed-forward; 0 without one.
+        num_experts, num_experts_used, expert_feed_forward_size: of a mixture of experts; 0 without one.
+    """
+
+    tensors: tuple[Tensor, ...]
+    memory: tuple[Memory, ...] = ()
+    feed_forward_size: int = 0
+    num_experts: int = 0
+    num_experts_used: int = 0
+    expert_feed_forward_size: int = 0
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its tensors in the file."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What the headers say, the same for every format.
+
+    Attributes:
+        format: of the weights.
+        architecture: as the file names it (`llama` in GGUF, `LlamaForCausalLM` in config.json).
+        category: what it is for.
+        quantization: of the weights as a person would name it (`Q4_K_M`, `AWQ`); `None` for a plain dtype.
+        dtype: of most weights, by bytes, as the file names it.
+        parameters: their number.
+        hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.
+        max_model_len: tokens it was made for, rope scaling applied; `None` for a model without a limit.
+        layers: in order.
+        others: the tensors outside the layers (embedding, output head, norms).
+        draft: the tensors of layers that only speculative decoding loads (multi-token prediction).
+        projector: the tensors of a vision or audio tower in a file of its own (mmproj).
+        tied: the output head is the embedding.
+        known: `False` where the architecture is not one that the estimates were made for.
+        intermediate_size: the largest feed-forward, for rules of divisibility.
+        group_size: elements per quantization group, where the quantization has groups.
+        modalities: beside text.
+        needs_remote_code: the repository brings Python code that the model cannot be loaded without.
+        chat_template: whether it has one.
+    """
+
+    format: Format
+    architecture: str
+    category: Category
+    quantization: str | None = None
+    dtype: str | None = None
+    parameters: int
+    hidden_size: int
+    vocab_size: int
+    num_heads: int
+    num_kv_heads: int
+    max_model_len: int | None
+    layers: tuple[Layer, ...]
+    others: tuple[Tensor, ...]
+    draft: tuple[Tensor, ...] = ()
+    projector: tuple[Tensor, ...] = ()
+    tied: bool = False
+    known: bool = True
+    intermediate_size: int = 0
+    group_size: int | None = None
+    modalities: tuple[str, ...] = ()
+    needs_remote_code: bool = False
+    chat_template: bool = True
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's own tensors in the files: layers and others."""
+        return sum(layer.weight_bytes for layer in self.layers) + sum(t.size_bytes for t in self.others)
