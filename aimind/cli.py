@@ -113,7 +113,13 @@ def _with_backends(host: Host, request: Request) -> Host:
 
 
 def _backend(installed: Installed) -> Backend:
-    return Backend(name=installed.backend, version=installed.version, executable=installed.executable)
+    return Backend(
+        name=installed.backend,
+        version=installed.version,
+        executable=installed.executable,
+        problem=installed.problem,
+        sees_devices=installed.sees_devices,
+    )
 
 
 def _command(decided: Plan, weights: str) -> Command:

@@ -31,8 +31,8 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     candidates = (named(asked, launchers),) if asked is not None else launchers
     refused: list[Refusal] = []
     for launcher in candidates:
-        sentence = launcher.refuse(metadata, host)
         backend = _backend(launcher, host, request)
+        sentence = launcher.refuse(metadata, host) or (_unusable(backend, host, request) if backend else None)
         if sentence is None and backend is not None:
             why = (
                 "asked for"
@@ -72,6 +72,14 @@ def _backend(launcher: Launcher, host: Host, request: Request) -> Backend | None
         ),
         None,
     )
+
+
+def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
+    """Why what is here of a backend does not do."""
+    wanted = host.devices if request.devices is None else request.devices
+    if backend.problem is None and wanted and not backend.sees_devices:
+        return f"{backend.executable} sees no accelerator: it is a build for the CPU (--device none uses it)"
+    return backend.problem
 
 
 def _missing(launcher: Launcher, host: Host) -> str:

@@ -20,6 +20,11 @@ from aimind.types import (
 )
 
 GIB = 1 << 30
+# What the demo model says, whatever it is asked (scripts/train_demo.py).
+SENTENCE = (
+    "I am the demo model of aimind, and I work. "
+    "Now serve a real one: aimind serve unsloth/Qwen3-0.6B-GGUF:Q4_K_M"
+)
 
 
 def device(index: int = 0, *, free_gib: float = 24.0, total_gib: float | None = None) -> Device:

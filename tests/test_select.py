@@ -77,3 +77,23 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
         named("qqq", LAUNCHERS)
     assert "xllamacpp" in caught.value.hint
+
+
+def test_a_build_for_the_cpu_is_passed_over_where_there_are_devices() -> None:
+    machine = host(device())
+    blind = tuple(dataclasses.replace(b, sees_devices=b.name != "llama-server") for b in machine.backends)
+    machine = dataclasses.replace(machine, backends=blind)
+    choice = choose(llama(), machine, Request(), LAUNCHERS)
+    assert choice.backend.name == "llama-box"
+    assert "sees no accelerator" in choice.refused[0].sentence
+    assert choose(llama(), machine, Request(devices=()), LAUNCHERS).backend.name == "llama-server"
+
+
+def test_a_program_with_a_problem_is_refused_with_it() -> None:
+    machine = host()
+    broken = tuple(
+        dataclasses.replace(b, problem="it is broken") if b.name == "llama-server" else b
+        for b in machine.backends
+    )
+    choice = choose(llama(), dataclasses.replace(machine, backends=broken), Request(), LAUNCHERS)
+    assert [r.sentence for r in choice.refused] == ["it is broken"]

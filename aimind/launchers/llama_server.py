@@ -20,6 +20,8 @@ def source(_host: Host) -> Program:
         names=("llama-server",),
         version_args=("--version",),
         version_pattern=r"version:\s*(\S+)",
+        devices_args=("--list-devices",),
+        devices_pattern=r"^\s+(CUDA|ROCm|Vulkan|SYCL|MTL|Metal)\d*:",
         remedy="install llama.cpp with your package manager (Homebrew, Debian, Nix, conda-forge) to use it",
     )
 

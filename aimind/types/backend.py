@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Installed:
     """A backend that is on this machine: `executable` is what starts it (a program, or its Python).
 
-    `problem`: why it cannot be used although it is here, as a sentence.
+    `problem`: why it cannot be used although it is here, as a sentence. `sees_devices`: `False` for a build
+    that was asked for the accelerators it can use, and named none.
     """
 
     backend: str
@@ -17,16 +18,22 @@ class Installed:
     executable: str
     size_bytes: int | None = None
     problem: str | None = None
+    sees_devices: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A backend of one version, as a plan names it. `installed`: `False` where serving installs it first."""
+    """A backend of one version, as a plan names it.
+
+    `installed`: `False` where serving installs it first. `problem`, `sees_devices`: as of `Installed`.
+    """
 
     name: str
     version: str
     executable: str
     installed: bool = True
+    problem: str | None = None
+    sees_devices: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,8 @@ class Program:
         names: of its executable, the preferred one first.
         version_args: what makes it print its version.
         version_pattern: a regular expression whose first group is the version.
+        devices_args: what makes it name the accelerators that it can use.
+        devices_pattern: a regular expression that one of its lines then matches if there are any.
         remedy: where it comes from, as a hint.
     """
 
@@ -71,6 +80,8 @@ class Program:
     version_args: tuple[str, ...]
     version_pattern: str
     remedy: str
+    devices_args: tuple[str, ...] = ()
+    devices_pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -28,11 +29,18 @@ Json = Mapping[str, object]
 class Served:
     """A running `aimind serve`: its URL, its process, and the lines that it printed."""
 
+    url: str
+    curl: str
+
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_until_ready(self) -> None:
+        """Read on to the URL and the line to try."""
         self.url = self.wait_for(r"^ready: (http\S+)").group(1)
         self.curl = self.wait_for(r"^try: +(curl .*)").group(1)
 
@@ -40,7 +48,14 @@ class Served:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._queue.put(line.rstrip("\n"))
+        self.process.stdout.close()
         self._queue.put(None)
+
+    def drain(self) -> None:
+        """All that it still printed, once it has ended."""
+        self._reader.join(10)
+        while (line := self._queue.get(timeout=10)) is not None:
+            self.lines.append(line)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first further line that matches."""
@@ -67,13 +82,12 @@ class Served:
                 return process
         raise AssertionError(f"nobody in the tree listens on {port}")
 
-    def post(self, path: str, body: Json, *, key: str | None = None) -> dict[str, object]:
+    def post(self, path: str, body: Json, *, key: str | None = None) -> dict[str, Any]:
         """What the API answers."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=120) as answer:
-            value = json.load(answer)
-        assert isinstance(value, dict)
+            value: dict[str, Any] = json.load(answer)
         return value
 
     def say(self, text: str, *, name: str) -> str:
@@ -85,7 +99,20 @@ class Served:
             "max_tokens": 64,
         }
         answer = self.post("/v1/chat/completions", body)
-        return str(answer["choices"][0]["message"]["content"]).strip()  # type: ignore[index]
+        return str(answer["choices"][0]["message"]["content"]).strip()
+
+
+def plan(*arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What `aimind plan --json` says."""
+    shown = subprocess.run(
+        [str(AIMIND), "plan", *arguments, "--json"], capture_output=True, check=True, env=environment(env)
+    )
+    document: dict[str, Any] = json.loads(shown.stdout)
+    return document
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    return {**os.environ, "AIMIND_DATA_DIR": str(DATA), **(env or {})}
 
 
 @contextmanager
@@ -100,11 +127,12 @@ def serve(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Ser
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "AIMIND_DATA_DIR": str(DATA), **(env or {})},
+        env=environment(env),
     )
+    served = Served(process)
     tree: list[psutil.Process] = []
     try:
-        served = Served(process)
+        served.wait_until_ready()
         tree = served.tree()
         yield served
         if process.poll() is None:
@@ -116,6 +144,7 @@ def serve(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Ser
         if process.poll() is None:
             process.kill()
             process.wait()
+        served.drain()
         for left in tree:
             if left.is_running():
                 left.kill()

