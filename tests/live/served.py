@@ -111,7 +111,8 @@ def plan(*arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any
     return document
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Ours, with the backends where they are kept between runs."""
     return {**os.environ, "AIMIND_DATA_DIR": str(DATA), **(env or {})}
 
 
