@@ -121,7 +121,7 @@ def environments(backend: str) -> tuple[Environment, ...]:
     """All of a backend, the incomplete ones too."""
     try:
         folders = list((data_folder() / "environments" / backend).iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     return tuple(Environment(backend, folder) for folder in folders if folder.is_dir())
 

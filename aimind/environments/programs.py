@@ -18,8 +18,8 @@ from aimind.types import Installed, Program
 def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> tuple[Installed, ...]:
     """The first of the program's names that is on PATH: what it says of itself, or why it cannot be used.
 
-    It is run to learn its version and whether it sees devices, which is then remembered until the file changes.
-    A problem is not.
+    It is run to learn its version and whether it sees devices, which is then remembered until the file
+    changes. A problem is not.
     """
     on_path = [found for name in program.names if (found := shutil.which(name))]
     if not on_path:

