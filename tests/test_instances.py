@@ -28,7 +28,7 @@ def test_a_port_in_use_is_said_to_be() -> None:
 
 
 def test_an_address_of_another_machine() -> None:
-    with pytest.raises(UsageError, match="192.0.2.1"):
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1"):
         claim_port("192.0.2.1", 0)
 
 
