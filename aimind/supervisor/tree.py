@@ -105,10 +105,15 @@ def _guard(
         wakeup = _listen_to_children()
         os.setsid()  # a signal for the supervisor's whole process group leaves the guardian alone
         become_subreaper()
+        executed, unexecuted = os.pipe()
         backend = os.fork()
         if backend == 0:
             _become(argv, env, cwd, output)
         os.close(output)
+        # Closed by exec: only then does it have the process group that signals are sent to.
+        os.close(unexecuted)
+        os.read(executed, 1)
+        os.close(executed)
         _say(channel, b"%d\n" % backend)
         _say(channel, b"%d" % _watch(backend, channel, wakeup))
         code = 0

@@ -18,11 +18,15 @@ from pathlib import Path
 from types import TracebackType
 
 import psutil
+import pytest
 
 from aimind import supervise
 from aimind.types import Command, Probe
 
 BACKEND = Path(__file__).parents[1] / "fakes" / "backend.py"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, or a subreaper")
+# Below the real-time ones, of which the C library keeps the first for itself: make leaves it ignored.
+STANDARD_SIGNALS = (1 << 31) - 1
 PATIENCE_SECONDS = 20.0  # only ever waited for in full by a test that fails
 
 
@@ -91,7 +95,11 @@ class Supervised:
             spec.flush()
             argv = [sys.executable, *supervise.PYTHON_FLAGS, str(supervise.PROGRAM), str(spec.fileno())]
             self.process = subprocess.Popen(
-                argv, stdout=out if stdout is None else stdout, stderr=err, pass_fds=[spec.fileno()]
+                argv,
+                stdout=out if stdout is None else stdout,
+                stderr=err,
+                pass_fds=[spec.fileno(), out.fileno()],  # one that nobody needs: the backend must not get it
+                start_new_session=True,
             )
 
     def __enter__(self) -> Supervised:

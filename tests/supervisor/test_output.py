@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
-import pytest
-
 from aimind.supervisor.output import PENDING_BYTES, Log, Output
-from tests.supervisor.harness import Supervised, fake, get, wait_for
+from tests.supervisor.harness import LINUX, Supervised, fake, get, wait_for
 
 
 def test_all_bytes_come_through_in_order(tmp_path: Path) -> None:
@@ -68,7 +65,7 @@ def test_a_reader_that_stalls_does_not_stop_the_backend(tmp_path: Path) -> None:
     assert len(text) < PENDING_BYTES + 200_000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+@LINUX
 def test_a_full_disk_does_not_stop_the_backend(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         flags = ("--print-bytes", "100000")
