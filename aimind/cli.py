@@ -67,10 +67,9 @@ def _traceback() -> None:
 # ── The steps that commands share ──────────────────────────────────────────────────────────────────────────
 
 
-def _plan(text: str, request: Request, *, revision: str | None, hardware: str | None) -> Plan:
+def _plan(text: str, request: Request, host: Host, *, revision: str | None) -> Plan:
     """From the text to the plan: nothing is downloaded but headers, nothing installed."""
-    from aimind import devices, files, hub, metadata, plan, reference
-    from aimind.devices import hardware as imagined
+    from aimind import files, hub, metadata, plan, reference
     from aimind.launchers import LAUNCHERS
 
     try:
@@ -86,8 +85,7 @@ def _plan(text: str, request: Request, *, revision: str | None, hardware: str | 
     read = metadata.read(model, lambda file: hub.open_file(model, file))
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=read.max_model_len)
-    machine = imagined.parse(hardware) if hardware else devices.probe()
-    decided = plan.make(model, read, _with_backends(machine, request), request, LAUNCHERS)
+    decided = plan.make(model, read, _with_backends(host, request), request, LAUNCHERS)
     for warning in plan.warnings(decided):
         show.note(f"warning: {warning}")
     return decided
@@ -196,25 +194,23 @@ def serve_command(
     aimind serve ./model.gguf -- --threads 4
     """
     from aimind import devices, hub, instances, supervise
-    from aimind.plan import DEFAULT_ADDRESS, DEFAULT_PORT
 
     if sys.platform == "win32" and not dry_run:
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    request = read_request(options, backend_argv)
-    if not dry_run:
-        port = DEFAULT_PORT if request.port is None else request.port
-        request = dataclasses.replace(
-            request, port=instances.claim_port(request.address or DEFAULT_ADDRESS, port)
-        )
-    decided = _plan(model, request, revision=revision, hardware=None)
+    host = devices.probe()
+    decided = _plan(model, read_request(options, backend_argv), host, revision=revision)
+    settings = decided.settings
+    if not dry_run or settings.port == 0:
+        port = instances.claim_port(settings.address or "", settings.port or 0)
+        decided = dataclasses.replace(decided, settings=dataclasses.replace(settings, port=port))
     command = _command(decided, _location(decided.model))
     if dry_run:
         click.echo(show.command_line(command))
         return
     show.plan(decided, command, err=True)
-    _install(decided, devices.probe(), allowed=not no_install)
+    _install(decided, host, allowed=not no_install)
     hub.fetch(decided.model, show.Progress())
     if no_supervise:
         supervise.replace(command)
@@ -243,7 +239,11 @@ def plan_command(
     aimind plan Qwen/Qwen2-0.5B-Instruct
     aimind plan ./model.gguf --hardware 2x24G --json
     """
-    decided = _plan(model, read_request(options, backend_argv), revision=revision, hardware=hardware)
+    from aimind import devices
+    from aimind.devices import hardware as imagined
+
+    host = imagined.parse(hardware) if hardware else devices.probe()
+    decided = _plan(model, read_request(options, backend_argv), host, revision=revision)
     command = _command(decided, _location(decided.model))
     if as_json:
         from aimind.document import document

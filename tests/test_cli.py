@@ -92,6 +92,14 @@ def test_the_dry_run_is_a_line_for_a_shell(run: Run, llama: Path) -> None:
     assert "'NOTE=two words'" in shown.stdout
 
 
+def test_the_port_may_come_after_the_dashes(run: Run, llama: Path) -> None:
+    shown = run("serve", str(llama), "--dry-run", "--device", "none", "--", "--port", "9000")
+    assert shown.returncode == 0, shown.stderr
+    assert "--port 9000" in shown.stdout
+    taken = run("serve", str(llama), "--dry-run", "--device", "none", "--port", "0")
+    assert "--port 0" not in taken.stdout
+
+
 def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
     shown = run(
         "plan", str(llama), "--hardware", "24G", "--json", "--", "-c", "4096", "--port=9000", "--threads", "2"
