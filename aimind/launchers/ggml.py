@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aimind.launchers.base import Flag
-from aimind.types import Metadata, Signature
+from aimind.launchers.base import PYTHON_ENV, Flag, located, render, url, visible_devices, weight_path
+from aimind.types import Command, Metadata, Plan, Probe, Signature
 
 # llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
 FLAGS: Mapping[str, Flag] = {
@@ -56,7 +56,7 @@ RESERVED: Mapping[str, str] = {
 }
 
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
-UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", "HF_TOKEN")
+UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", "HF_TOKEN", *PYTHON_ENV)
 
 _MEMORY_REMEDY = "a shorter --context, fewer --gpu-layers, or a smaller quantization needs less"
 
@@ -104,3 +104,34 @@ def refuse(metadata: Metadata) -> str | None:
     if metadata.category in ("speech-to-text", "text-to-speech"):
         return f"it has no API for {metadata.category}"
     return None
+
+
+def command(
+    plan: Plan,
+    weights: str,
+    *,
+    program: tuple[str, ...] = (),
+    flags: Mapping[str, Flag] = FLAGS,
+    fixed: tuple[str, ...] = (),
+) -> Command:
+    """A server of the family.
+
+    Args:
+        plan: what to serve, and how.
+        weights: the folder of the model's files.
+        program: what the executable is given first: a script, for a Python.
+        flags: the launcher's own.
+        fixed: arguments that are none of the plan's settings; all of them are in `RESERVED`.
+    """
+    settings = plan.settings
+    rendered = render(flags, located(settings, weights))
+    argv = (*program, "--model", weight_path(plan, weights), *rendered, *fixed, *settings.extra)
+    return Command(
+        argv=(plan.backend.executable, *argv),
+        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
+        secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key and "api_key" in flags else {},
+        unset_env=UNSET_ENV,
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )

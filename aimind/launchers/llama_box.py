@@ -6,8 +6,8 @@ It is no longer maintained and takes no API key; it is the one of the family tha
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import Flag, located, render, url, visible_devices, weight_path
-from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Probe, Program
+from aimind.launchers.base import Flag
+from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-box"
 SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
@@ -44,20 +44,5 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
 
 def command(plan: Plan, weights: str) -> Command:
     """`llama-box`; an unknown flag would only print a line, so none is tried."""
-    settings = plan.settings
-    return Command(
-        argv=(
-            plan.backend.executable,
-            "--model",
-            weight_path(plan, weights),
-            *render(FLAGS, located(settings, weights)),
-            "--embeddings",
-            *(("--images",) if plan.metadata.category == "image" else ()),
-            *settings.extra,
-        ),
-        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
-        unset_env=ggml.UNSET_ENV,
-        ready=Probe(url=f"{url(settings)}/health"),
-        signatures=SIGNATURES,
-        url=url(settings),
-    )
+    images = ("--images",) if plan.metadata.category == "image" else ()
+    return ggml.command(plan, weights, flags=FLAGS, fixed=("--embeddings", *images))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import located, render, url, visible_devices, weight_path
-from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Probe, Program
+from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-server"
 SUMMARY = "GGUF on llama.cpp, from your system"
@@ -33,21 +32,4 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
 
 def command(plan: Plan, weights: str) -> Command:
     """`llama-server`, with every flag that moves memory set."""
-    settings = plan.settings
-    return Command(
-        argv=(
-            plan.backend.executable,
-            "--model",
-            weight_path(plan, weights),
-            *render(FLAGS, located(settings, weights)),
-            "--fit",
-            "off",
-            *settings.extra,
-        ),
-        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
-        secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=ggml.UNSET_ENV,
-        ready=Probe(url=f"{url(settings)}/health"),
-        signatures=SIGNATURES,
-        url=url(settings),
-    )
+    return ggml.command(plan, weights, fixed=("--fit", "off"))

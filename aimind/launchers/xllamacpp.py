@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import ggml
-from aimind.launchers.base import PYTHON_ENV, located, render, url, visible_devices, weight_path
-from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
+from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan
 
 NAME = "xllamacpp"
 SUMMARY = "GGUF on llama.cpp, installed by aimind"
@@ -43,20 +42,4 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
 
 def command(plan: Plan, weights: str) -> Command:
     """The shim, with llama-server's flags."""
-    settings = plan.settings
-    return Command(
-        argv=(
-            plan.backend.executable,
-            SHIM,
-            "--model",
-            weight_path(plan, weights),
-            *render(FLAGS, located(settings, weights)),
-            *settings.extra,
-        ),
-        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
-        secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=(*ggml.UNSET_ENV, *PYTHON_ENV),
-        ready=Probe(url=f"{url(settings)}/health"),
-        signatures=SIGNATURES,
-        url=url(settings),
-    )
+    return ggml.command(plan, weights, program=(SHIM,))

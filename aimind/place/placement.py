@@ -73,6 +73,19 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     return asked
 
 
+def check_cache_dtypes(request: Request, known: Sequence[str]) -> None:
+    """Whether the backend's cache can have the types that are asked for.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    for dtype in (request.kv_cache_dtype, request.value_cache_dtype):
+        if dtype is not None and dtype not in known:
+            raise UsageError(
+                f"the cache cannot be {dtype} on this backend", hint=f"it can be {', '.join(known)}"
+            )
+
+
 def gib(size_bytes: int) -> str:
     """A size for a sentence: `15.3 GiB`, `420 MiB`."""
     if size_bytes >= 1 << 30:
