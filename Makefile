@@ -24,7 +24,7 @@ live: $(VENV)/.ready ## real backends on real models: installs them first
 	$(BIN)/pytest -m live
 
 bench: $(VENV)/.ready ## print the figures of benchmarks/
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 golden: $(VENV)/.ready ## write the plans of tests/golden again
 	AIMIND_WRITE_GOLDEN=1 $(BIN)/pytest tests/test_golden.py

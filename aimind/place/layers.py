@@ -19,6 +19,7 @@ from aimind.place.placement import (
     RAM_CHECKPOINT_SHARE,
     SPENDABLE,
     Placement,
+    check_cache_dtypes,
     context_limit,
     gib,
     names,
@@ -277,12 +278,7 @@ def _checkpoints(search: _Search, found: _Fit, flags: ggml.Settings) -> tuple[in
 
 
 def _check(metadata: Metadata, request: Request, memory: LayeredMemory) -> None:
-    for dtype in (request.kv_cache_dtype, request.value_cache_dtype):
-        if dtype is not None and dtype not in memory.cache_dtypes:
-            raise UsageError(
-                f"the cache cannot be {dtype} on this backend",
-                hint=f"it can be {', '.join(memory.cache_dtypes)}",
-            )
+    check_cache_dtypes(request, memory.cache_dtypes)
     for name, size in (
         ("tensor", request.tensor_parallel_size),
         ("pipeline", request.pipeline_parallel_size),

@@ -17,6 +17,7 @@ from aimind.place.placement import (
     RAM_CACHE_SHARE,
     SPENDABLE,
     Placement,
+    check_cache_dtypes,
     context_limit,
     gib,
     names,
@@ -219,11 +220,7 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
 
 
 def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
-    if request.kv_cache_dtype is not None and request.kv_cache_dtype not in memory.cache_dtypes:
-        raise UsageError(
-            f"the cache cannot be {request.kv_cache_dtype} on this backend",
-            hint=f"it can be {', '.join(memory.cache_dtypes)}",
-        )
+    check_cache_dtypes(request, memory.cache_dtypes)
     if request.gpu_layers is not None:
         raise UsageError(
             "this backend has no layers in RAM beside those on devices",
