@@ -83,7 +83,12 @@ SIGNATURES: tuple[Signature, ...] = (
         remedy="fetch it again",
     ),
     Signature(
-        r"error: (unknown|invalid) argument",
+        r"error loading model|failed to load model",
+        cause="llama.cpp cannot load the model's file",
+        remedy="its own words are above",
+    ),
+    Signature(
+        r"error: (unknown|invalid|unrecognized) argument",
         cause="the backend does not know one of the arguments",
         remedy="look at the arguments after --",
     ),

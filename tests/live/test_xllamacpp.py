@@ -93,3 +93,19 @@ def test_the_buffers_in_its_log_are_the_plan_s() -> None:
     assert mib("model") == round(host["weights_bytes"] / 2**20, 2)
     # This llama.cpp is newer than the one whose buffers the estimate follows to the byte.
     assert mib("compute") + mib("output") == pytest.approx(host["compute_bytes"] / 2**20, rel=0.01)
+
+
+def test_an_argument_that_the_backend_does_not_take() -> None:
+    done = subprocess.run(
+        [str(AIMIND), "serve", "demo", "--backend", "xllamacpp", "--port", "0", "--", "--nonsense", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert done.returncode == 2
+    assert (
+        done.stdout.count("unrecognized arguments: --nonsense") == 2
+    )  # its own words, and what is said at last
+    assert "cause: the backend does not know one of the arguments" in done.stdout
