@@ -181,7 +181,7 @@ class Progress:
         columns = (
             "{task.description}",
             BarColumn(),
-            DownloadColumn(),
+            DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )

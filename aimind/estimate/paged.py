@@ -7,6 +7,7 @@ Weights, blocks and tokens are exact (vLLM 0.32, `benchmarks/estimates.py`). Wha
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,9 @@ _ITEM_BYTES = {
     "half": 2,
     "float": 4,
 }
+# Weights of 4 and 8 bits that Marlin's kernels multiply: tiles of 64 outputs and 128 inputs.
+_MARLIN = ("GPTQ", "AWQ", "W4A16", "W8A16")
+_MARLIN_STEP = 128
 # What each rank has whole: routers, the compressing half of latent attention, convolutions.
 _REPLICATED = ("norm", "mlp.gate.weight", "router", "kv_a_proj", "q_a_proj", "position_embed", "token_type")
 _COLUMN_KV = ("k_proj", "v_proj", "key.weight", "value.weight")
@@ -162,31 +166,39 @@ def activation_bytes(metadata: Metadata, *, tensor_parallel: int, tokens: int, s
 
 def refusal(metadata: Metadata, *, tensor_parallel: int, pipeline_parallel: int) -> str | None:
     """The rule of vLLM that these sizes break, as a sentence; `None` when it will start."""
-    ranks, said = tensor_parallel, f"tensor parallel {tensor_parallel}"
     if pipeline_parallel > len(metadata.layers):
         return f"pipeline parallel {pipeline_parallel}: there are {len(metadata.layers)} layers"
-    if ranks == 1:
-        return None
+    broken = next(_broken_rules(metadata, tensor_parallel), None) if tensor_parallel > 1 else None
+    return f"tensor parallel {tensor_parallel}: {broken}" if broken else None
+
+
+def _broken_rules(metadata: Metadata, ranks: int) -> Iterator[str]:
+    """What does not divide; most of it vLLM only finds out by an assertion while it loads."""
     heads, kv_heads = metadata.num_heads, metadata.num_kv_heads
     if heads % ranks:
-        return f"{said}: {heads} heads do not divide"
+        yield f"{heads} heads do not divide"
     if kv_heads and kv_heads % ranks and ranks % kv_heads:
-        return f"{said}: {kv_heads} key-value heads do not divide, nor does {ranks} by them"
+        yield f"{kv_heads} key-value heads do not divide, nor does {ranks} by them"
     vocabulary = -(-metadata.vocab_size // _VOCABULARY) * _VOCABULARY
     if vocabulary % ranks:
-        return f"{said}: a vocabulary of {vocabulary} does not divide"
+        yield f"a vocabulary of {vocabulary} does not divide"
     sizes = {metadata.intermediate_size}
-    sizes |= {layer.feed_forward_size for layer in metadata.layers}
-    sizes |= {layer.expert_feed_forward_size for layer in metadata.layers}
+    for layer in metadata.layers:
+        sizes |= {layer.feed_forward_size, layer.expert_feed_forward_size}
     for size in sorted(sizes - {0}):
+        share, group = size // ranks, metadata.group_size or 1
         if size % ranks:
-            return f"{said}: a feed-forward of {size} does not divide"
-        if metadata.group_size and metadata.group_size > 0 and size // ranks % metadata.group_size:
-            return (
-                f"{said}: a feed-forward of {size // ranks} per rank does not divide into "
-                f"quantization groups of {metadata.group_size}"
-            )
-    return None
+            yield f"a feed-forward of {size} does not divide"
+        elif share % group:
+            yield f"a feed-forward of {share} per rank does not divide into quantization groups of {group}"
+        elif (metadata.quantization or "").startswith(_MARLIN) and share % _MARLIN_STEP:
+            yield f"a feed-forward of {share} per rank is no multiple of Marlin's {_MARLIN_STEP}"
+    states = {m for layer in metadata.layers for m in layer.memory if isinstance(m, RecurrentState)}
+    for state in states:
+        if state.num_heads % ranks:
+            yield f"{state.num_heads} Mamba heads do not divide"
+        if state.num_groups > 1 and state.num_groups % ranks:
+            yield f"{state.num_groups} Mamba groups do not divide"
 
 
 def _token_bytes(memory: Memory, item: int, ranks: int) -> int:

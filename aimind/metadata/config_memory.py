@@ -125,5 +125,9 @@ def _mamba(config: Config, hidden: int, kept: int) -> RecurrentState | None:
     inner = heads * size if size else inner
     groups = config.integer("mamba_n_groups", "n_groups", "mamba_ngroups") or 1
     return RecurrentState(
-        kind="mamba2", conv_elements=kept * (inner + 2 * groups * state), ssm_elements=inner * state
+        kind="mamba2",
+        conv_elements=kept * (inner + 2 * groups * state),
+        ssm_elements=inner * state,
+        num_heads=heads,
+        num_groups=groups,
     )

@@ -125,11 +125,14 @@ class RecurrentState:
         kind: the mixer's family.
         conv_elements: of the convolution's state, a sequence.
         ssm_elements: of the recurrent state, a sequence.
+        num_heads, num_groups: of Mamba 2, which tensor parallelism divides; 0 where not told.
     """
 
     kind: Literal["mamba1", "mamba2", "gated-delta-net", "rwkv", "short-conv"]
     conv_elements: int
     ssm_elements: int
+    num_heads: int = 0
+    num_groups: int = 0
 
 
 Memory = Attention | LatentAttention | RecurrentState

@@ -191,7 +191,13 @@ def test_wide_heads_where_nothing_slides() -> None:
         ),
         (
             {"model_type": "mamba2"},
-            RecurrentState(kind="mamba2", conv_elements=3 * (8192 + 2 * 8 * 128), ssm_elements=128 * 8192),
+            RecurrentState(
+                kind="mamba2",
+                conv_elements=3 * (8192 + 2 * 8 * 128),
+                ssm_elements=128 * 8192,
+                num_heads=128,
+                num_groups=8,
+            ),
         ),
         (
             {"model_type": "jamba", "attn_layer_offset": 4},
@@ -219,7 +225,13 @@ def test_mixers_side_by_side() -> None:
         model_type="falcon_h1", mamba_d_ssm=1024, mamba_n_heads=16, mamba_d_head=64
     ).memory
     assert isinstance(attention, Attention)
-    assert state == RecurrentState(kind="mamba2", conv_elements=3 * (1024 + 512), ssm_elements=256 * 1024)
+    assert state == RecurrentState(
+        kind="mamba2",
+        conv_elements=3 * (1024 + 512),
+        ssm_elements=256 * 1024,
+        num_heads=16,
+        num_groups=1,
+    )
 
 
 def test_both_halves_of_whisper() -> None:
