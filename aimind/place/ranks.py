@@ -157,6 +157,11 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
         return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
     tried: list[str] = []
     for tensor, pipeline in _cuts(request, len(devices)):
+        if tensor * pipeline > len(devices):
+            tried.append(
+                f"{_cut(tensor, pipeline)} needs {tensor * pipeline} devices, and there is {len(devices)}"
+            )
+            continue
         broken = paged.refusal(metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
         if broken is not None:
             tried.append(broken)
@@ -236,7 +241,12 @@ def _why(search: _Search, found: _Ranks, tried: list[str]) -> Reason:
     sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
     if total > 1 and search.request.devices is None and tried:
         sentence += f"; before that: {tried[0]}"
-    return Reason("tensor_parallel_size", f"{found.tensor} × {found.pipeline} on {sentence}")
+    return Reason("tensor_parallel_size", f"{_cut(found.tensor, found.pipeline)} on {sentence}")
+
+
+def _cut(tensor: int, pipeline: int) -> str:
+    """The sizes for a sentence."""
+    return f"tensor parallel {tensor}" + (f", pipeline parallel {pipeline}" if pipeline > 1 else "")
 
 
 def _why_context(search: _Search, found: _Ranks) -> Reason:
@@ -273,6 +283,6 @@ def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeli
     )
     each = gib(min(device.free_bytes for device in devices))
     return (
-        f"tensor parallel {tensor}, pipeline parallel {pipeline}: {gib(weights)} of weights per rank and "
+        f"{_cut(tensor, pipeline)}: {gib(weights)} of weights per rank and "
         f"a context of {search.needed} tokens do not fit {names(devices)} ({each} free)"
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimind.errors import DoesNotFitError
+from aimind.errors import DoesNotFitError, UsageError
 from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.types import Device, Host, LayeredMemory, Metadata, PagedMemory, Request
@@ -125,3 +125,16 @@ def test_the_fewest_devices_are_taken(sizes: tuple[float, ...], expected: int) -
     found = placed(llama(), machine, Request())
     assert found is not None
     assert len(found.shards) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (Request(tensor_parallel_size=2), "tensor parallel 2 needs 2 devices, and there is 1"),
+        (Request(tensor_parallel_size=1, pipeline_parallel_size=99), "there are 32 layers"),
+        (Request(tensor_parallel_size=1, max_model_len=131072), "do not fit"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_with_the_number(request_: Request, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        place(llama(safetensors=True), host(device()), request_, memory=PAGED)
