@@ -155,25 +155,28 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
                 hint="a shorter --context, or a smaller or quantized model",
             )
         return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
-    tried: list[str] = []
+    broken: list[str] = []
+    too_small: list[str] = []
     for tensor, pipeline in _cuts(request, len(devices)):
-        if tensor * pipeline > len(devices):
-            tried.append(
-                f"{_cut(tensor, pipeline)} needs {tensor * pipeline} devices, and there is {len(devices)}"
-            )
-            continue
-        broken = paged.refusal(metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
-        if broken is not None:
-            tried.append(broken)
+        rule = _broken_rule(metadata, len(devices), tensor, pipeline)
+        if rule is not None:
+            broken.append(rule)
             continue
         chosen = devices[: tensor * pipeline]
         found = search.on_devices(chosen, tensor, pipeline)
         if found is not None:
-            return _placement(search, found, _why(search, found, tried))
-        tried.append(_too_small(search, chosen, tensor, pipeline))
-    if request.tensor_parallel_size or request.pipeline_parallel_size:
-        raise UsageError("; ".join(tried), hint="leave the sizes out, and they are chosen so that they fit")
-    raise DoesNotFitError("; ".join(tried), hint="a shorter --context, a quantized model, or more devices")
+            return _placement(search, found, _why(search, found, too_small + broken))
+        too_small.append(_too_small(search, chosen, tensor, pipeline))
+    if too_small:
+        hint = "a shorter --context, a quantized model, or more devices"
+        raise DoesNotFitError("; ".join(too_small + broken), hint=hint)
+    raise UsageError("; ".join(broken), hint="leave the sizes out, and they are chosen so that they fit")
+
+
+def _broken_rule(metadata: Metadata, devices: int, tensor: int, pipeline: int) -> str | None:
+    if tensor * pipeline > devices:
+        return f"{_cut(tensor, pipeline)} needs {tensor * pipeline} devices, and there is {devices}"
+    return paged.refusal(metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
 
 
 def _cuts(request: Request, count: int) -> list[tuple[int, int]]:

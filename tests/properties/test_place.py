@@ -127,14 +127,12 @@ def test_the_fewest_devices_are_taken(sizes: tuple[float, ...], expected: int) -
     assert len(found.shards) == expected
 
 
-@pytest.mark.parametrize(
-    ("request_", "sentence"),
-    [
-        (Request(tensor_parallel_size=2), "tensor parallel 2 needs 2 devices, and there is 1"),
-        (Request(tensor_parallel_size=1, pipeline_parallel_size=99), "there are 32 layers"),
-        (Request(tensor_parallel_size=1, max_model_len=131072), "do not fit"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused_with_the_number(request_: Request, sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        place(llama(safetensors=True), host(device()), request_, memory=PAGED)
+def test_sizes_that_cannot_be_are_refused_with_the_number() -> None:
+    metadata = llama(safetensors=True)
+    with pytest.raises(UsageError, match="tensor parallel 2 needs 2 devices, and there is 1"):
+        place(metadata, host(device()), Request(tensor_parallel_size=2), memory=PAGED)
+    with pytest.raises(UsageError, match="tensor parallel 3: 32 heads do not divide"):
+        machine = host(device(0), device(1), device(2))
+        place(metadata, machine, Request(tensor_parallel_size=3), memory=PAGED)
+    with pytest.raises(DoesNotFitError, match="15.0 GiB of weights per rank"):
+        place(metadata, host(device()), Request(max_model_len=131072), memory=PAGED)
