@@ -78,9 +78,15 @@ def unparse(reference: Reference) -> str:
         text += "@" + _encode(reference.revision)
     if reference.file is not None:
         text += "/" + reference.file
-    if reference.quantization is not None:
-        text += ":" + reference.quantization
-    return text
+    return text + _shape(reference)
+
+
+def _shape(reference: Reference) -> str:
+    """Behind the name: a quantization as in file names, a format as people write it."""
+    shape = reference.quantization
+    if shape is None:
+        return ""
+    return ":" + (shape.lower() if shape in ("GGUF", "SAFETENSORS") else shape)
 
 
 def _demo(text: str) -> Reference | None:
@@ -108,9 +114,9 @@ def _local(text: str) -> Reference | None:
 
 
 def _unparse_local(reference: Reference) -> str:
-    name, quantization = reference.name, reference.quantization
-    if quantization is not None:
-        return f"{name}:{quantization}"
+    name = reference.name
+    if reference.quantization is not None:
+        return name + _shape(reference)
     if _LOCAL.match(name) and not _SUFFIXED.fullmatch(name):
         return name
     return f"file:{name}"
