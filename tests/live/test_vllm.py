@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.live.served import DATA, serve
+from tests.live.served import DATA, gone, plan, serve
 from tests.samples import SENTENCE
 
 pytestmark = pytest.mark.live
@@ -31,11 +32,17 @@ def minilm() -> Path:
     )
 
 
-def test_it_says_its_sentence() -> None:
-    with serve(
-        "demo:safetensors", "--backend", "vllm", "--context", "2048", "--", "--enforce-eager"
-    ) as served:
+def test_it_says_its_sentence_and_leaves_nothing_when_the_supervisor_is_killed() -> None:
+    model = ("demo:safetensors", "--backend", "vllm", "--context", "2048")
+    tokens = plan(*model)["kv_cache_tokens"]
+    with serve(*model, "--", "--enforce-eager") as served:
         assert served.say("Who are you?", name="demo") == SENTENCE
+        assert any(f"CPU KV cache size: {tokens:,} tokens" in line for line in served.lines)  # its own words
+        tree = served.tree()
+        assert len(tree) > 4  # supervisor, guardian, server, engine, worker
+        served.process.send_signal(signal.SIGKILL)
+        served.process.wait()
+        assert gone(tree, within_seconds=5)
 
 
 def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:
