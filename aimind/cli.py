@@ -13,7 +13,7 @@ from aimind import __version__, show
 from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
 from aimind.options import request as read_request
 from aimind.options import request_options
-from aimind.types import Backend, Command, Host, Installed, Model, Package, Plan, Program, Request
+from aimind.types import Backend, Command, Host, Model, Package, Plan, Program, Request
 
 
 def main() -> NoReturn:
@@ -102,22 +102,12 @@ def _with_backends(host: Host, request: Request) -> Host:
             continue
         source = launcher.source(host)
         here = environments.find(launcher.NAME, source)
-        found += [_backend(installed) for installed in here]
+        found += here
         version = request.backend_version or (source.version if isinstance(source, Package) else None)
         if isinstance(source, Package) and version and version not in {i.version for i in here}:
             executable = environments.executable(launcher.NAME, source, version)
             found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
     return dataclasses.replace(host, backends=tuple(found))
-
-
-def _backend(installed: Installed) -> Backend:
-    return Backend(
-        name=installed.backend,
-        version=installed.version,
-        executable=installed.executable,
-        problem=installed.problem,
-        sees_devices=installed.sees_devices,
-    )
 
 
 def _command(decided: Plan, weights: str) -> Command:
@@ -290,7 +280,7 @@ def install_command(backend: str) -> None:
     if not isinstance(source, Package):
         raise UnsupportedError(f"aimind does not install {name}", hint=source.remedy)
     done = environments.ensure(name, source, version=version, progress=show.note)
-    show.note(f"{done.backend} {done.version} is installed")
+    show.note(f"{done.name} {done.version} is installed")
 
 
 @backends_command.command("remove")

@@ -10,12 +10,12 @@ import re
 
 from aimind.environments import folders, programs
 from aimind.environments.install import ensure, remove
-from aimind.types import Installed, Package, Program
+from aimind.types import Backend, Package, Program
 
 __all__ = ["ensure", "executable", "find", "remove"]
 
 
-def find(backend: str, source: Package | Program) -> tuple[Installed, ...]:
+def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
     """What of a backend is here, the preferred version first: of a package the one it names, then the newest.
 
     Environments of another variant do not count. Costs a few file reads; a program is started only when its

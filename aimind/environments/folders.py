@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aimind.errors import InstallError
-from aimind.types import Installed, Package
+from aimind.types import Backend, Package
 
 _MARKER = "aimind.json"
 # No dash: the folder's name is the version, then a dash and the variant where there is one.
@@ -47,7 +47,7 @@ class Environment:
         scripts = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
         return self.folder.joinpath(*scripts)
 
-    def read(self) -> Installed | None:
+    def read(self) -> Backend | None:
         """What is installed in it; `None` unless it is complete."""
         try:
             size_bytes = json.loads((self.folder / _MARKER).read_bytes())["size_bytes"]
@@ -60,8 +60,8 @@ class Environment:
             return None
         if not self.python.exists():  # a link to an interpreter that is gone
             return None
-        return Installed(
-            backend=self.backend, version=self.version, executable=str(self.python), size_bytes=size_bytes
+        return Backend(
+            name=self.backend, version=self.version, executable=str(self.python), size_bytes=size_bytes
         )
 
     def mark(self, facts: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from aimind.environments import folders, uv
 from aimind.environments.folders import Environment
 from aimind.errors import InstallError
-from aimind.types import Installed, Package
+from aimind.types import Backend, Package
 
 Progress = Callable[[str], None]
 
@@ -25,7 +25,7 @@ print(importlib.metadata.version(sys.argv[1]) if importlib.util.find_spec(sys.ar
 """
 
 
-def ensure(backend: str, package: Package, *, version: str | None = None, progress: Progress) -> Installed:
+def ensure(backend: str, package: Package, *, version: str | None = None, progress: Progress) -> Backend:
     """The environment of a version of a package, its own by default; made now if it is not complete yet.
 
     Made by one process at a time: others wait for it. Until the last step it does not count, so whatever ends
@@ -81,7 +81,7 @@ def _busy(name: str) -> NoReturn:
     raise InstallError(f"{name} is just being installed or removed", hint="try again when that has ended")
 
 
-def _make(wanted: Environment, package: Package, progress: Progress, lock: int) -> Installed:
+def _make(wanted: Environment, package: Package, progress: Progress, lock: int) -> Backend:
     def run(*arguments: str) -> None:
         uv.run(arguments, folder=wanted.folder.parent, what=wanted.name, progress=progress, lock=lock)
 

@@ -12,10 +12,10 @@ import tempfile
 from pathlib import Path
 
 from aimind.environments.folders import data_folder
-from aimind.types import Installed, Program
+from aimind.types import Backend, Program
 
 
-def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> tuple[Installed, ...]:
+def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> tuple[Backend, ...]:
     """The first of the program's names that is on PATH: what it says of itself, or why it cannot be used.
 
     It is run to learn its version and whether it sees devices, which is then remembered until the file
@@ -35,13 +35,13 @@ def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> t
             known[key] = _ask(path, program, patience_seconds)
         except (OSError, subprocess.SubprocessError) as error:
             problem = _problem(path, error)
-            return (Installed(backend=backend, version="unknown", executable=str(path), problem=problem),)
+            return (Backend(name=backend, version="unknown", executable=str(path), problem=problem),)
         stale = [other for other in known if other.startswith(f"{path} ") and other != key]
         _remember({other: said for other, said in known.items() if other not in stale})
     said = known[key]
     return (
-        Installed(
-            backend=backend,
+        Backend(
+            name=backend,
             version=said["version"],
             executable=str(path),
             sees_devices=said["devices"] != "none",

@@ -186,19 +186,22 @@ def _broken_rules(metadata: Metadata, ranks: int) -> Iterator[str]:
     for layer in metadata.layers:
         sizes |= {layer.feed_forward_size, layer.expert_feed_forward_size}
     for size in sorted(sizes - {0}):
-        share, group = size // ranks, metadata.group_size or 1
-        if size % ranks:
-            yield f"a feed-forward of {size} does not divide"
-        elif share % group:
-            yield f"a feed-forward of {share} per rank does not divide into quantization groups of {group}"
-        elif (metadata.quantization or "").startswith(_MARLIN) and share % _MARLIN_STEP:
-            yield f"a feed-forward of {share} per rank is no multiple of Marlin's {_MARLIN_STEP}"
-    states = {m for layer in metadata.layers for m in layer.memory if isinstance(m, RecurrentState)}
-    for state in states:
+        yield from _broken_by_feed_forward(metadata, size, ranks)
+    for state in {m for layer in metadata.layers for m in layer.memory if isinstance(m, RecurrentState)}:
         if state.num_heads % ranks:
             yield f"{state.num_heads} Mamba heads do not divide"
         if state.num_groups > 1 and state.num_groups % ranks:
             yield f"{state.num_groups} Mamba groups do not divide"
+
+
+def _broken_by_feed_forward(metadata: Metadata, size: int, ranks: int) -> Iterator[str]:
+    share, group = size // ranks, metadata.group_size or 1
+    if size % ranks:
+        yield f"a feed-forward of {size} does not divide"
+    elif share % group:
+        yield f"a feed-forward of {share} per rank does not divide into quantization groups of {group}"
+    elif (metadata.quantization or "").startswith(_MARLIN) and share % _MARLIN_STEP:
+        yield f"a feed-forward of {share} per rank is no multiple of Marlin's {_MARLIN_STEP}"
 
 
 def _token_bytes(memory: Memory, item: int, ranks: int) -> int:

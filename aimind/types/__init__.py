@@ -6,7 +6,7 @@ in tokens. `None` means unknown or not applicable in what was found, and "decide
 
 from __future__ import annotations
 
-from aimind.types.backend import Backend, Installed, LayeredMemory, Package, PagedMemory, Program
+from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
 from aimind.types.command import Command, Probe, Signature, TextFile
 from aimind.types.decision import Estimate, Plan, Reason, Refusal, Request, Shard
 from aimind.types.machine import Device, Host, Tenant
@@ -37,7 +37,6 @@ __all__ = [
     "File",
     "Format",
     "Host",
-    "Installed",
     "LatentAttention",
     "Layer",
     "LayeredMemory",

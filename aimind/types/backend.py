@@ -6,32 +6,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """A backend that is on this machine: `executable` is what starts it (a program, or its Python).
-
-    `problem`: why it cannot be used although it is here, as a sentence. `sees_devices`: `False` for a build
-    that was asked for the accelerators it can use, and named none.
-    """
-
-    backend: str
-    version: str
-    executable: str
-    size_bytes: int | None = None
-    problem: str | None = None
-    sees_devices: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A backend of one version, as a plan names it.
+    """A backend of one version: on this machine, or one that can be brought there.
 
-    `installed`: `False` where serving installs it first. `problem`, `sees_devices`: as of `Installed`.
+    Attributes:
+        name, version: as in `--backend` and `--backend-version`.
+        executable: what starts it (a program, or its Python), also before it is installed.
+        installed: `False` where serving installs it first.
+        size_bytes: on disk.
+        problem: why it cannot be used although it is here, as a sentence.
+        sees_devices: `False` for a build that was asked for the accelerators it can use, and named none.
     """
 
     name: str
     version: str
     executable: str
     installed: bool = True
+    size_bytes: int | None = None
     problem: str | None = None
     sees_devices: bool = True
 
