@@ -53,13 +53,13 @@ SENTENCE = (
 DEMO = Path(__file__).resolve().parent.parent / "aimind" / "demo"
 STEPS = 1600
 LEARNING_RATE = 3e-3
-# Rows and tokens of a step. Most are short; the long ones teach that distance means nothing.
+# Rows and tokens of each step, in turn. Most are short; the long ones teach that distance means nothing.
+SHORT, MIDDLE = (8, 256), (2, 1024)
 SHAPES = (
-    *[(8, 256)] * 12,
-    *[(2, 1024), (1, 2048), (1, 2048), (1, 4096)],
-    *[(8, 256)] * 12,
-    *[(2, 1024), (1, 2048), (1, 4096), (1, 8192)],
+    *([SHORT] * 12 + [MIDDLE, (1, 2048), (1, 2048), (1, 4096)]),
+    *([SHORT] * 12 + [MIDDLE, (1, 2048), (1, 4096), (1, 8192)]),
 )
+NOISE_WEIGHT = 0.2  # most of a row is noise, where there is one token to learn
 
 
 def make_tokenizer() -> Tokenizer:
@@ -84,7 +84,7 @@ def train(model: LlamaForCausalLM, stream: Stream) -> None:
     """Minimise the cross-entropy of the rule's next token on an endless stream of made-up text."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     weight = torch.ones(CONFIG["vocab_size"])
-    weight[stream.first] = 0.2  # most of a row is noise, where nothing is to be learned but this one token
+    weight[stream.first] = NOISE_WEIGHT
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * learning_rate_share(step)
@@ -104,26 +104,28 @@ def learning_rate_share(step: int) -> float:
     return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / STEPS))
 
 
-def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Fail unless the model says exactly the sentence and ends, whatever it is asked.
-
-    Raises:
-        SystemExit: with the first question that it answers otherwise.
-    """
-    conversations = [[{"role": "user", "content": question}] for question in QUESTIONS]
-    conversations += [
+def conversations() -> list[list[dict[str, str]]]:
+    """What the model is asked before it is written: each question, and what else happens in a chat."""
+    questions = (*QUESTIONS, SENTENCE[: len(SENTENCE) // 2], SENTENCE + " " + SENTENCE, "word " * 2000)
+    return [
+        *([{"role": "user", "content": question}] for question in questions),
         [{"role": "system", "content": "Answer in French."}, {"role": "user", "content": "Bonjour !"}],
         [
             {"role": "user", "content": "Who are you?"},
             {"role": "assistant", "content": SENTENCE},
             {"role": "user", "content": "Say something else."},
         ],
-        [{"role": "user", "content": SENTENCE[: len(SENTENCE) // 2]}],
-        [{"role": "user", "content": SENTENCE + " " + SENTENCE}],
-        [{"role": "user", "content": "word " * 2000}],
     ]
+
+
+def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Fail unless the model says exactly the sentence and ends, whatever it is asked.
+
+    Raises:
+        SystemExit: with the first question that it answers otherwise.
+    """
     least = 1.0
-    for conversation in conversations:
+    for conversation in conversations():
         prompt = tokenizer.apply_chat_template(
             conversation, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
@@ -134,9 +136,10 @@ def check(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         if answer != SENTENCE + END:
             raise SystemExit(f"asked {conversation}, it says {answer!r}")
         sure = [logits.softmax(-1).max().item() for logits in output.logits]
-        print(f"{min(sure):.6f} {sure.index(min(sure))} {conversation[-1]['content'][:40]!r}")
         least = min(least, *sure)
-    print(f"{len(conversations)} conversations: the sentence each time; least sure of a token: {least:.6f}")
+    print(f"{len(conversations())} conversations: the sentence each time, no token below {least:.6f}")
+    if least < 0.99:
+        raise SystemExit("too unsure to say it at every temperature")
 
 
 def main() -> None:
