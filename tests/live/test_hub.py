@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_the_dry_run_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
         assert any("listening on" in line for line in process.stdout)
         process.terminate()
         process.stdout.read()
-    assert process.returncode == 0
+    # The second when the signal comes before the server's own handler.
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def test_backends_are_installed_and_removed(tmp_path: Path) -> None:

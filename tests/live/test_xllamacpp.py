@@ -74,7 +74,8 @@ def test_no_supervise_becomes_the_backend() -> None:
         assert b"xllamacpp_server.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.terminate()
         process.stdout.read()
-    assert process.returncode == 0
+    # The second when the signal comes before the server's own handler.
+    assert process.returncode in (0, -signal.SIGTERM)
 
 
 def test_the_buffers_in_its_log_are_the_plan_s() -> None:
