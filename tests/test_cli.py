@@ -26,7 +26,8 @@ def run(tmp_path: Path) -> Run:
     home.mkdir()
 
     def _run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        before = files_below(tmp_path)
+        done = subprocess.run(
             [str(AIMIND), *arguments],
             capture_output=True,
             text=True,
@@ -40,6 +41,8 @@ def run(tmp_path: Path) -> Run:
                 **(env or {}),
             },
         )
+        assert done.returncode == 0 or files_below(tmp_path) == before  # an error leaves nothing behind
+        return done
 
     return _run
 
