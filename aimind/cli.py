@@ -11,6 +11,7 @@ import click
 
 from aimind import __version__, show
 from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
+from aimind.options import API_KEY_VARIABLE
 from aimind.options import request as read_request
 from aimind.options import request_options
 from aimind.types import Backend, Command, Host, Model, Package, Plan, Program, Request
@@ -113,8 +114,10 @@ def _with_backends(host: Host, request: Request) -> Host:
 def _command(decided: Plan, weights: str) -> Command:
     from aimind.launchers import LAUNCHERS
 
-    launcher = next(launcher for launcher in LAUNCHERS if decided.backend.name == launcher.NAME)
-    return launcher.command(decided, weights)
+    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == decided.backend.name)
+    command = launcher.command(decided, weights)
+    # The backend has the key under its own name.
+    return dataclasses.replace(command, unset_env=(*command.unset_env, API_KEY_VARIABLE))
 
 
 def _location(model: Model) -> str:
