@@ -11,9 +11,8 @@ import click
 
 from aimind import __version__, show
 from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
-from aimind.options import API_KEY_VARIABLE
+from aimind.options import API_KEY_VARIABLE, request_options
 from aimind.options import request as read_request
-from aimind.options import request_options
 from aimind.types import Backend, Command, Host, Model, Package, Plan, Program, Request
 
 
