@@ -40,7 +40,7 @@ def document(plan: Plan, command: Command) -> dict[str, Json]:
             "kv_cache_dtype": settings.kv_cache_dtype,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "shards": [_shard(shard) for shard in plan.shards],
-            "host": _estimate(plan.host),
+            "host": {"free_bytes": plan.ram_free_bytes, **_estimate(plan.host)},
             "reasons": [{"field": r.field, "sentence": r.sentence} for r in plan.reasons],
             "command": {
                 "argv": list(command.argv),

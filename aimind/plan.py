@@ -57,6 +57,7 @@ def make(
         refused=choice.refused,
         shards=placement.shards,
         host=placement.host,
+        ram_free_bytes=host.ram_free_bytes,
         kv_cache_tokens=placement.kv_cache_tokens,
         reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
     )

@@ -248,15 +248,15 @@ def _files(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> Table:
-    places: list[tuple[str, Estimate, int | None]] = [
+    places: list[tuple[str, Estimate, int]] = [
         (f"device {shard.device.index}", shard.estimate, shard.device.free_bytes) for shard in plan.shards
     ]
-    places.append(("RAM", plan.host, None))
+    places.append(("RAM", plan.host, plan.ram_free_bytes))
     shown = [(title, field) for title, field in COMPONENTS if any(getattr(e, field) for _, e, _ in places)]
     table = _table("memory", *(title for title, _ in shown), "of free", right=True)
     for name, estimate, free in places:
         sizes = [gib(getattr(estimate, field)) if getattr(estimate, field) else "" for _, field in shown]
-        table.add_row(name, *sizes, gib(free) if free is not None else "")
+        table.add_row(name, *sizes, gib(free))
     return table
 
 

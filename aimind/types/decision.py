@@ -153,7 +153,7 @@ class Plan:
         model, metadata: what is served.
         backend: with what; refused: why not with the others.
         settings: the request with every decision made.
-        shards: per device; host: in RAM.
+        shards: per device; host: in RAM; ram_free_bytes: of that.
         kv_cache_tokens: that the cache holds over all requests; `None` where nothing is cached.
         reasons: why.
     """
@@ -165,5 +165,6 @@ class Plan:
     refused: tuple[Refusal, ...] = ()
     shards: tuple[Shard, ...] = ()
     host: Estimate = Estimate()
+    ram_free_bytes: int = 0
     kv_cache_tokens: int | None = None
     reasons: tuple[Reason, ...] = ()
