@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from aimind.errors import UnknownArchitectureError, UnsupportedError
-from aimind.launchers.base import Launcher, absorb
+from aimind.launchers.base import Launcher, absorb, uncounted
 from aimind.place import place
 from aimind.select import choose
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request
@@ -60,6 +60,7 @@ def make(
         ram_free_bytes=host.ram_free_bytes,
         kv_cache_tokens=placement.kv_cache_tokens,
         reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
+        uncounted=uncounted(choice.launcher, request),
     )
 
 
@@ -76,6 +77,8 @@ def warnings(plan: Plan) -> tuple[str, ...]:
             f"the architecture {plan.metadata.architecture} is not one that the estimates were made for: "
             "the bytes are a guess"
         )
+    if plan.uncounted:
+        found.append(f"the bytes do not count what {', '.join(plan.uncounted)} changes")
     return tuple(found)
 
 

@@ -115,6 +115,11 @@ def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
     assert argv[-2:] == ["--threads", "2"]
 
 
+def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--swa-full", "--threads", "2")
+    assert shown.stderr == "warning: the bytes do not count what --swa-full changes\n"
+
+
 def test_parallel_requests_own_their_part(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), "--hardware", "24G", "--json", "--context", "8k", "--parallel", "3")
     plan = json.loads(shown.stdout)

@@ -65,6 +65,7 @@ class Launcher(Protocol):
         MEMORY: how it spends memory.
         FLAGS: field of `Request` -> flag.
         RESERVED: flags that only aimind sets -> why, as half a sentence.
+        UNCOUNTED: flags that move memory in ways that the plan does not count; the user is told.
         SIGNATURES: what its log says.
     """
 
@@ -78,6 +79,8 @@ class Launcher(Protocol):
     def FLAGS(self) -> Mapping[str, Flag]: ...
     @property
     def RESERVED(self) -> Mapping[str, str]: ...
+    @property
+    def UNCOUNTED(self) -> tuple[str, ...]: ...
     @property
     def SIGNATURES(self) -> tuple[Signature, ...]: ...
 
@@ -144,6 +147,13 @@ def absorb(launcher: Launcher, request: Request) -> Request:
         extra=tuple(extra),
         **{field: value for field, value in found.items() if value is not None},  # type: ignore[arg-type]
     )
+
+
+def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
+    """The backend arguments of the user that move memory in ways that the plan does not count."""
+    known = {_plain(spelling) for spelling in launcher.UNCOUNTED}
+    names = (token.partition("=")[0] for token in request.extra)
+    return tuple(name for name in names if _plain(name) in known)
 
 
 def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | None]]]:

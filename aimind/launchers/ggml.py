@@ -55,6 +55,11 @@ RESERVED: Mapping[str, str] = {
     "-mg": "devices are chosen by --device of aimind, which is an option before the --",
 }
 
+UNCOUNTED = tuple(
+    "--swa-full --cpu-moe -cmoe --n-cpu-moe -ncmoe --override-tensor -ot --no-kv-offload -nkvo --no-repack "
+    "-nr --no-mmap --mlock --rpc --model-draft -md --spec-draft-model --lora --control-vector".split()
+)
+
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
 UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", "HF_TOKEN", *PYTHON_ENV)
 

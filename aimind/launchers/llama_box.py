@@ -24,6 +24,7 @@ RESERVED = {
     "--images": "the model's category decides it",
     "--api-key": "it takes none: put a proxy that checks keys before it",
 }
+UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
 
 

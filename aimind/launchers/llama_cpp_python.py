@@ -55,6 +55,7 @@ RESERVED = {
     "--config_file": "it would overrule the plan",
     "--logits_all": "it would take memory for the logits of the whole context",
 }
+UNCOUNTED = ("--offload_kqv", "--use_mmap", "--use_mlock", "--cache", "--draft_model", "--lora_path")
 SIGNATURES = ggml.SIGNATURES
 # Its settings come from variables without a prefix too, and these win over its flags.
 _SETTINGS = (

@@ -10,6 +10,7 @@ SUMMARY = "GGUF on llama.cpp, from your system"
 MEMORY = LayeredMemory()
 FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
+UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
 
 

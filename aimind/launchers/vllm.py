@@ -36,6 +36,10 @@ RESERVED = {
     "--revision": "aimind downloads the model itself: use MODEL@REVISION",
     "--num-gpu-blocks-override": "it would overrule the plan's cache",
 }
+UNCOUNTED = tuple(
+    "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config --quantization -q "
+    "--enable-expert-parallel --data-parallel-size -dp --decode-context-parallel-size --hf-overrides".split()
+)
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(

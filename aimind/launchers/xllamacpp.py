@@ -16,6 +16,7 @@ SUMMARY = "GGUF on llama.cpp, installed by aimind"
 MEMORY = LayeredMemory()
 FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
+UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
 
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "xllamacpp_server.py")  # noqa: PTH118, PTH120

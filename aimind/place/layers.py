@@ -118,8 +118,7 @@ class _Search:
             return ()
         if self.request.split is not None:
             return _shares(self.request.split, layers, len(devices))
-        free = sum(device.free_bytes for device in devices)
-        counts = _shares(tuple(device.free_bytes / free for device in devices), layers, len(devices))
+        counts = _shares(tuple(float(max(1, d.free_bytes)) for d in devices), layers, len(devices))
 
         def fullness(candidate: tuple[int, ...]) -> list[float]:
             usage = self.usage(tokens, candidate)

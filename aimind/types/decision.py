@@ -156,6 +156,7 @@ class Plan:
         shards: per device; host: in RAM; ram_free_bytes: of that.
         kv_cache_tokens: that the cache holds over all requests; `None` where nothing is cached.
         reasons: why.
+        uncounted: arguments of the user that move memory in ways that the plan does not count.
     """
 
     model: Model
@@ -168,3 +169,4 @@ class Plan:
     ram_free_bytes: int = 0
     kv_cache_tokens: int | None = None
     reasons: tuple[Reason, ...] = ()
+    uncounted: tuple[str, ...] = ()
