@@ -91,6 +91,11 @@ def _plan(text: str, request: Request, host: Host, *, revision: str | None) -> P
     return decided
 
 
+def _allowed(host: Host, request: Request) -> Host:
+    """The machine as the request wants it seen: without devices other builds of the backends are right."""
+    return dataclasses.replace(host, devices=()) if request.devices == () else host
+
+
 def _with_backends(host: Host, request: Request) -> Host:
     """The machine with the backends that are here, and those that can be installed."""
     from aimind import environments
@@ -191,8 +196,9 @@ def serve_command(
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    host = devices.probe()
-    decided = _plan(model, read_request(options, backend_argv), host, revision=revision)
+    request = read_request(options, backend_argv)
+    host = _allowed(devices.probe(), request)
+    decided = _plan(model, request, host, revision=revision)
     settings = decided.settings
     if not dry_run or settings.port == 0:
         port = instances.claim_port(settings.address or "", settings.port or 0)
@@ -234,8 +240,9 @@ def plan_command(
     from aimind import devices
     from aimind.devices import hardware as imagined
 
-    host = imagined.parse(hardware) if hardware else devices.probe()
-    decided = _plan(model, read_request(options, backend_argv), host, revision=revision)
+    request = read_request(options, backend_argv)
+    host = _allowed(imagined.parse(hardware) if hardware else devices.probe(), request)
+    decided = _plan(model, request, host, revision=revision)
     command = _command(decided, _location(decided.model))
     if as_json:
         from aimind.document import document

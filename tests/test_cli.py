@@ -120,6 +120,16 @@ def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path)
     assert shown.stderr == "warning: the bytes do not count what --swa-full changes\n"
 
 
+def test_without_devices_the_builds_for_the_cpu_are_used(run: Run, llama: Path) -> None:
+    shown = run("plan", "demo:safetensors", "--hardware", "24G", "--device", "none", "--json")
+    plan = json.loads(shown.stdout)
+    assert plan["backend"]["executable"].endswith("-cpu/bin/python")
+    assert plan["shards"] == []
+    shown = run("plan", str(llama), "--hardware", "24G", "--device", "none", "--context", "max", "--json")
+    assert json.loads(shown.stdout)["max_model_len"] == 131072
+    assert json.loads(shown.stdout)["gpu_layers"] == 0
+
+
 def test_parallel_requests_own_their_part(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), "--hardware", "24G", "--json", "--context", "8k", "--parallel", "3")
     plan = json.loads(shown.stdout)
