@@ -11,9 +11,9 @@ import click
 
 from aimind import __version__, show
 from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
-from aimind.options import API_KEY_VARIABLE, request_options
 from aimind.options import request as read_request
-from aimind.types import Backend, Command, Host, Model, Package, Plan, Program, Request
+from aimind.options import request_options
+from aimind.types import API_KEY_VARIABLE, Backend, Command, Host, Model, Package, Plan, Program, Request
 
 
 def main() -> NoReturn:
@@ -117,9 +117,9 @@ def _with_backends(host: Host, request: Request) -> Host:
 
 def _command(decided: Plan, weights: str) -> Command:
     from aimind.launchers import LAUNCHERS
+    from aimind.select import named
 
-    launcher = next(launcher for launcher in LAUNCHERS if launcher.NAME == decided.backend.name)
-    command = launcher.command(decided, weights)
+    command = named(decided.backend.name, LAUNCHERS).command(decided, weights)
     # The backend has the key under its own name.
     return dataclasses.replace(command, unset_env=(*command.unset_env, API_KEY_VARIABLE))
 
@@ -134,7 +134,6 @@ def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
     """Bring the plan's backend, if it is not here."""
     from aimind import environments
     from aimind.errors import InstallError
-    from aimind.launchers import LAUNCHERS
 
     backend = decided.backend
     if backend.installed:
@@ -144,8 +143,7 @@ def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
             f"{backend.name} {backend.version} is not installed",
             hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
         )
-    launcher = next(launcher for launcher in LAUNCHERS if backend.name == launcher.NAME)
-    source = launcher.source(host)
+    source = _source(backend.name, host)
     if isinstance(source, Package):
         environments.ensure(backend.name, source, version=backend.version, progress=show.note)
 

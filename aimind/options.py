@@ -11,11 +11,9 @@ import click
 
 from aimind.errors import UsageError
 from aimind.launchers.base import tokens
-from aimind.types import Request
+from aimind.types import API_KEY_VARIABLE, Request
 
 F = TypeVar("F", bound=Callable[..., object])
-
-API_KEY_VARIABLE = "AIMIND_API_KEY"
 
 
 class Tokens(click.ParamType[int]):

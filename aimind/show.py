@@ -18,7 +18,7 @@ from aimind.errors import AimindError
 from aimind.launchers.base import Launcher
 from aimind.place.placement import gib
 from aimind.reference import unparse
-from aimind.types import Command, Estimate, Host, Metadata, Plan, Program
+from aimind.types import API_KEY_VARIABLE, Command, Estimate, Host, Metadata, Plan, Program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,6 @@ COMPONENTS = (
     ("overhead", "overhead_bytes"),
     ("total", "total_bytes"),
 )
-KEY_VARIABLE = "AIMIND_API_KEY"
 
 
 def error(problem: AimindError) -> None:
@@ -86,10 +85,9 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
 
 def command_line(command: Command) -> str:
     """The command as a line for a shell; a secret is taken from `AIMIND_API_KEY` there."""
-    unset = [name for name in os.environ if any(_matches(name, pattern) for pattern in command.unset_env)]
-    words = [word for name in sorted(unset) for word in ("-u", name)]
+    words = [word for name in sorted(filter(command.removes, os.environ)) for word in ("-u", name)]
     words += [f"{name}={value}" for name, value in command.env.items()]
-    secrets = "".join(f'{name}="${KEY_VARIABLE}" ' for name in command.secret_env)
+    secrets = "".join(f'{name}="${API_KEY_VARIABLE}" ' for name in command.secret_env)
     prefix = f"env {shlex.join(words)} " if words else ("env " if secrets else "")
     change = f"cd {shlex.quote(command.cwd)} && " if command.cwd else ""
     return f"{change}{prefix}{secrets}{shlex.join(command.argv)}"
@@ -216,7 +214,7 @@ def _curl(plan: Plan, command: Command) -> str:
     )
     if path == "chat/completions" and not plan.metadata.chat_template:
         path, body = "completions", {"model": name, "prompt": "Hello"}
-    key = f' -H "Authorization: Bearer ${KEY_VARIABLE}"' if plan.settings.api_key else ""
+    key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if plan.settings.api_key else ""
     text = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl {command.url}/v1/{path} -H 'Content-Type: application/json'{key} -d {text}"
 
@@ -258,10 +256,6 @@ def _memory(plan: Plan) -> Table:
         sizes = [gib(getattr(estimate, field)) if getattr(estimate, field) else "" for _, field in shown]
         table.add_row(name, *sizes, gib(free))
     return table
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def _escape(text: str) -> str:

@@ -58,7 +58,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
         "argv": list(command.argv),
         "env": dict(command.env),
         "secret_env": dict(command.secret_env),
-        "unset_env": _unset(command),
+        "unset_env": list(filter(command.removes, os.environ)),
         "cwd": command.cwd,
         "ready": {
             "url": command.ready.url,
@@ -77,15 +77,8 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
 
 def environment(command: Command) -> dict[str, str]:
     """The backend's environment: ours, less `unset_env`, and then what the command adds."""
-    unset = _unset(command)
-    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    kept = {name: value for name, value in os.environ.items() if not command.removes(name)}
     return {**kept, **command.env, **command.secret_env}
-
-
-def _unset(command: Command) -> list[str]:
-    """The names in our environment that the backend must not get."""
-    beginnings = tuple(name.removesuffix("*") for name in command.unset_env if name.endswith("*"))
-    return [name for name in os.environ if name in command.unset_env or name.startswith(beginnings)]
 
 
 def _check(command: Command) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from aimind.types import Attention, LatentAttention, Layer, Memory, Metadata, RecurrentState, Tensor
+from aimind.types import Attention, LatentAttention, Memory, Metadata, RecurrentState, Tensor
 
 # Rows that the vocabulary is padded to (vllm/model_executor/layers/vocab_parallel_embedding.py).
 _VOCABULARY = 64
@@ -238,10 +238,3 @@ def _share(metadata: Metadata, tensor: Tensor, ranks: int, item: int) -> int:
     if any(part in tensor.name for part in _COLUMN_KV) and metadata.num_kv_heads:
         return size // min(ranks, metadata.num_kv_heads)
     return size // ranks
-
-
-def holds_cache(layers: tuple[Layer, ...]) -> bool:
-    """Whether anything is remembered between requests' steps."""
-    return any(
-        not isinstance(memory, Attention) or memory.causal for layer in layers for memory in layer.memory
-    )

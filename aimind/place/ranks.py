@@ -25,7 +25,6 @@ from aimind.place.placement import (
 )
 from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, Request, Shard
 
-GIB = 1 << 30
 # What Python, PyTorch and vLLM take in RAM beside the model: 2.3 GB were seen with the CPU build 0.32.
 ENGINE_RAM_BYTES = 2300 * 10**6
 # Unless it is told how large the cache is, the CPU build (0.32) wants 92 % of the RAM, even for a model that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
 from aimind.types.command import Command, Probe, Signature, TextFile
-from aimind.types.decision import Estimate, Plan, Reason, Refusal, Request, Shard
+from aimind.types.decision import API_KEY_VARIABLE, Estimate, Plan, Reason, Refusal, Request, Shard
 from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
     Attention,
@@ -28,6 +28,7 @@ from aimind.types.model import (
 )
 
 __all__ = [
+    "API_KEY_VARIABLE",
     "Attention",
     "Backend",
     "Category",

@@ -75,3 +75,8 @@ class Command:
     signatures: tuple[Signature, ...] = ()
     url: str
     stop_seconds: float = 10.0
+
+    def removes(self, variable: str) -> bool:
+        """Whether a variable of the environment that aimind was started in is kept from the backend."""
+        beginnings = tuple(name.removesuffix("*") for name in self.unset_env if name.endswith("*"))
+        return variable in self.unset_env or variable.startswith(beginnings)

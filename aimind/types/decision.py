@@ -10,6 +10,7 @@ from aimind.types.backend import Backend
 from aimind.types.machine import Device
 from aimind.types.model import Metadata, Model
 
+API_KEY_VARIABLE = "AIMIND_API_KEY"  # where the user may keep the key that clients must send
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
