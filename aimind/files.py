@@ -133,7 +133,7 @@ def _models(files: Iterable[File]) -> list[_Gguf]:
     models = [
         one
         for one in models
-        if "mmproj" not in one.words and not (one.quantization is None and _is_matrix(one.words))
+        if not one.files[0].is_projector and not (one.quantization is None and _is_matrix(one.words))
     ]
     return [one for one in models if not one.words & _DRAFTS] or models
 
@@ -171,9 +171,7 @@ def _with_projector(model: Model, chosen: _Gguf) -> list[File]:
 
     A repository holds one model, so any projector there is its own. A local folder may hold many.
     """
-    projectors = [
-        file for file in model.files if file.path.lower().endswith(".gguf") and "mmproj" in _words(file.path)
-    ]
+    projectors = [file for file in model.files if file.is_projector]
     own: list[File] = []
     general: list[File] = []
     for file in projectors:

@@ -39,7 +39,7 @@ def make(
         memory=choice.launcher.MEMORY,
         projector_bytes=sum(tensor.size_bytes for tensor in metadata.projector),
     )
-    projector = next((file.path for file in model.files if _is_projector(file.path)), None)
+    projector = next((file.path for file in model.files if file.is_projector), None)
     settings = dataclasses.replace(
         placement.settings,
         backend=choice.backend.name,
@@ -103,10 +103,6 @@ def _caveats(metadata: Metadata) -> tuple[Reason, ...]:
             "shards", f"a guess: {metadata.architecture} is an unknown architecture, and --force was given"
         ),
     )
-
-
-def _is_projector(path: str) -> bool:
-    return "mmproj" in PurePath(path).name.lower()
 
 
 def _served_name(model: Model) -> str:

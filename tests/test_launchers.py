@@ -15,7 +15,7 @@ from aimind import plan
 from aimind.errors import UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.base import Flag, Launcher, absorb, render
-from aimind.types import LayeredMemory, Plan, Request
+from aimind.types import File, LayeredMemory, Plan, Request
 from tests.samples import device, host, llama, model
 
 SECRET = "canary-4f1d"
@@ -113,6 +113,16 @@ def test_reserved_flags_are_refused_with_the_reason(launcher: Launcher) -> None:
         with pytest.raises(UsageError) as caught:
             absorb(launcher, Request(extra=(f"{spelling}=x",)))
         assert why in caught.value.message
+
+
+@pytest.mark.parametrize("path", ["mmproj-tests/model.gguf", "MODEL.GGUF"])
+def test_a_model_is_found_whatever_its_folder_is_called(path: str) -> None:
+    metadata = llama()
+    served = dataclasses.replace(model(metadata), files=(File("mmproj-F16.gguf", 1), File(path, 2)))
+    decided = plan.make(served, metadata, host(device()), Request(backend="xllamacpp"), LAUNCHERS)
+    argv = next(each for each in LAUNCHERS if each.NAME == "xllamacpp").command(decided, "/weights").argv
+    assert argv[argv.index("--model") + 1] == f"/weights/{path}"
+    assert argv[argv.index("--mmproj") + 1] == "/weights/mmproj-F16.gguf"
 
 
 @every_launcher

@@ -232,11 +232,10 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
-def weight_path(plan: Plan, weights: str, suffix: str = ".gguf") -> str:
-    """The first weight file of the plan that ends so; the one that a backend is given for a split model."""
-    first = next(
-        f.path for f in plan.model.files if f.path.endswith(suffix) and "mmproj" not in f.path.lower()
-    )
+def weight_path(plan: Plan, weights: str) -> str:
+    """The plan's first GGUF file that holds the model; the one that a backend is given for a split model."""
+    files = (file for file in plan.model.files if not file.is_projector)
+    first = next(file.path for file in files if file.path.lower().endswith(".gguf"))
     return os.path.join(weights, first)  # noqa: PTH118 - pathlib is not worth its import here
 
 

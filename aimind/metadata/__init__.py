@@ -11,7 +11,6 @@ from aimind.metadata.gguf_model import describe
 from aimind.types import File, Metadata, Model, Reader
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
-_PROJECTOR = re.compile(r"(^|[/._-])mmproj", re.IGNORECASE)
 
 
 def read(model: Model, open_file: Callable[[File], Reader]) -> Metadata:
@@ -44,7 +43,7 @@ def from_config(text: bytes, path: str) -> Metadata:
 
 
 def _read_gguf(files: Sequence[File], open_file: Callable[[File], Reader]) -> Metadata:
-    projectors = [file for file in files if _PROJECTOR.search(file.path)]
+    projectors = [file for file in files if file.is_projector]
     parts = _parts([file for file in files if file not in projectors] or projectors)
     beside = [file for file in projectors if file not in parts]
     return describe(

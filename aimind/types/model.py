@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+_PROJECTOR = re.compile(r"(?<![^\W_])mmproj(?![^\W_])")
 Source = Literal["huggingface", "modelscope", "local", "demo"]
 Format = Literal["gguf", "safetensors", "ctranslate2", "pickle"]
 Category = Literal[
@@ -38,6 +40,12 @@ class File:
     path: str
     size_bytes: int
     sha256: str | None = None
+
+    @property
+    def is_projector(self) -> bool:
+        """A vision or audio tower in a GGUF file of its own: `mmproj` is a word of its name."""
+        name = self.path.rpartition("/")[2].lower()
+        return name.endswith(".gguf") and _PROJECTOR.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
