@@ -374,8 +374,9 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.cut_after is not None:
                 block = block[: fault.cut_after - self.seen.sent_bytes]  # noqa: PLW2901
                 self.close_connection = True
-            self.wfile.write(block)
+            # Counted first: a client that has all of it may ask for the count before this thread goes on.
             self.seen.sent_bytes += len(block)
+            self.wfile.write(block)
 
 
 def main() -> None:
