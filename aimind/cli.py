@@ -9,11 +9,10 @@ from typing import NoReturn
 
 import click
 
-from aimind import __version__, show
-from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
-from aimind.options import request as read_request
-from aimind.options import request_options
-from aimind.types import API_KEY_VARIABLE, Backend, Command, Host, Model, Package, Plan, Program, Request
+from aimind import __version__, show, steps
+from aimind.errors import AimindError, UnsupportedError, UsageError
+from aimind.options import Several, Tokens, request_options, wanted
+from aimind.types import Package, Request
 
 
 def main() -> NoReturn:
@@ -64,90 +63,6 @@ def _traceback() -> None:
     traceback.print_exc()
 
 
-# ── The steps that commands share ──────────────────────────────────────────────────────────────────────────
-
-
-def _plan(text: str, request: Request, host: Host, *, revision: str | None) -> Plan:
-    """From the text to the plan: nothing is downloaded but headers, nothing installed."""
-    from aimind import files, hub, metadata, plan, reference
-    from aimind.launchers import LAUNCHERS
-
-    try:
-        parsed = reference.parse(text, revision=revision)
-    except BadReferenceError as problem:
-        if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
-            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
-        raise
-    twin = hub.local_twin(parsed)
-    if twin is not None:
-        show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
-    model = files.choose(hub.resolve(parsed))
-    read = metadata.read(model, lambda file: hub.open_file(model, file))
-    if request.max_model_len == 0:
-        request = dataclasses.replace(request, max_model_len=read.max_model_len)
-    decided = plan.make(model, read, _with_backends(host, request), request, LAUNCHERS)
-    for warning in plan.warnings(decided):
-        show.note(f"warning: {warning}")
-    return decided
-
-
-def _allowed(host: Host, request: Request) -> Host:
-    """The machine as the request wants it seen: without devices other builds of the backends are right."""
-    return dataclasses.replace(host, devices=()) if request.devices == () else host
-
-
-def _with_backends(host: Host, request: Request) -> Host:
-    """The machine with the backends that are here, and those that can be installed."""
-    from aimind import environments
-    from aimind.launchers import LAUNCHERS
-
-    found: list[Backend] = []
-    for launcher in LAUNCHERS:
-        if request.backend not in (None, launcher.NAME):
-            continue
-        source = launcher.source(host)
-        here = environments.find(launcher.NAME, source)
-        found += here
-        version = request.backend_version or (source.version if isinstance(source, Package) else None)
-        if isinstance(source, Package) and version and version not in {i.version for i in here}:
-            executable = environments.executable(launcher.NAME, source, version)
-            found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
-    return dataclasses.replace(host, backends=tuple(found))
-
-
-def _command(decided: Plan, weights: str) -> Command:
-    from aimind.launchers import LAUNCHERS
-    from aimind.select import named
-
-    command = named(decided.backend.name, LAUNCHERS).command(decided, weights)
-    # The backend has the key under its own name.
-    return dataclasses.replace(command, unset_env=(*command.unset_env, API_KEY_VARIABLE))
-
-
-def _location(model: Model) -> str:
-    from aimind import hub
-
-    return str(hub.location(model))
-
-
-def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
-    """Bring the plan's backend, if it is not here."""
-    from aimind import environments
-    from aimind.errors import InstallError
-
-    backend = decided.backend
-    if backend.installed:
-        return
-    if not allowed:
-        raise InstallError(
-            f"{backend.name} {backend.version} is not installed",
-            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
-        )
-    source = _source(backend.name, host)
-    if isinstance(source, Package):
-        environments.ensure(backend.name, source, version=backend.version, progress=show.note)
-
-
 # ── Commands ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -165,6 +80,7 @@ def cli(*, debug: bool) -> None:
 @cli.command("serve")
 @click.argument("model")
 @request_options
+@click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
@@ -177,7 +93,6 @@ def serve_command(
     dry_run: bool,
     no_install: bool,
     no_supervise: bool,
-    revision: str | None,
     **options: object,
 ) -> None:
     """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
@@ -194,19 +109,20 @@ def serve_command(
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    request = read_request(options, backend_argv)
-    host = _allowed(devices.probe(), request)
-    decided = _plan(model, request, host, revision=revision)
+    asked = wanted(model, options, backend_argv)
+    offer = steps.offer(asked)
+    host = devices.probe()
+    decided = steps.decide(steps.ask(offer, asked, host))
     settings = decided.settings
     if not dry_run or settings.port == 0:
         port = instances.claim_port(settings.address or "", settings.port or 0)
         decided = dataclasses.replace(decided, settings=dataclasses.replace(settings, port=port))
-    command = _command(decided, _location(decided.model))
+    command = steps.command(decided)
     if dry_run:
         click.echo(show.command_line(command))
         return
     show.plan(decided, command, err=True)
-    _install(decided, host, allowed=not no_install)
+    steps.install(decided, host, allowed=not no_install)
     hub.fetch(decided.model, show.Progress())
     if no_supervise:
         supervise.replace(command)
@@ -216,7 +132,14 @@ def serve_command(
 @cli.command("plan")
 @click.argument("model")
 @request_options
-@click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
+@click.option("--context", "contexts", type=Several(), help="Tokens per request; 8k,32k,max: a table.")
+@click.option(
+    "--hardware",
+    metavar="SPEC",
+    multiple=True,
+    help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file; again: a table.",
+)
+@click.option("--files", "with_files", is_flag=True, help="Show all quantizations, and whether they fit.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_obj
 def plan_command(
@@ -224,30 +147,48 @@ def plan_command(
     /,
     model: str,
     *,
-    hardware: str | None,
+    contexts: tuple[int, ...] | None,
+    hardware: tuple[str, ...],
+    with_files: bool,
     as_json: bool,
-    revision: str | None,
     **options: object,
 ) -> None:
     """Say how MODEL would be served: backend, devices, bytes, command, and why. Nothing is downloaded.
 
     \b
     aimind plan Qwen/Qwen2-0.5B-Instruct
-    aimind plan ./model.gguf --hardware 2x24G --json
+    aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
+    aimind plan unsloth/Qwen3-0.6B-GGUF --files
     """
-    from aimind import devices
+    from aimind import alternatives, devices, document
     from aimind.devices import hardware as imagined
 
-    request = read_request(options, backend_argv)
-    host = _allowed(imagined.parse(hardware) if hardware else devices.probe(), request)
-    decided = _plan(model, request, host, revision=revision)
-    command = _command(decided, _location(decided.model))
+    asked = wanted(model, {**options, "context": None}, backend_argv)
+    machines = {spec: imagined.parse(spec) for spec in hardware} or {"this one": devices.probe()}
+    offer = steps.offer(asked)
+    questions = [
+        (machine, steps.ask(offer, asked, host, context=context))
+        for machine, host in machines.items()
+        for context in contexts or (None,)
+    ]
+    if len(questions) > 1:
+        if with_files:
+            raise UsageError("--files is about one plan", hint="one --hardware, one --context")
+        answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
+        if as_json:
+            show.data(document.comparison(answers))
+        else:
+            show.comparison(answers)
+        return
+    question = questions[0][1]
+    decided = steps.decide(question)
+    options_here = alternatives.survey(question, decided) if with_files else ()
     if as_json:
-        from aimind.document import document
-
-        show.data(document(decided, command))
+        show.data(document.document(decided, steps.command(decided), options_here))
+    elif with_files:
+        show.candidates(options_here, decided)
     else:
-        show.plan(decided, command)
+        show.plan(decided, steps.command(decided))
 
 
 @cli.command("devices")
@@ -272,7 +213,7 @@ def backends_command(context: click.Context) -> None:
     from aimind import devices
     from aimind.launchers import LAUNCHERS
 
-    host = _with_backends(devices.probe(), Request())
+    host = steps.with_backends(devices.probe(), Request())
     show.backends(LAUNCHERS, host)
 
 
@@ -283,7 +224,7 @@ def install_command(backend: str) -> None:
     from aimind import devices, environments
 
     name, version = _named(backend)
-    source = _source(name, devices.probe())
+    source = steps.source(name, devices.probe())
     if not isinstance(source, Package):
         raise UnsupportedError(f"aimind does not install {name}", hint=source.remedy)
     done = environments.ensure(name, source, version=version, progress=show.note)
@@ -297,7 +238,7 @@ def remove_command(backend: str) -> None:
     from aimind import devices, environments
 
     name, version = _named(backend)
-    _source(name, devices.probe())
+    steps.source(name, devices.probe())
     environments.remove(name, version)
     show.note(f"{backend} is removed")
 
@@ -307,10 +248,3 @@ def _named(text: str) -> tuple[str, str | None]:
     if equals and not version:
         raise UsageError(f"{text} names no version", hint="NAME==VERSION, or NAME alone")
     return name, version or None
-
-
-def _source(name: str, host: Host) -> Package | Program:
-    from aimind.launchers import LAUNCHERS
-    from aimind.select import named
-
-    return named(name, LAUNCHERS).source(host)

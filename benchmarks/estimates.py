@@ -128,11 +128,10 @@ def gguf_figures(model: ggml.Profile, record: Record) -> Iterator[Figure]:
     kept = [b for kind, b in record["buffers"].items() if kind == "CUDA_Host" or not kind.startswith("CUDA")]
     host = usage.host
     outputs = round(record["output_mib"] * (1 << 20))  # rounded to 0.01 MiB in the records, so not compared
-    compute = host.compute_bytes - ggml.output_bytes(model, flags)
     found = {
         "model": host.weights_bytes,
         "context": host.kv_cache_bytes + host.state_bytes,
-        "compute": compute,
+        "compute": host.compute_bytes,
     }
     for component, estimated in found.items():
         yield Figure(setup, f"host {component}", name, estimated, sum(b[component] for b in kept))

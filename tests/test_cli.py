@@ -116,8 +116,8 @@ def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
 
 
 def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path) -> None:
-    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--swa-full", "--threads", "2")
-    assert shown.stderr == "warning: the bytes do not count what --swa-full changes\n"
+    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--mlock", "--threads", "2")
+    assert shown.stderr == "warning: the bytes do not count what --mlock changes\n"
 
 
 def test_without_devices_the_builds_for_the_cpu_are_used(run: Run, llama: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_backend_that_cannot_serve_it(run: Run, llama: Path) -> None:
 
 
 def test_a_backend_that_may_not_be_installed(run: Run, llama: Path, tmp_path: Path) -> None:
-    shown = run("serve", str(llama), "--device", "none", "--no-install", "--port", "0", "--context", "512")
+    shown = run("serve", str(llama), "--device", "none", "--no-install", "--port", "0", "--context", "2k")
     assert shown.returncode == 10
     assert "aimind backends install xllamacpp" in shown.stderr
     assert not (tmp_path / "home" / "data" / "environments").exists()

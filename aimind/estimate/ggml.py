@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aimind.estimate import cache, weights
@@ -26,6 +26,18 @@ from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
 # The CUDA context, its kernels and cuBLAS's workspaces, which no buffer of llama.cpp holds: 300 to 500 MiB
 # are seen by experience. The upper figure, approximate.
 DEVICE_OVERHEAD_BYTES = 500 << 20
+
+# From what each component is known, for the person who asks.
+SOURCES: Mapping[str, str] = {
+    "weights_bytes": "the tensors in the header, padded as llama.cpp's buffers are",
+    "repacked_bytes": "the tensors that this kind of CPU copies into the order of its kernels",
+    "kv_cache_bytes": "llama.cpp's rules for cells, windows and types",
+    "state_bytes": "the states of recurrent layers a slot, and the checkpoints that a slot may keep in RAM",
+    "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
+    "output_bytes": "a row of logits a slot",
+    "overhead_bytes": "the CUDA context, its kernels and cuBLAS's workspaces: by experience, not by a rule",
+    "projector_bytes": "the tensors in the projector's header",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,7 @@ class Settings:
             batch.
         swa_full: sliding-window layers remember all tokens.
         gpu_layers: on devices, of the layers and the output head, which is the first to go there.
-        experts_on_cpu: the experts of all layers stay in RAM.
+        experts_on_cpu: layers, the first ones, whose experts stay in RAM.
         mmap: the file is mapped, so that what is repacked comes on top of it.
         repack: the CPU copies weights into the order of its kernels (only where no device is used).
     """
@@ -59,23 +71,26 @@ class Settings:
     n_outputs: int | None = None
     swa_full: bool = False
     gpu_layers: int = 0
-    experts_on_cpu: bool = False
+    experts_on_cpu: int = 0
     mmap: bool = True
     repack: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes of each kind on every device, and in RAM.
-
-    Attributes:
-        reclaimable_bytes: of the weights in RAM, pages of the file that nobody reads again, since the CPU has
-            its own copy of them in another order; the system takes them back when it needs them.
-    """
+    """Bytes of each kind on every device, and in RAM."""
 
     devices: tuple[Estimate, ...]
     host: Estimate
-    reclaimable_bytes: int = 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of RAM that must be free.
+
+        The file's own pages of what the CPU has repacked are not among them: nobody reads these again, and
+        the system takes them back when it needs them.
+        """
+        return self.host.total_bytes - self.host.repacked_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,23 +163,34 @@ def estimate(
         raise ValueError(f"no cache has the type {settings.type_k} or {settings.type_v}")
     at = weights.places(count, layers_per_device)
     step = _step(model, settings, at)
-    held, repacked = weights.placed(model.weights, at, experts_on_host=settings.experts_on_cpu)
-    reclaimable = repacked if not at.host and settings.repack and settings.mmap else 0
-    held[at.host] += reclaimable
+    held, repacked = weights.placed(model.weights, at, experts_on_host=settings.experts_on_cpu > 0)
     caches, states = _remembered(model, settings, step, at)
-    compute = list(_compute(model, settings, step, at))
-    compute[at.host] += output_bytes(model, settings)
+    compute = _compute(model, settings, step, at)
+    approximate = _approximate(model, settings, at)
     places = [
         Estimate(
             weights_bytes=held[place],
+            repacked_bytes=repacked if not at.host and settings.repack and settings.mmap else 0,
             kv_cache_bytes=caches[place],
             state_bytes=states[place],
             compute_bytes=compute[place],
+            output_bytes=output_bytes(model, settings) if place == at.host else 0,
             overhead_bytes=overhead_bytes if place < at.host else 0,
+            approximate=approximate,
         )
         for place in range(at.host + 1)
     ]
-    return Usage(tuple(places[:-1]), places[-1], reclaimable)
+    return Usage(tuple(places[:-1]), places[-1])
+
+
+def _approximate(model: Profile, settings: Settings, at: Places) -> frozenset[str]:
+    """What is not known to the byte: bounds for an unknown model, and computing on both sides of a cut."""
+    names = {"overhead_bytes"}
+    if not model.metadata.known:
+        names |= {"kv_cache_bytes", "state_bytes"}
+    if not model.understood or (at.host and (at.host in at.layers or settings.experts_on_cpu)):
+        names.add("compute_bytes")
+    return frozenset(names)
 
 
 # ── One step ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,7 +309,7 @@ def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tupl
         layers=_representatives(model, settings, step, at),
         head=at.head,
         host=at.host,
-        experts_on_host=settings.experts_on_cpu,
+        experts_on_host=settings.experts_on_cpu > 0,
         pipeline=_is_pipelined(settings, at),
     )
     return _buffers(model, job)

@@ -7,7 +7,7 @@ Weights, blocks and tokens are exact (vLLM 0.32, `benchmarks/estimates.py`). Wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,14 @@ _VOCABULARY = 64
 # A CUDA context with NCCL and the libraries, and graphs of the default sizes: approximate, upper figures.
 CONTEXT_BYTES = 1 << 30
 GRAPHS_BYTES = 512 << 20
+# From what each component is known, for the person who asks.
+SOURCES: Mapping[str, str] = {
+    "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of each",
+    "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
+    "compute_bytes": "the peak of vLLM's profiling run: an upper figure from its source",
+    "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
+    "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
+}
 _CACHE_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 _ITEM_BYTES = {
     "F32": 4,

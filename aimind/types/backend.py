@@ -85,6 +85,7 @@ class LayeredMemory:
         shared_slots: several requests can share one cache (`kv_unified`).
         batch_size, ubatch_size: tokens per step, logical and physical, that the launcher sets.
         flash_attention: that the launcher sets.
+        expert_offload: the experts of some layers can stay in RAM (llama.cpp's `--n-cpu-moe`).
         full_window_cache: sliding-window layers keep all tokens (llama.cpp's `swa_full`).
         outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
         checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
@@ -97,6 +98,7 @@ class LayeredMemory:
     batch_size: int = 2048
     ubatch_size: int = 512
     flash_attention: bool = True
+    expert_offload: bool = False
     full_window_cache: bool = False
     outputs_per_slot: int | None = 1
     checkpoints: int = 32

@@ -95,13 +95,13 @@ def test_the_order_of_devices_does_not_matter(metadata: Metadata, machine: Host,
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes, machines, st.integers(256, 65536), st.integers(1, 65536))
+@given(shapes, machines, st.integers(2048, 65536), st.integers(1, 65536))
 def test_a_plan_for_many_tokens_is_one_for_fewer(
     metadata: Metadata, machine: Host, tokens: int, fewer: int
 ) -> None:
     """Law: what is accepted with N tokens is accepted with less."""
     if placed(metadata, machine, Request(max_model_len=tokens)) is not None:
-        assert placed(metadata, machine, Request(max_model_len=max(1, tokens - fewer))) is not None
+        assert placed(metadata, machine, Request(max_model_len=max(2048, tokens - fewer))) is not None
 
 
 @settings(deadline=None, max_examples=60)
