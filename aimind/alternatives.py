@@ -110,15 +110,19 @@ def best(question: Question) -> Plan:
     raise DoesNotFitError(answer.message, hint=f"this would fit: {would}" if would else answer.hint)
 
 
-def survey(question: Question, chosen: Plan) -> tuple[Option, ...]:
-    """Every candidate, the largest first, and whether it fits; `chosen` is what `best` gave."""
+def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
+    """Every candidate, the largest first, and whether it fits; `chosen` is what `best` gave, if anything."""
+    first = question.offer.candidates[0]
+    described = question.offer.read(first)
     options = []
-    for model in _by_size((question.offer.candidates[0], *question.offer.siblings)):
-        if model.files == chosen.model.files:
+    for model in _by_size((first, *question.offer.siblings)):
+        if chosen is not None and model.files == chosen.model.files:
             options.append(Option(model, chosen, guessed=False))
+        elif model is first:
+            options.append(Option(model, question.fits(model, described), guessed=False))
         else:
-            scaled = _scaled(chosen.metadata, chosen.model, model)
-            options.append(Option(model, question.fits(model, scaled), guessed=True))
+            guess = question.fits(model, _scaled(described, first, model))
+            options.append(Option(model, guess, guessed=True))
     return tuple(options)
 
 

@@ -12,7 +12,7 @@ import click
 from aimind import __version__, show, steps
 from aimind.errors import AimindError, UnsupportedError, UsageError
 from aimind.options import Several, Tokens, request_options, wanted
-from aimind.types import Package, Request
+from aimind.types import Package, Plan, Request
 
 
 def main() -> NoReturn:
@@ -112,7 +112,7 @@ def serve_command(
     asked = wanted(model, options, backend_argv)
     offer = steps.offer(asked)
     host = devices.probe()
-    decided = steps.decide(steps.ask(offer, asked, host))
+    decided = steps.decided(steps.answer(steps.ask(offer, asked, host)))
     settings = decided.settings
     if not dry_run or settings.port == 0:
         port = instances.claim_port(settings.address or "", settings.port or 0)
@@ -181,13 +181,15 @@ def plan_command(
             show.comparison(answers)
         return
     question = questions[0][1]
-    decided = steps.decide(question)
-    options_here = alternatives.survey(question, decided) if with_files else ()
+    answer = steps.answer(question)
+    found = answer if isinstance(answer, Plan) else None
+    options_here = alternatives.survey(question, found) if with_files else ()
+    if with_files and not as_json:
+        show.candidates(options_here, found)
+    decided = steps.decided(answer)
     if as_json:
         show.data(document.document(decided, steps.command(decided), options_here))
-    elif with_files:
-        show.candidates(options_here, decided)
-    else:
+    elif not with_files:
         show.plan(decided, steps.command(decided))
 
 

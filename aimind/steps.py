@@ -72,24 +72,29 @@ def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None
     )
 
 
-def decide(question: Question) -> Plan:
-    """The plan, its warnings said: nothing is downloaded but headers, nothing installed."""
-    from aimind import alternatives, plan
-
-    decided = alternatives.best(question)
-    for warning in plan.warnings(decided):
-        show.note(f"warning: {warning}")
-    return decided
-
-
 def answer(question: Question) -> Plan | AimindError:
-    """The plan, or why there is none: a line of a table over several questions."""
+    """The plan, or why there is none; nothing is downloaded but headers, nothing installed."""
     from aimind import alternatives
 
     try:
         return alternatives.best(question)
     except AimindError as problem:
         return problem
+
+
+def decided(found: Plan | AimindError) -> Plan:
+    """The plan, once its warnings are said.
+
+    Raises:
+        AimindError: there is none.
+    """
+    from aimind import plan
+
+    if isinstance(found, AimindError):
+        raise found
+    for warning in plan.warnings(found):
+        show.note(f"warning: {warning}")
+    return found
 
 
 def with_backends(host: Host, request: Request) -> Host:
@@ -111,18 +116,18 @@ def with_backends(host: Host, request: Request) -> Host:
     return dataclasses.replace(host, backends=tuple(found))
 
 
-def command(decided: Plan) -> Command:
+def command(plan: Plan) -> Command:
     """How the plan is started, its files where the hub keeps them."""
     from aimind import hub
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 
-    made = named(decided.backend.name, LAUNCHERS).command(decided, str(hub.location(decided.model)))
+    made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     # The backend has the key under its own name.
     return dataclasses.replace(made, unset_env=(*made.unset_env, API_KEY_VARIABLE))
 
 
-def install(decided: Plan, host: Host, *, allowed: bool) -> None:
+def install(plan: Plan, host: Host, *, allowed: bool) -> None:
     """Bring the plan's backend, if it is not here.
 
     Raises:
@@ -130,7 +135,7 @@ def install(decided: Plan, host: Host, *, allowed: bool) -> None:
     """
     from aimind import environments
 
-    backend = decided.backend
+    backend = plan.backend
     if backend.installed:
         return
     if not allowed:

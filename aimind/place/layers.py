@@ -272,7 +272,7 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
         needs = gib(search.usage(needed, (search.all_layers,)).devices[0].total_bytes)
         return DoesNotFitError(
             f"all layers with {needed} tokens need {needs} on devices ({free} free), and "
-            " --no-cpu-offload keeps them out of RAM",
+            "--no-cpu-offload keeps them out of RAM",
             hint=hint,
         )
     return DoesNotFitError(

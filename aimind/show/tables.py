@@ -11,7 +11,7 @@ from aimind.show.terminal import console, escape, table
 from aimind.types import Plan
 
 
-def candidates(options: Sequence[Option], chosen: Plan) -> None:
+def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
     """The quantizations of a repository: their sizes, and whether they fit."""
     rows = table("", "quantization", "files", "size", "fits", "context", "on devices", "in RAM")
     for option in options:
@@ -23,7 +23,7 @@ def candidates(options: Sequence[Option], chosen: Plan) -> None:
             sizes = [f"{about}{gib(size)}" if size else "" for size in (on_devices, found.host.total_bytes)]
             row = [f"{about}{found.settings.max_model_len}", *sizes]
         rows.add_row(
-            "→" if option.plan is chosen else "",
+            "→" if chosen is not None and option.plan is chosen else "",
             escape(label(option.model)),
             str(len(option.model.files)),
             gib(file_bytes(option.model)),
