@@ -150,7 +150,7 @@ def test_the_files_of_a_repository_and_whether_they_fit(run: Run, llama: Path, t
     best = json.loads(run("plan", str(tmp_path), "--hardware", "12G", "--quant", "best", "--json").stdout)
     assert best["model"]["quantization"] == "Q8_0"
     named = json.loads(run("plan", str(tmp_path), "--hardware", "12G", "--quant", "f16", "--json").stdout)
-    assert named["model"]["quantization"] == "F16"
+    assert named["model"]["files"][0]["path"] == "llama-3.1-8b.F16.gguf"
     assert llama.exists()
 
 
