@@ -87,6 +87,7 @@ def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...
     """The flags of a record, and the layers per device: as equal as llama.cpp makes them."""
     params, devices = record["params"], record["gpus"]
     asked = params.get("ngl", 0)
+    experts = params.get("cpu_moe", 0)
     on_devices = (layers + 1 if asked < 0 else min(asked, layers + 1)) if devices else 0
     chosen = ggml.Settings(
         n_ctx=params["n_ctx"],
@@ -100,7 +101,7 @@ def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...
         n_outputs=params.get("n_outputs_max") or None,
         swa_full=params.get("swa_full", False),
         gpu_layers=on_devices,
-        experts_on_cpu="cpu_moe" in params,
+        experts_on_cpu=layers if experts < 0 else experts,
         mmap=False,
     )
     return chosen, tuple((on_devices + devices - 1 - i) // devices for i in range(devices))

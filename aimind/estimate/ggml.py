@@ -161,9 +161,9 @@ def estimate(
         )
     if not {settings.type_k, settings.type_v} <= cache.BLOCKS.keys():
         raise ValueError(f"no cache has the type {settings.type_k} or {settings.type_v}")
-    at = weights.places(count, layers_per_device)
+    at = weights.places(count, layers_per_device, experts_on_host=settings.experts_on_cpu)
     step = _step(model, settings, at)
-    held, repacked = weights.placed(model.weights, at, experts_on_host=settings.experts_on_cpu > 0)
+    held, repacked = weights.placed(model.weights, at)
     caches, states = _remembered(model, settings, step, at)
     compute = _compute(model, settings, step, at)
     approximate = _approximate(model, settings, at)
@@ -309,7 +309,6 @@ def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tupl
         layers=_representatives(model, settings, step, at),
         head=at.head,
         host=at.host,
-        experts_on_host=settings.experts_on_cpu > 0,
         pipeline=_is_pipelined(settings, at),
     )
     return _buffers(model, job)
@@ -326,25 +325,23 @@ class _Job:
 
     step: Step
     types: tuple[str, str]
-    layers: tuple[tuple[int, int], ...]
+    layers: tuple[tuple[int, int, int], ...]
     head: int
     host: int
-    experts_on_host: bool
     pipeline: bool
 
 
 def _representatives(
     model: Profile, settings: Settings, step: Step, at: Places
-) -> tuple[tuple[int, int], ...]:
+) -> tuple[tuple[int, int, int], ...]:
     """Layers with their places that stand for all: memory is reused from layer to layer.
 
     Of a row of equal ones the first, one between equal neighbours, and the last are kept. What is copied from
     RAM to a device has its size there, so that sizes count for layers in RAM.
     """
-    sized = [at.host > 0 and (settings.experts_on_cpu or place == at.host) for place in at.layers]
     kinds = [
-        ((model.same if with_sizes else model.alike)[index], place)
-        for index, (place, with_sizes) in enumerate(zip(at.layers, sized, strict=True))
+        ((model.same if at.host and experts == at.host else model.alike)[index], place, experts)
+        for index, (place, experts) in enumerate(zip(at.layers, at.experts, strict=True))
     ]
     if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
         return tuple(kinds)  # every layer brings an input of its own from another device
@@ -368,10 +365,10 @@ def _buffers(model: Profile, job: _Job) -> tuple[int, ...]:
         job.step,
         types=job.types,
         host=job.host,
-        experts_on_host=job.experts_on_host,
         weight=_weight,
     )
-    graph = network.build([(model.metadata.layers[index], place) for index, place in job.layers], job.head)
+    layers = [(model.metadata.layers[index], place, experts) for index, place, experts in job.layers]
+    graph = network.build(layers, job.head)
     return buffer_sizes(graph, devices=job.host, pipeline=job.pipeline)
 
 

@@ -25,7 +25,6 @@ class Network:
         step: the largest that the settings allow.
         types: of the cache's keys and values.
         host: the index that stands for RAM; devices come before it.
-        experts_on_host: the experts of all layers are in RAM.
         weight: makes the node of a tensor at a place.
     """
 
@@ -36,11 +35,10 @@ class Network:
         *,
         types: tuple[str, str],
         host: int,
-        experts_on_host: bool,
         weight: Weight,
     ) -> None:
         self.metadata, self.step, self.host = metadata, step, host
-        self.experts_on_host, self.weight = experts_on_host, weight
+        self.weight = weight
         self.graph = Graph()
         self.others = {tensor.name: tensor for tensor in metadata.others}
         self.made: dict[tuple[str, int], Node] = {}
@@ -59,21 +57,18 @@ class Network:
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
 
-    def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
-        """The graph of these layers, each with its place, and the output at `head`."""
+    def build(self, layers: Sequence[tuple[Layer, int, int]], head: int) -> Graph:
+        """The graph of these layers, each with its place and its experts', and the output at `head`."""
         x = self._embedding(layers[0][1])
         last = len(layers) - 1
-        for index, (layer, place) in enumerate(layers):
+        for index, (layer, place, experts) in enumerate(layers):
             self.blocks.weights = {
-                _short(tensor.name): self.weight(tensor, self._place(tensor, place))
+                _short(tensor.name): self.weight(tensor, experts if "_exps." in tensor.name else place)
                 for tensor in layer.tensors
             }
             x = self._layer(x, layer, place, last=index == last)
         self._output(x, head)
         return self.graph
-
-    def _place(self, tensor: Tensor, place: int) -> int:
-        return self.host if self.experts_on_host and "_exps." in tensor.name else place
 
     # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
 
