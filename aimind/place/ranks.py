@@ -177,6 +177,7 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
                 hint="a shorter --context, or a smaller or quantized model",
             )
         return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
+    _check_utilization(search, devices)
     broken: list[str] = []
     too_small: list[str] = []
     for needed, (tensor, pipeline) in itertools.product(search.needs, _cuts(request, len(devices))):
@@ -198,6 +199,17 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     raise UsageError(
         "; ".join(dict.fromkeys(broken)), hint="leave the sizes out, and they are chosen so that they fit"
     )
+
+
+def _check_utilization(search: _Search, devices: tuple[Device, ...]) -> None:
+    """Whether vLLM would start with the share that was asked for."""
+    share = search.request.gpu_memory_utilization
+    best = max(search.accepted((device,)) for device in devices)
+    if share is not None and share > best and not search.request.force:
+        raise DoesNotFitError(
+            f"a share of {share:g} is more than is free on any device: vLLM would not start",
+            hint=f"--gpu-memory-utilization {best:g} is the largest that it takes now",
+        )
 
 
 def _broken_rule(metadata: Metadata, devices: int, tensor: int, pipeline: int) -> str | None:
