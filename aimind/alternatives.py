@@ -15,7 +15,8 @@ from aimind import plan
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.files import quantization
 from aimind.launchers.base import Launcher
-from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM, gib
+from aimind.phrases import gib
+from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request, Tensor
 
 

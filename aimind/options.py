@@ -11,7 +11,6 @@ from typing import TypeVar
 import click
 
 from aimind.errors import UsageError
-from aimind.launchers import LAUNCHERS
 from aimind.launchers.base import said, tokens
 from aimind.types import API_KEY_VARIABLE, Request
 
@@ -193,6 +192,8 @@ def _projector(request: Request) -> str | None:
 
     An absolute path is not a file of the repository.
     """
+    from aimind.launchers import LAUNCHERS
+
     flags = [launcher.FLAGS["projector"] for launcher in LAUNCHERS if "projector" in launcher.FLAGS]
     path = next(filter(None, [request.projector, *(said(flag, request.extra) for flag in flags)]), None)
     return "none" if path is not None and Path(path).is_absolute() else path

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import ggml
+from aimind.phrases import gib, names
 from aimind.place.placement import (
     CONTEXT_STEP,
     RAM_CACHE_SHARE,
     RAM_CHECKPOINT_SHARE,
     Placement,
     check_cache_dtypes,
-    gib,
-    names,
     usable_devices,
 )
 from aimind.place.search import Fit, Search, most

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import paged
+from aimind.phrases import gib, names
 from aimind.place.placement import (
     ENCODERS,
     RAM_CACHE_SHARE,
@@ -21,8 +22,6 @@ from aimind.place.placement import (
     check_cache_dtypes,
     context_limit,
     contexts_to_try,
-    gib,
-    names,
     usable_devices,
 )
 from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, Request, Shard

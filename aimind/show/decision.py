@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from aimind.place.placement import gib
+from aimind.phrases import gib
 from aimind.reference import unparse
 from aimind.show.terminal import console, escape, grid, table
 from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aimind.launchers.base import Launcher
-from aimind.place.placement import gib
+from aimind.phrases import gib
 from aimind.show.terminal import console, escape, table
 from aimind.types import Host, Program
 

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from aimind.place.placement import gib
+from aimind.phrases import gib
 from aimind.show.terminal import console, note
 
 if TYPE_CHECKING:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from aimind.alternatives import Option, file_bytes, label
 from aimind.errors import AimindError
-from aimind.place.placement import gib, names
+from aimind.phrases import gib, names
 from aimind.show.terminal import console, escape, table
 from aimind.types import Plan
+
+if TYPE_CHECKING:
+    from aimind.alternatives import Option
 
 
 def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
     """The quantizations of a repository: their sizes, and whether they fit."""
+    from aimind.alternatives import file_bytes, label
+
     rows = table("", "quantization", "files", "size", "fits", "context", "on devices", "in RAM")
     for option in options:
         found = option.plan
@@ -35,6 +40,8 @@ def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
 
 def comparison(rows: Sequence[tuple[str, int | None, Plan | AimindError]]) -> None:
     """One plan per machine and context, or why there is none."""
+    from aimind.alternatives import label
+
     shown = table("machine", "asked", "context", "at once", "file", "backend", "fits", "on devices", "in RAM")
     for machine, asked, answer in rows:
         wanted = "" if asked is None else ("max" if asked == 0 else str(asked))
