@@ -255,8 +255,8 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         overhead_bytes=paged.CONTEXT_BYTES if found.devices else ENGINE_RAM_BYTES * found.tensor,
         approximate=frozenset({"compute_bytes", "graphs_bytes", "overhead_bytes"}),
     )
-    if not metadata.known:
-        shard = shard.about("kv_cache_bytes")
+    if not metadata.known or (found.devices and search.request.kv_cache_memory_bytes is None):
+        shard = shard.about("kv_cache_bytes")  # on a device it is what the rest leaves
     in_ram = dataclasses.replace(shard, kv_cache_bytes=shard.kv_cache_bytes * found.tensor)
     engine = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)).about("overhead_bytes")
     host = engine if found.devices else in_ram
