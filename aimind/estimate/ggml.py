@@ -140,6 +140,7 @@ def estimate(
     layers_per_device: Sequence[int],
     *,
     overhead_bytes: int = DEVICE_OVERHEAD_BYTES,
+    compute: bool = True,
 ) -> Usage:
     """What each device and RAM hold.
 
@@ -150,6 +151,7 @@ def estimate(
             head; none
             for the CPU alone.
         overhead_bytes: of the driver's context on each device, approximate.
+        compute: `False` leaves the compute buffers out, which are what takes time here.
 
     Raises:
         ValueError: the layers do not add up, or the cache has no such type.
@@ -165,7 +167,7 @@ def estimate(
     step = _step(model, settings, at)
     held, repacked = weights.placed(model.weights, at)
     caches, states = _remembered(model, settings, step, at)
-    compute = _compute(model, settings, step, at)
+    buffers = _compute(model, settings, step, at) if compute else (0,) * (at.host + 1)
     approximate = _approximate(model, settings, at)
     places = [
         Estimate(
@@ -173,7 +175,7 @@ def estimate(
             repacked_bytes=repacked if not at.host and settings.repack and settings.mmap else 0,
             kv_cache_bytes=caches[place],
             state_bytes=states[place],
-            compute_bytes=compute[place],
+            compute_bytes=buffers[place],
             output_bytes=output_bytes(model, settings) if place == at.host else 0,
             overhead_bytes=overhead_bytes if place < at.host else 0,
             approximate=approximate,

@@ -83,12 +83,14 @@ class Search:
             gpu_layers=0,
         )
 
-    def usage(self, tokens: int, counts: tuple[int, ...], *, experts: int = 0) -> ggml.Usage:
+    def usage(
+        self, tokens: int, counts: tuple[int, ...], *, experts: int = 0, compute: bool = True
+    ) -> ggml.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
         settings = dataclasses.replace(
             self.settings(tokens), gpu_layers=sum(counts), experts_on_cpu=experts if counts else 0
         )
-        usage = ggml.estimate(self.profile, settings, counts)
+        usage = ggml.estimate(self.profile, settings, counts, compute=compute)
         if not self.projector_bytes:
             return usage
         if not usage.devices:
@@ -103,31 +105,48 @@ class Search:
         """These many layers on these devices, if memory holds them; of so many the experts stay in RAM."""
         if experts is None:
             experts = self.request.cpu_moe_layers or 0
-        counts = self._balanced(devices, layers, tokens, experts)
+        used = devices if layers else ()
+        counts = self._dealt(used, layers)
+        held = self.usage(tokens, counts, experts=experts, compute=False)
+        needs, has = sum(e.total_bytes for e in held.devices), sum(d.free_bytes for d in used)
+        if needs > has * SPENDABLE or not self._holds(dataclasses.replace(held, devices=()), ()):
+            return None
+        counts = self._balanced(used, counts, tokens, experts)
         usage = self.usage(tokens, counts, experts=experts)
-        held = zip(usage.devices, devices, strict=bool(counts))
-        if any(estimate.total_bytes > device.free_bytes * SPENDABLE for estimate, device in held):
-            return None
-        if usage.ram_bytes > self.host.ram_free_bytes * SPENDABLE:
-            return None
-        return Fit(tokens, counts, experts if counts else 0, devices if counts else (), usage)
+        fits = self._holds(usage, used)
+        return Fit(tokens, counts, experts if counts else 0, used, usage) if fits else None
+
+    def _holds(self, usage: ggml.Usage, devices: tuple[Device, ...]) -> bool:
+        """Whether every place has so much free."""
+        held = zip(usage.devices, devices, strict=True)
+        on_devices = all(estimate.total_bytes <= device.free_bytes * SPENDABLE for estimate, device in held)
+        return on_devices and usage.ram_bytes <= self.host.ram_free_bytes * SPENDABLE
+
+    def _dealt(self, devices: tuple[Device, ...], layers: int) -> tuple[int, ...]:
+        """Layers per device as the user shares them out, or by what is free on each."""
+        shares = self.request.split or tuple(float(max(1, device.free_bytes)) for device in devices)
+        return _shares(shares, layers, len(devices)) if devices else ()
 
     def _balanced(
-        self, devices: tuple[Device, ...], layers: int, tokens: int, experts: int
+        self, devices: tuple[Device, ...], counts: tuple[int, ...], tokens: int, experts: int
     ) -> tuple[int, ...]:
-        """Layers per device so that the fullest is as empty as possible."""
-        if not devices or not layers:
-            return ()
-        if self.request.split is not None:
-            return _shares(self.request.split, layers, len(devices))
-        counts = _shares(tuple(float(max(1, d.free_bytes)) for d in devices), layers, len(devices))
+        """The same layers so that the fullest device is as empty as possible.
+
+        What each computes with is taken to be the same wherever a layer more or less goes.
+        """
+        if len(devices) < 2 or self.request.split is not None:
+            return counts
+        compute = [e.compute_bytes for e in self.usage(tokens, counts, experts=experts).devices]
 
         def fullness(candidate: tuple[int, ...]) -> list[float]:
-            usage = self.usage(tokens, candidate, experts=experts)
-            return [e.total_bytes / max(1, d.free_bytes) for e, d in zip(usage.devices, devices, strict=True)]
+            held = self.usage(tokens, candidate, experts=experts, compute=False).devices
+            return [
+                (estimate.total_bytes + scratch) / max(1, device.free_bytes)
+                for estimate, scratch, device in zip(held, compute, devices, strict=True)
+            ]
 
         best = fullness(counts)
-        while len(devices) > 1:
+        while True:
             worst, least = best.index(max(best)), best.index(min(best))
             moved = list(counts)
             moved[worst] -= 1
@@ -136,7 +155,6 @@ class Search:
             if max(candidate) >= max(best):
                 return counts
             counts, best = tuple(moved), candidate
-        return counts
 
     def _with_projector(self, estimate: Estimate) -> Estimate:
         return dataclasses.replace(estimate, projector_bytes=self.projector_bytes)
