@@ -142,7 +142,7 @@ def test_the_projector_asked_for() -> None:
         found = choose(model, projector=asked)
         assert [file.path for file in found.files if file.is_projector] == ["mmproj-F16.gguf"]
     assert not [file for file in choose(model, projector="none").files if file.is_projector]
-    with pytest.raises(ModelNotFoundError, match="no file mmproj-Q4_0.gguf") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"no file mmproj-Q4_0\.gguf") as caught:
         choose(model, projector="mmproj-Q4_0.gguf")
     assert caught.value.hint == "it has mmproj-BF16.gguf, mmproj-F16.gguf, mmproj-F32.gguf"
 
