@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check unit live bench golden clean lock
+.PHONY: demo test check unit live bench golden gpu-carry test-gpu clean lock
 
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
 	$(BIN)/aimind serve demo
@@ -29,12 +29,26 @@ bench: $(VENV)/.ready ## print the figures of benchmarks/
 golden: $(VENV)/.ready ## write the plans of tests/golden again
 	AIMIND_WRITE_GOLDEN=1 $(BIN)/pytest tests/test_golden.py
 
+gpu-carry: $(VENV)/.ready ## bring what test-gpu needs on a machine without a network into .gpu/carried
+	$(BIN)/python -m scripts.gpu.carry $(GPU_OPTIONS)
+
+test-gpu: .gpu/site ## on an NVIDIA GPU: build llama.cpp, and compare plans with what the driver counts
+	PYTHONPATH=.gpu/site $(PYTHON) -m scripts.gpu $(GPU_OPTIONS)
+
+# No environment of its own: what is carried goes before what this Python has.
+.gpu/site: .gpu/carried
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $@ .gpu/carried/wheels/*.whl
+	touch $@
+
+.gpu/carried:
+	@echo "hint: make gpu-carry first, where there is a network, and bring .gpu/carried here" && exit 1
+
 lock: $(UV) ## choose the pins again
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
 	    --python-version 3.11 --group dev pyproject.toml -o requirements/dev.txt
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache .gpu
 
 $(VENV)/.ready: pyproject.toml requirements/dev.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
