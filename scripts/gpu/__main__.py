@@ -20,28 +20,28 @@ from scripts.gpu.build import build
 from scripts.gpu.measure import PROMPT_TOKENS, Case, Measured, measure
 from scripts.gpu.nvml import FirstDevice
 
-SHORT, LONG = ("--context", "8k"), ("--context", "64k")
-LLAMA, SMALL = "llama-3.1-8b.Q4_K_M", "qwen2.5-0.5b.Q8_0"
+SHORT, LONG = ("--context", "8k"), ("--context", "32k")
+SMALL, DENSE = "qwen2.5-0.5b.Q8_0", "qwen3-8b.Q4_K_M"
 # The first say most, for when time is short.
 CASES = (
     Case(model=SMALL, options=SHORT),
-    Case(model=LLAMA, options=SHORT),
+    Case(model=DENSE, options=SHORT),
     Case(model="gemma-3-12b.Q4_K_M", options=SHORT),
     Case(model="qwen3-30b-a3b.Q4_K_M", options=SHORT),
     Case(model="deepseek-v2-lite.Q4_K_M", options=SHORT),
     Case(model="granite-4.0-h-tiny.Q4_K_M", options=SHORT),
     Case(model="nomic-embed-v1.5.F16"),
     Case(model="llama-3.1-8b.F16", options=SHORT),
-    Case(model=LLAMA, options=LONG),
-    Case(model=LLAMA, options=(*LONG, "--kv-cache-type", "q8_0")),
-    Case(model=LLAMA, options=(*SHORT, "--parallel", "4")),
-    Case(model=LLAMA, options=(*SHORT, "--gpu-layers", "16")),
-    Case(model=LLAMA, options=SHORT, env={"GGML_CUDA_DISABLE_GRAPHS": "1"}),
-    Case(model=LLAMA, options=SHORT, extra=("--flash-attn", "off")),
+    Case(model=DENSE, options=LONG),
+    Case(model=DENSE, options=(*LONG, "--kv-cache-type", "q8_0")),
+    Case(model=DENSE, options=(*SHORT, "--parallel", "4")),
+    Case(model=DENSE, options=(*SHORT, "--gpu-layers", "16")),
+    Case(model=DENSE, options=SHORT, env={"GGML_CUDA_DISABLE_GRAPHS": "1"}),
+    Case(model=DENSE, options=SHORT, extra=("--flash-attn", "off")),
     Case(model="gpt-oss-20b.MXFP4", options=SHORT),
     Case(model="qwen3.5-9b.Q4_K_M", options=SHORT),
     Case(model="falcon-h1-7b.Q4_K_M", options=SHORT),
-    Case(model="gemma-3-4b.Q4_K_M", options=(*LONG, "--parallel", "1")),
+    Case(model="gemma-3-4b.Q4_K_M", options=("--context", "64k", "--parallel", "1")),
     Case(model="qwen3-30b-a3b.Q4_K_M", options=(*SHORT, "--gpu-layers", "24")),
     Case(model="qwen2.5-32b.Q4_K_M", options=(*SHORT, "--parallel", "1")),
 )
@@ -49,30 +49,17 @@ CPU_MODELS = (SMALL, "nomic-embed-v1.5.F16", "gemma-3-4b.Q4_K_M", "granite-4.0-h
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="test-gpu", description=__doc__)
-    parser.add_argument("--cpu", action="store_true", help="without a device: the log's buffers in RAM alone")
-    parser.add_argument("--llama-server", type=Path, metavar="FOLDER", help="of one that is built already")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilations at once")
-    parser.add_argument("--models", nargs="*", help="only these (tests/models.py)")
-    parser.add_argument(
-        "--seconds", type=float, default=540, help="start no case later (default: %(default)s)"
-    )
-    parser.add_argument("--out", type=Path, default=FOLDER / "report.json", help="(default: %(default)s)")
-    options = parser.parse_args()
+    options = _options()
     deadline = time.monotonic() + options.seconds
     device = None if options.cpu else FirstDevice()
     machine = {"name": device.name, "driver": device.driver} if device else {"name": "CPU"}
-    print(" ".join(machine.values()), flush=True)
+    print(*machine.values(), flush=True)
     programs = options.llama_server or build(device.architecture if device else None, jobs=options.jobs)
     contexts = _contexts() if device else {}
-    wanted = options.models or (CPU_MODELS if options.cpu else None)
-    cases = [case for case in CASES if wanted is None or case.model in wanted]
-    if options.cpu:
-        cases = [case for case in cases if "--gpu-layers" not in case.options and not case.env]
     measured: list[Measured] = []
     failures: list[str] = []
-    print(report.HEAD + (report.DEVICE_HEAD if device else ""))
-    for case in cases:
+    print(report.HEAD + (report.DEVICE_HEAD if device else ""), flush=True)
+    for case in _cases(options):
         if time.monotonic() > deadline:
             failures.append(f"no time left: {case.model} {case.setting}")
             continue
@@ -80,15 +67,34 @@ def main() -> int:
             # A processor of a few cores reads no long prompt.
             prompt = PROMPT_TOKENS if device else 128
             measured.append(measure(case, programs=programs, device=device, prompt_tokens=prompt))
+            print(report.line(measured[-1]), flush=True)
         except RuntimeError as problem:
             failures.append(f"failed: {case.model} {case.setting}: {problem}")
-            print(failures[-1], flush=True)
-        else:
-            print(report.line(measured[-1]), flush=True)
-    report.write(options.out, machine, measured, contexts=contexts, failures=failures)
+        # After each, so that something is left if this is killed.
+        report.write(options.out, machine, measured, contexts=contexts, failures=failures)
     failures += report.too_low(measured)
     print("", *report.summary(measured), *_lines(contexts), *failures, sep="\n")
     return 1 if failures or not measured else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="test-gpu", description=__doc__)
+    add = parser.add_argument
+    add("--cpu", action="store_true", help="without a device: the log's buffers in RAM alone")
+    add("--llama-server", type=Path, metavar="FOLDER", help="where one is built already")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="compilations at once")
+    add("--models", nargs="*", metavar="NAME", help="only these (tests/data/models/gguf)")
+    add("--seconds", type=float, default=540, help="start no case later than this (default: %(default)s)")
+    add("--out", type=Path, default=FOLDER / "report.json", help="(default: %(default)s)")
+    return parser.parse_args()
+
+
+def _cases(options: argparse.Namespace) -> Iterator[Case]:
+    wanted = options.models or (CPU_MODELS if options.cpu else [case.model for case in CASES])
+    for case in CASES:
+        needs_device = "--gpu-layers" in case.options or case.env
+        if case.model in wanted and not (options.cpu and needs_device):
+            yield case
 
 
 def _contexts() -> dict[str, int]:

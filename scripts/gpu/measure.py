@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +98,10 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_to
         log = FOLDER / "server.log"
         with serving(options, extra, env, log) as (pid, url):
             loaded = device.use(pid) if device else None
-            peak = _answer(url, plan, prompt_tokens, lambda: device.use(pid) if device else None)
+            try:
+                peak = _answer(url, plan, prompt_tokens, lambda: device.use(pid) if device else None)
+            except OSError as error:  # it refuses, is silent, or is gone
+                raise RuntimeError(f"the server does not answer: {error}\n{_end(log)}") from error
         return Measured(
             model=case.model,
             setting=case.setting,
@@ -186,8 +188,13 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
                 return
         except OSError:  # refused, or 503 while it loads
             time.sleep(0.1)
+    raise RuntimeError(f"the server does not start:\n{_end(log)}")
+
+
+def _end(log: Path) -> str:
+    """The last lines, without the complaints about the blank vocabulary."""
     words = [line for line in log.read_text(errors="replace").splitlines() if "empty token" not in line]
-    raise RuntimeError("\n".join(["the server does not start:", *words[-15:]]))
+    return "\n".join(words[-15:])
 
 
 # ── Requests ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,9 +211,9 @@ def _answer(url: str, plan: Json, prompt_tokens: int, look: Callable[[], Use | N
         while not all(answer.done() for answer in answers):
             seen.append(look())
             time.sleep(0.05)
+    seen.append(look())
     for answer in answers:
         answer.result()
-    seen.append(look())
     return max((use for use in seen if use is not None), key=lambda use: use.device_bytes, default=None)
 
 
@@ -223,8 +230,5 @@ def _post(url: str, request: tuple[str, Json]) -> None:
     path, body = request
     headers = {"Content-Type": "application/json"}
     posted = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(posted, timeout=ANSWER_SECONDS) as answer:
-            answer.read()
-    except urllib.error.HTTPError as error:
-        raise RuntimeError(f"{path} answers {error.code}: {error.read().decode(errors='replace')}") from error
+    with urllib.request.urlopen(posted, timeout=ANSWER_SECONDS) as answer:
+        answer.read()
