@@ -52,7 +52,7 @@ def main() -> int:
     options = _options()
     deadline = time.monotonic() + options.seconds
     device = None if options.cpu else FirstDevice()
-    machine = {"name": device.name, "driver": device.driver} if device else {"name": "CPU"}
+    machine = device.words if device else {"name": "CPU"}
     print(*machine.values(), flush=True)
     programs = options.llama_server or build(device.architecture if device else None, jobs=options.jobs)
     contexts = _contexts() if device else {}

@@ -86,7 +86,7 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_to
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         places = {
             "AIMIND_DATA_DIR": str(FOLDER / "data"),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{FOLDER / 'site'}",
         }
         env = {**os.environ, "PATH": path, **places}
         where = () if device else ("--device", "none")

@@ -26,10 +26,13 @@ class FirstDevice:
     def __init__(self) -> None:
         pynvml.nvmlInit()
         self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        self.name = str(pynvml.nvmlDeviceGetName(self._handle))
-        self.driver = str(pynvml.nvmlSystemGetDriverVersion())
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(self._handle)
         self.architecture = f"{major}{minor}"
+        self.words = {
+            "name": str(pynvml.nvmlDeviceGetName(self._handle)),
+            "driver": str(pynvml.nvmlSystemGetDriverVersion()),
+            "architecture": f"sm_{self.architecture}",
+        }
 
     def use(self, pid: int) -> Use:
         """What is in use now."""

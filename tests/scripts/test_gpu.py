@@ -76,7 +76,8 @@ def test_the_driver_is_asked_about_one_process(tmp_path: Path) -> None:
     environment = nvml.environment(nvml.build(tmp_path), machine)
     program = (
         "from scripts.gpu.nvml import FirstDevice; device = FirstDevice();"
-        "print(device.name, device.architecture, device.use(42).process_bytes, device.use(43).process_bytes)"
+        "print(device.words['name'], device.architecture);"
+        "print(*[device.use(pid).process_bytes for pid in (42, 43)])"
     )
     said = subprocess.run(
         [sys.executable, "-c", program],
