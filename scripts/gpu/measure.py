@@ -118,10 +118,17 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_to
 
 def buffers(log: str, *, on_device: bool) -> dict[str, int]:
     """The sizes that llama.cpp logs, summed by component, on the devices or in RAM."""
-    found = dict.fromkeys(_KINDS.values(), 0)
+    sizes: dict[tuple[str, str], int] = {}
     for place, kind, mib in _BUFFER.findall(log):
+        size_bytes = round(float(mib) * 2**20)
+        if kind in ("compute", "output"):  # reserved anew, and said again, when what is asked for changes
+            sizes[place, kind] = size_bytes
+        else:
+            sizes[place, kind] = sizes.get((place, kind), 0) + size_bytes
+    found = dict.fromkeys(_KINDS.values(), 0)
+    for (place, kind), size_bytes in sizes.items():
         if on_device == (place.startswith("CUDA") and not place.startswith("CUDA_Host")):
-            found[_KINDS[kind]] += round(float(mib) * 2**20)
+            found[_KINDS[kind]] += size_bytes
     return found
 
 

@@ -27,6 +27,7 @@ llama_context:  CUDA_Host  output buffer size =     0.50 MiB
 llama_kv_cache:      CUDA0 KV buffer size =    24.00 MiB
 llama_kv_cache:      CUDA0 KV buffer size =     8.00 MiB
 llama_memory_recurrent:      CUDA0 RS buffer size =    50.25 MiB
+sched_reserve:      CUDA0 compute buffer size =    30.00 MiB
 sched_reserve:      CUDA0 compute buffer size =    39.25 MiB
 sched_reserve:  CUDA_Host compute buffer size =     7.25 MiB
 """
