@@ -92,7 +92,8 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_to
         where = () if device else ("--device", "none")
         options = (str(model), "--backend", "llama-server", *where, *case.options)
         options += tuple(word for name, value in case.env.items() for word in ("--env", f"{name}={value}"))
-        extra = ("--", "-lv", "4", *case.extra)
+        # Checkpoints are copies in RAM, made as requests come: no buffer that is logged.
+        extra = ("--", "-lv", "4", "--ctx-checkpoints", "0", *case.extra)
         plan = _plan(options, extra, env)
         before = device.use(0) if device else None
         log = FOLDER / "server.log"
