@@ -7,6 +7,7 @@ RAM alone, and nothing is said about overheads.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,11 +18,13 @@ from pathlib import Path
 
 from scripts.gpu import FOLDER, report
 from scripts.gpu.build import build
-from scripts.gpu.measure import PROMPT_TOKENS, Case, Measured, measure
+from scripts.gpu.measure import Case, Measured, measure
 from scripts.gpu.nvml import FirstDevice
 
 SHORT, LONG = ("--context", "8k"), ("--context", "32k")
 SMALL, DENSE = "qwen2.5-0.5b.Q8_0", "qwen3-8b.Q4_K_M"
+# Layers in RAM read slowly.
+PART = 1024
 # The first say most, for when time is short.
 CASES = (
     Case(model=SMALL, options=SHORT),
@@ -35,14 +38,14 @@ CASES = (
     Case(model=DENSE, options=LONG),
     Case(model=DENSE, options=(*LONG, "--kv-cache-type", "q8_0")),
     Case(model=DENSE, options=(*SHORT, "--parallel", "4")),
-    Case(model=DENSE, options=(*SHORT, "--gpu-layers", "16")),
+    Case(model=DENSE, options=(*SHORT, "--gpu-layers", "16"), prompt_tokens=PART),
     Case(model=DENSE, options=SHORT, env={"GGML_CUDA_DISABLE_GRAPHS": "1"}),
     Case(model=DENSE, options=SHORT, extra=("--flash-attn", "off")),
     Case(model="gpt-oss-20b.MXFP4", options=SHORT),
     Case(model="qwen3.5-9b.Q4_K_M", options=SHORT),
     Case(model="falcon-h1-7b.Q4_K_M", options=SHORT),
     Case(model="gemma-3-4b.Q4_K_M", options=("--context", "64k", "--parallel", "1")),
-    Case(model="qwen3-30b-a3b.Q4_K_M", options=(*SHORT, "--gpu-layers", "24")),
+    Case(model="qwen3-30b-a3b.Q4_K_M", options=(*SHORT, "--gpu-layers", "24"), prompt_tokens=PART),
     Case(model="qwen2.5-32b.Q4_K_M", options=(*SHORT, "--parallel", "1")),
 )
 CPU_MODELS = (SMALL, "nomic-embed-v1.5.F16", "gemma-3-4b.Q4_K_M", "granite-4.0-h-tiny.Q4_K_M")
@@ -64,9 +67,7 @@ def main() -> int:
             failures.append(f"no time left: {case.model} {case.setting}")
             continue
         try:
-            # A processor of a few cores reads no long prompt.
-            prompt = PROMPT_TOKENS if device else 128
-            measured.append(measure(case, programs=programs, device=device, prompt_tokens=prompt))
+            measured.append(measure(case, programs=programs, device=device))
             print(report.line(measured[-1]), flush=True)
         except RuntimeError as problem:
             failures.append(f"failed: {case.model} {case.setting}: {problem}")
@@ -84,7 +85,7 @@ def _options() -> argparse.Namespace:
     add("--llama-server", type=Path, metavar="FOLDER", help="where one is built already")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="compilations at once")
     add("--models", nargs="*", metavar="NAME", help="only these (tests/data/models/gguf)")
-    add("--seconds", type=float, default=540, help="start no case later than this (default: %(default)s)")
+    add("--seconds", type=float, default=500, help="start no case later than this (default: %(default)s)")
     add("--out", type=Path, default=FOLDER / "report.json", help="(default: %(default)s)")
     return parser.parse_args()
 
@@ -93,8 +94,9 @@ def _cases(options: argparse.Namespace) -> Iterator[Case]:
     wanted = options.models or (CPU_MODELS if options.cpu else [case.model for case in CASES])
     for case in CASES:
         needs_device = "--gpu-layers" in case.options or case.env
-        if case.model in wanted and not (options.cpu and needs_device):
-            yield case
+        if case.model not in wanted or (options.cpu and needs_device):
+            continue
+        yield dataclasses.replace(case, prompt_tokens=128) if options.cpu else case
 
 
 def _contexts() -> dict[str, int]:

@@ -26,8 +26,6 @@ from tests.models import header
 AIMIND = (sys.executable, "-c", "from aimind.cli import main; main()")
 START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 120.0, 120.0, 20.0
 GENERATED_TOKENS = 32
-# Prompts fill the cache as far as this, since what attention needs grows with what it looks at.
-PROMPT_TOKENS = 65536
 _BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 _KINDS = {"model": "weights", "KV": "kv_cache", "RS": "state", "compute": "compute", "output": "compute"}
 Json = dict[str, Any]
@@ -35,12 +33,16 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A recorded model (tests/models.py) and how it is served; `env` is the backend's."""
+    """A recorded model (tests/models.py) and how it is served; `env` is the backend's.
+
+    Prompts fill the cache as far as `prompt_tokens` in all: what attention needs grows with what it looks at.
+    """
 
     model: str
     options: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    prompt_tokens: int = 65536
 
     @property
     def setting(self) -> str:
@@ -74,7 +76,7 @@ class Measured:
         return use.process_bytes or use.device_bytes - self.before.device_bytes
 
 
-def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_tokens: int) -> Measured:
+def measure(case: Case, *, programs: Path, device: FirstDevice | None) -> Measured:
     """Plan the case, serve it, fill its cache, and read what that took.
 
     Raises:
@@ -100,7 +102,7 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None, prompt_to
         with serving(options, extra, env, log) as (pid, url):
             loaded = device.use(pid) if device else None
             try:
-                peak = _answer(url, plan, prompt_tokens, lambda: device.use(pid) if device else None)
+                peak = _answer(url, plan, case.prompt_tokens, lambda: device.use(pid) if device else None)
             except OSError as error:  # it refuses, is silent, or is gone
                 raise RuntimeError(f"the server does not answer: {error}\n{_end(log)}") from error
         return Measured(
