@@ -46,6 +46,7 @@ CASES = (
     Case(model="falcon-h1-7b.Q4_K_M", options=SHORT),
     Case(model="gemma-3-4b.Q4_K_M", options=("--context", "64k", "--parallel", "1")),
     Case(model="qwen3-30b-a3b.Q4_K_M", options=(*SHORT, "--gpu-layers", "24"), prompt_tokens=PART),
+    Case(model="qwen3-30b-a3b.Q4_K_M", options=SHORT, extra=("--n-cpu-moe", "24"), prompt_tokens=PART),
     Case(model="qwen2.5-32b.Q4_K_M", options=(*SHORT, "--parallel", "1")),
 )
 CPU_MODELS = (SMALL, "nomic-embed-v1.5.F16", "gemma-3-4b.Q4_K_M", "granite-4.0-h-tiny.Q4_K_M")
@@ -93,7 +94,7 @@ def _options() -> argparse.Namespace:
 def _cases(options: argparse.Namespace) -> Iterator[Case]:
     wanted = options.models or (CPU_MODELS if options.cpu else [case.model for case in CASES])
     for case in CASES:
-        needs_device = "--gpu-layers" in case.options or case.env
+        needs_device = "--gpu-layers" in case.options or "--n-cpu-moe" in case.extra or case.env
         if case.model not in wanted or (options.cpu and needs_device):
             continue
         yield dataclasses.replace(case, prompt_tokens=128) if options.cpu else case

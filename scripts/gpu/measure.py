@@ -28,6 +28,8 @@ START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 120.0, 120.0, 20.0
 GENERATED_TOKENS = 32
 _BUFFER = re.compile(r"(\S+) +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 _KINDS = {"model": "weights", "KV": "kv_cache", "RS": "state", "compute": "compute", "output": "compute"}
+# What a plan tells apart and the names of these buffers do not.
+_PARTS = {"weights": ("weights", "repacked"), "compute": ("compute", "output")}
 Json = dict[str, Any]
 
 
@@ -145,9 +147,12 @@ def _plan(options: Sequence[str], extra: Sequence[str], env: Mapping[str, str]) 
 
 
 def _planned(plan: Json, *, on_device: bool) -> dict[str, int]:
-    parts = plan["shards"] if on_device else [plan["host"]]
+    places = plan["shards"] if on_device else [plan["host"]]
     names = (*_KINDS.values(), "overhead", "total")
-    return {name: sum(part[f"{name}_bytes"] for part in parts) for name in names}
+    return {
+        name: sum(place[f"{part}_bytes"] for place in places for part in _PARTS.get(name, (name,)))
+        for name in names
+    }
 
 
 # ── The server ─────────────────────────────────────────────────────────────────────────────────────────────
