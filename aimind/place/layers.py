@@ -38,11 +38,11 @@ def place_layers(
     _check(metadata, request, memory)
     search = Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
     devices = usable_devices(host, request, memory.vendors)
-    chosen = next(_ways(search, devices), None)
-    if chosen is None:
-        raise _does_not_fit(search, devices)
-    found, reason = chosen
-    return _placement(search, _largest(search, found), metadata, reason)
+    for found, reason in _ways(search, devices):
+        settled = _settled(search, found, _largest(search, found))
+        if settled is not None:
+            return _placement(search, settled, metadata, reason)
+    raise _does_not_fit(search, devices)
 
 
 def _ways(search: Search, devices: tuple[Device, ...]) -> Iterator[tuple[Fit, Reason]]:
@@ -129,6 +129,22 @@ def _largest(search: Search, found: Fit) -> Fit:
     step = CONTEXT_STEP * search.owners
     larger = most(lambda steps: attempt(steps * step), search.limit // step)
     return larger if larger is not None and larger.tokens > found.tokens else found
+
+
+def _settled(search: Search, smallest: Fit, largest: Fit) -> Fit | None:
+    """The largest of both, or of those between, that memory holds with every layer computed."""
+    step = CONTEXT_STEP * search.owners
+
+    def attempt(steps: int) -> Fit | None:
+        between = search.fit(
+            smallest.devices, sum(smallest.counts), smallest.tokens + steps * step, experts=smallest.experts
+        )
+        return between and search.settled(between)
+
+    found = search.settled(largest)
+    if found is not None or largest.tokens == smallest.tokens:
+        return found
+    return most(attempt, (largest.tokens - smallest.tokens) // step) or search.settled(smallest)
 
 
 def _placement(search: Search, found: Fit, metadata: Metadata, reason: Reason) -> Placement:

@@ -84,7 +84,7 @@ class Search:
         )
 
     def usage(
-        self, tokens: int, counts: tuple[int, ...], *, experts: int = 0, compute: bool = True
+        self, tokens: int, counts: tuple[int, ...], *, experts: int = 0, compute: ggml.Compute = "quick"
     ) -> ggml.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
         settings = dataclasses.replace(
@@ -107,7 +107,7 @@ class Search:
             experts = self.request.cpu_moe_layers or 0
         used = devices if layers else ()
         counts = self._dealt(used, layers)
-        held = self.usage(tokens, counts, experts=experts, compute=False)
+        held = self.usage(tokens, counts, experts=experts, compute="none")
         needs, has = sum(e.total_bytes for e in held.devices), sum(d.free_bytes for d in used)
         if needs > has * SPENDABLE or not self._holds(dataclasses.replace(held, devices=()), ()):
             return None
@@ -115,6 +115,11 @@ class Search:
         usage = self.usage(tokens, counts, experts=experts)
         fits = self._holds(usage, used)
         return Fit(tokens, counts, experts if counts else 0, used, usage) if fits else None
+
+    def settled(self, found: Fit) -> Fit | None:
+        """The same with every layer computed, if memory holds that too."""
+        usage = self.usage(found.tokens, found.counts, experts=found.experts, compute="exact")
+        return dataclasses.replace(found, usage=usage) if self._holds(usage, found.devices) else None
 
     def _holds(self, usage: ggml.Usage, devices: tuple[Device, ...]) -> bool:
         """Whether every place has so much free."""
@@ -139,7 +144,7 @@ class Search:
         compute = [e.compute_bytes for e in self.usage(tokens, counts, experts=experts).devices]
 
         def fullness(candidate: tuple[int, ...]) -> list[float]:
-            held = self.usage(tokens, candidate, experts=experts, compute=False).devices
+            held = self.usage(tokens, candidate, experts=experts, compute="none").devices
             return [
                 (estimate.total_bytes + scratch) / max(1, device.free_bytes)
                 for estimate, scratch, device in zip(held, compute, devices, strict=True)
