@@ -23,7 +23,9 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 LARGEST_CONFIG_BYTES = 4 << 20
 LARGEST_NUMBER = 1 << 40
 LONGEST_WORD = 100
-LARGEST_LIST = 8192  # nothing that is asked for has more entries than a model has layers
+# An empty object of 3 bytes takes 64 in memory. The index of 90,000 tensors has as many commas.
+MOST_VALUES = 1 << 19
+LARGEST_LIST = 1024  # nothing that is asked for has more entries than a model has layers
 # vLLM, SGLang and transformers look for the language model of a multimodal one under these names.
 _TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 # What the whole says of its language model too.
@@ -42,19 +44,30 @@ def read_json(reader: Reader, path: str, most_bytes: int = LARGEST_CONFIG_BYTES)
     return parse_json(reader.read(0, reader.size_bytes), path)
 
 
-def parse_json(text: bytes, path: str) -> dict[str, Json]:
-    """The object that the text is.
+def parse_json(text: bytes, path: str, *, unique: bool = False) -> dict[str, Json]:
+    """The object that the text is; of equal names the last counts, as in transformers, or none (`unique`).
 
     Raises:
-        MetadataError: it is no JSON (numbers that are not finite included), nested too deeply, or no object.
+        MetadataError: it is no JSON in UTF-8 (numbers that are not finite included), nested too deeply,
+            of too many values, or no object.
     """
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise MetadataError(f"{path} holds more values than any real one", hint=_HINT)
+    hook = _unique if unique else None
     try:
-        value = cast("Json", json.loads(text, parse_constant=_refuse_constant))
+        value: Json = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"{path} is not JSON: {str(error)[:100]}", hint=_HINT) from error
     if not isinstance(value, dict):
         raise MetadataError(f"{path} holds no JSON object", hint=_HINT)
     return value
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name appears twice")
+    return values
 
 
 def _refuse_constant(name: str) -> float:
@@ -117,7 +130,7 @@ class Config:
     def text(self, *names: str) -> str:
         """A word, empty where there is none."""
         value = next((self.values[name] for name in names if self.values.get(name)), "")
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and value.isprintable() else ""
 
     def flag(self, *names: str) -> bool:
         """Whether it says yes."""
@@ -125,7 +138,7 @@ class Config:
 
     def words(self, *names: str) -> tuple[str, ...]:
         """A list of words, empty where there is none."""
-        return tuple(str(item)[:LONGEST_WORD] for item in self._entries(*names))
+        return tuple(_word(item) for item in self._entries(*names))
 
     def _entries(self, *names: str) -> list[Json]:
         value = self.raw(*names)
@@ -158,3 +171,8 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_NUMBER:
             raise MetadataError(f"{self.path} is damaged: {name} is {shown(value)}", hint=_HINT)
         return value
+
+
+def _word(value: Json) -> str:
+    """At a length that a line can hold, and without what would confuse a terminal."""
+    return value[:LONGEST_WORD] if isinstance(value, str) and value.isprintable() else shown(value)

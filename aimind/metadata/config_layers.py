@@ -15,7 +15,7 @@ from aimind.metadata.config_memory import HEADS, HIDDEN, attention, recurrent, w
 from aimind.metadata.config_task import is_causal
 from aimind.types import Attention, Memory
 
-MOST_LAYERS = 2048
+MOST_LAYERS = 512
 
 Kind = Literal["full", "sliding", "recurrent", "hybrid", "mlp", "moe"]
 

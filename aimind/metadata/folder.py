@@ -11,7 +11,7 @@ from aimind.types import File, Model, Reader
 
 OpenFile = Callable[[File], Reader]
 
-LARGEST_TOKENIZER_BYTES = 32 << 20
+LARGEST_TOKENIZER_BYTES = 16 << 20
 _PICKLES = (".bin", ".pt", ".pth")
 # Not weights, in spite of their names.
 _STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth")
