@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from aimind.errors import MetadataError
 from aimind.estimate import cache, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.cache import padded
@@ -384,7 +385,13 @@ def _buffers(model: Profile, job: _Job) -> tuple[int, ...]:
         weight=_weight,
     )
     layers = [(model.metadata.layers[index], place, experts) for index, place, experts in job.layers]
-    graph = network.build(layers, job.head)
+    try:
+        graph = network.build(layers, job.head)
+    except (LookupError, ZeroDivisionError) as error:
+        raise MetadataError(
+            f"the tensors are not those of a model of the architecture {model.metadata.architecture}",
+            hint="llama.cpp would refuse it too: fetch it again, or another one.",
+        ) from error
     return buffer_sizes(graph, devices=job.host, pipeline=job.pipeline)
 
 
