@@ -21,7 +21,7 @@ from aimind.types import Reader, Tensor
 
 Scalar = str | int | float | bool
 
-FIRST_BLOCK_BYTES = 1 << 20
+FIRST_BLOCK_BYTES = 2 << 20
 LARGEST_BLOCK_BYTES = 4 << 20
 # Some times the largest known (Gemma 4: 16 MB): they bound the time and memory that a hostile file can take.
 LARGEST_HEADER_BYTES = 64 << 20
