@@ -20,7 +20,7 @@ from aimind.types import Reader
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-LARGEST_CONFIG_BYTES = 4 << 20
+LARGEST_CONFIG_BYTES = 16 << 20  # a tokenizer's too, which lists the words that were added
 LARGEST_NUMBER = 1 << 40
 LONGEST_WORD = 100
 # An empty object of 3 bytes takes 64 in memory. The index of 90,000 tensors has as many commas.

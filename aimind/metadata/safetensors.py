@@ -18,6 +18,7 @@ from aimind.types import File, Reader, Tensor
 LARGEST_HEADER_BYTES = 16 << 20
 LARGEST_INDEX_BYTES = 32 << 20  # that of a model with 90,000 tensors has 9 MB
 LONGEST_NAME = 1024
+PARALLEL_READS = 8
 # Holds the header of most shards (85 KB for DeepSeek V3), so that one read is enough.
 FIRST_READ_BYTES = 128 << 10
 INDEX_NAME = "model.safetensors.index.json"
@@ -59,7 +60,7 @@ def read_tensors(files: Sequence[File], folder: str, open_file: Callable[[File],
     index = here.get(join(folder, INDEX_NAME))
     if index is None:
         shards = [file for path, file in sorted(here.items()) if path.endswith(".safetensors")]
-        return _without_twins([(None, read_header(open_file(file), file.path)) for file in shards])
+        return _without_twins([(None, tensors) for tensors in _headers(shards, open_file)])
     weight_map = read_json(open_file(index), index.path, LARGEST_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise MetadataError(f"{index.path} names no shards", hint=_HINT)
@@ -73,9 +74,19 @@ def read_tensors(files: Sequence[File], folder: str, open_file: Callable[[File],
     by_shard: dict[str, set[str]] = {}
     for name, shard in weight_map.items():
         by_shard.setdefault(join(folder, str(shard)), set()).add(name)
-    return _without_twins(
-        [(by_shard[path], read_header(open_file(here[path]), path)) for path in sorted(by_shard)]
-    )
+    paths = sorted(by_shard)
+    headers = _headers([here[path] for path in paths], open_file)
+    return _without_twins([(by_shard[path], tensors) for path, tensors in zip(paths, headers, strict=True)])
+
+
+def _headers(shards: Sequence[File], open_file: Callable[[File], Reader]) -> list[list[Tensor]]:
+    """Of all shards, several read at once: over a network reading them is waiting, twice for each."""
+    if len(shards) < 2:
+        return [read_header(open_file(file), file.path) for file in shards]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return list(pool.map(lambda file: read_header(open_file(file), file.path), shards))
 
 
 def _without_twins(shards: Sequence[tuple[set[str] | None, Sequence[Tensor]]]) -> list[Tensor]:
