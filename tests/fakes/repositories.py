@@ -27,6 +27,7 @@ DEEPSEEK_V3: Mapping[str, object] = {
     "torch_dtype": "bfloat16",
 }
 FP8_BLOCK = 128
+_FILLER_BYTES = 1000
 
 
 class HubOfHoles(Hub):
@@ -46,16 +47,16 @@ class HubOfHoles(Hub):
 def gguf(folder: Path, name: str) -> int:
     """The recorded model in a folder, its header as large as the real one; how many bytes that has.
 
-    The texts of the recorded vocabularies are shorter: texts in front of all others make up for them.
+    The texts of the recorded vocabularies are empty: a few long ones in front of them make up for that.
     """
     header = gzip.decompress((models.RECORDED / f"{name}.header.gz").read_bytes())
     key = b"tokenizer.ggml.filler"
-    lacking = models.REAL_HEADER_SIZES[name] - len(header)
-    count = (lacking - 8 - len(key) - 16) // 16 & ~1
+    lacking = models.REAL_HEADER_SIZES[name] - len(header) - 8 - len(key) - 16
+    count = lacking // (8 + _FILLER_BYTES)
     filler = struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 9, 8, count)
-    texts = (struct.pack("<Q", 8) + bytes(8)) * count
-    end = -(len(filler) + len(texts)) % 32  # the weights stay aligned
-    texts = texts[:-16] + struct.pack("<Q", 8 + end) + bytes(8 + end)
+    texts = (struct.pack("<Q", _FILLER_BYTES) + bytes(_FILLER_BYTES)) * (count - 1)
+    last = _FILLER_BYTES + -(len(filler) + len(texts) + 8 + _FILLER_BYTES) % 32  # the weights stay aligned
+    texts += struct.pack("<Q", last) + bytes(last)
     tensors, keys = struct.unpack_from("<QQ", header, 8)
     start = header[:8] + struct.pack("<QQ", tensors, keys + 1)
     folder.mkdir(parents=True)
