@@ -238,7 +238,8 @@ def _share(metadata: Metadata, tensor: Tensor, ranks: int, item: int) -> int:
         # The decay of recurrent layers stays in 32 bit whatever the file has.
         kept = 4 if tensor.name.endswith((".A", ".A_log")) else item
         size = size // _ITEM_BYTES[tensor.dtype] * kept
-    if "embed_tokens" in tensor.name or "lm_head" in tensor.name or "word_embeddings" in tensor.name:
+    embeds = "embed_tokens" in tensor.name or "lm_head" in tensor.name or "word_embeddings" in tensor.name
+    if embeds and size and tensor.shape:
         rows = tensor.shape[0]
         size = size // rows * (-(-rows // _VOCABULARY) * _VOCABULARY)
     if ranks == 1 or len(tensor.shape) < 2 or any(part in tensor.name for part in _REPLICATED):

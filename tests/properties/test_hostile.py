@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import json
 import math
+import struct
 from functools import cache
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aimind.metadata.config import Config
+from aimind.metadata.expected import tensors_of
 from aimind.metadata.gguf import Header, Scalar, read_header
 from aimind.types import Tensor
 from tests import hostile, models
+from tests.properties.test_metadata import CONFIGS
 
 FAMILIES = (
     "deepseek-v2-lite.Q4_K_M",
@@ -56,6 +62,9 @@ def changed(of: Header, keys: list[tuple[int, int | None]], tensors: list[Change
     return dataclasses.replace(of, values=values, tensors=tuple(kept.values()))
 
 
+NAMES = ("vocab_size", "num_hidden_layers", "head_dim", "num_attention_heads", "num_key_value_heads")
+
+lengths = st.lists(st.sampled_from((0, *LENGTHS)), max_size=3)
 indices = st.integers(0, 2000)
 shapes = (
     st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4)
@@ -76,3 +85,38 @@ def test_a_gguf_model_of_any_shape_is_planned_or_refused(
 ) -> None:
     """Whatever keys and tensors a header has, there is a plan or an error that says why not."""
     hostile.described(changed(header(name), keys, tensors), machine)
+
+
+@given(
+    st.sampled_from(CONFIGS),
+    st.lists(
+        st.tuples(indices, st.none() | st.lists(st.sampled_from((0, *LENGTHS)), max_size=3)), max_size=4
+    ),
+    st.dictionaries(
+        st.sampled_from(("vocab_size", "num_hidden_layers", "head_dim")), st.sampled_from(ODD[:6])
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_safetensors_of_any_shape_are_planned_or_refused(
+    config: Path, changes: list[tuple[int, list[int] | None]], values: dict[str, object]
+) -> None:
+    """Whatever shapes the tensors of a configuration have, or whatever it says of them."""
+    text = config.read_bytes()
+    shapes = {tensor.name: tensor.shape for tensor in tensors_of(Config(json.loads(text), config.name))}
+    for at, shape in changes:
+        if shapes:
+            name = sorted(shapes)[at % len(shapes)]
+            shapes.pop(name)
+            if shape is not None:
+                shapes[name] = tuple(shape)
+    entries, end = {}, 0
+    for name, shape_of in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape_of)
+        entries[name] = {"dtype": "BF16", "shape": shape_of, "data_offsets": [begin, end]}
+    header = json.dumps(entries).encode()
+    raw = struct.pack("<Q", len(header)) + header
+    files = {
+        "config.json": hostile.Bounded(json.dumps({**json.loads(text), **values}).encode()),
+        "model.safetensors": hostile.Bounded(raw, len(raw) + end),
+    }
+    hostile.outcome(files)
