@@ -10,7 +10,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aimind.metadata.config import Config
@@ -62,6 +62,7 @@ def changed(of: Header, keys: list[tuple[int, int | None]], tensors: list[Change
     return dataclasses.replace(of, values=values, tensors=tuple(kept.values()))
 
 
+LLAMA = next(path for path in CONFIGS if path.name.startswith("llama"))
 NAMES = ("vocab_size", "num_hidden_layers", "head_dim", "num_attention_heads", "num_key_value_heads")
 
 lengths = st.lists(st.sampled_from((0, *LENGTHS)), max_size=3)
@@ -96,6 +97,8 @@ def test_a_gguf_model_of_any_shape_is_planned_or_refused(
         st.sampled_from(("vocab_size", "num_hidden_layers", "head_dim")), st.sampled_from(ODD[:6])
     ),
 )
+@example(LLAMA, [(0, [0, 4096])], {})  # the first name is lm_head.weight
+@example(LLAMA, [(0, [])], {})
 @settings(max_examples=60, deadline=None)
 def test_safetensors_of_any_shape_are_planned_or_refused(
     config: Path, changes: list[tuple[int, list[int] | None]], values: dict[str, object]
