@@ -78,19 +78,20 @@ def _on_devices(search: Search, devices: tuple[Device, ...], wanted: int) -> Ite
 
 def _on_both(search: Search, devices: tuple[Device, ...], tokens: int) -> Iterator[tuple[Fit, Reason]]:
     """The experts of as few layers as possible in RAM; where that is not enough, whole layers."""
-    for size in range(len(devices), 0, -1):
-        used = devices[:size]
-        more = f"with them it needs more than the {gib(sum(device.free_bytes for device in used))} free there"
-        found = _without_experts(search, used, tokens)
-        if found is not None:
-            sentence = (
-                f"the experts of {found.experts} layers stay in RAM, all else is on {names(used)}: {more}"
-            )
-            yield found, Reason("cpu_moe_layers", sentence)
-        found = _some_layers(search, used, tokens)
-        if found is not None:
-            count = f"{sum(found.counts)} of {search.all_layers} layers on {names(used)}"
-            yield found, Reason("gpu_layers", f"{count}, the others stay in RAM: {more}")
+    groups = [devices[:size] for size in range(1, len(devices) + 1)]
+    found = [fit for used in groups if (fit := _without_experts(search, used, tokens))]
+    for fit in sorted(found, key=lambda fit: fit.experts):
+        sentence = f"the experts of {fit.experts} layers stay in RAM, all else is on {names(fit.devices)}"
+        yield fit, Reason("cpu_moe_layers", f"{sentence}: {_more(fit)}")
+    found = [fit for used in groups if (fit := _some_layers(search, used, tokens))]
+    for fit in sorted(found, key=lambda fit: -sum(fit.counts)):
+        sentence = f"{sum(fit.counts)} of {search.all_layers} layers on {names(fit.devices)}, the others stay"
+        yield fit, Reason("gpu_layers", f"{sentence} in RAM: {_more(fit)}")
+
+
+def _more(found: Fit) -> str:
+    free = gib(sum(device.free_bytes for device in found.devices))
+    return f"with them it needs more than the {free} free there"
 
 
 def _without_experts(search: Search, devices: tuple[Device, ...], tokens: int) -> Fit | None:
