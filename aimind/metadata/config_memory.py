@@ -17,7 +17,7 @@ _KV_HEADS = (
     "multi_query_group_num",
     "num_attention_groups",
 )
-_HEAD_SIZE = ("head_dim", "hidden_size_per_head", "kv_channels", "attention_head_dim", "d_kv")
+_HEAD_SIZE = ("head_dim", "hidden_size_per_head", "attention_head_dim", "kv_channels", "d_kv")
 _MAMBA_HEADS = ("mamba_n_heads", "mamba_num_heads", "n_mamba_heads")
 _MAMBA_HEAD_SIZE = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")
 # Their latent is unpacked before it is remembered (vLLM 0.32 has no latent cache for them).
@@ -94,17 +94,24 @@ def recurrent(config: Config) -> RecurrentState | None:
     if heads := config.integer("linear_num_value_heads"):
         key_size = config.integer("linear_key_head_dim") or 0
         value_size = config.integer("linear_value_head_dim") or 0
-        keys = 2 * key_size * (config.integer("linear_num_key_heads") or heads)
+        groups = config.integer("linear_num_key_heads") or heads
+        keys = 2 * key_size * groups
         return RecurrentState(
             kind="gated-delta-net",
             conv_elements=kept * (keys + value_size * heads),
             ssm_elements=heads * value_size * key_size,
+            num_heads=heads,
+            num_groups=groups,
         )
     if linear := config.section("linear_attn_config"):
         heads, size = linear.integer("num_heads") or 0, linear.integer("head_dim") or 0
         kept = (linear.integer("short_conv_kernel_size") or 4) - 1
         return RecurrentState(
-            kind="gated-delta-net", conv_elements=kept * 3 * heads * size, ssm_elements=heads * size * size
+            kind="gated-delta-net",
+            conv_elements=kept * 3 * heads * size,
+            ssm_elements=heads * size * size,
+            num_heads=heads,
+            num_groups=heads,
         )
     if length := config.integer("conv_L_cache"):
         return RecurrentState(kind="short-conv", conv_elements=hidden * (length - 1), ssm_elements=0)
@@ -130,4 +137,5 @@ def _mamba(config: Config, hidden: int, kept: int) -> RecurrentState | None:
         ssm_elements=inner * state,
         num_heads=heads,
         num_groups=groups,
+        group_channels=2 * state,
     )

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from aimind.estimate import paged
-from aimind.types import Metadata, RecurrentState
+from aimind.types import Attention, Metadata, RecurrentState
 from benchmarks import estimates
 from tests.samples import llama
 
@@ -34,19 +34,29 @@ def test_sizes_that_divide_are_accepted() -> None:
     assert told(metadata, 1) == ""
 
 
+def changed(*, heads: int = 32, kv_heads: int = 8, forward: int = 14336, **changes: object) -> Metadata:
+    """A Llama with other sizes: the same in its layers and in what sums them up."""
+    metadata = llama(safetensors=True)
+    memory = Attention(num_heads=heads, num_kv_heads=kv_heads, key_size=128, value_size=128)
+    layers = tuple(
+        dataclasses.replace(layer, memory=(memory,), feed_forward_size=forward) for layer in metadata.layers
+    )
+    changes |= {"num_heads": heads, "num_kv_heads": kv_heads, "intermediate_size": forward, "layers": layers}
+    return dataclasses.replace(metadata, **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("changes", "ranks", "sentence"),
+    ("metadata", "ranks", "sentence"),
     [
-        ({"num_heads": 14, "num_kv_heads": 2}, 3, "tensor parallel 3: 14 heads do not divide"),
-        ({"num_heads": 14, "num_kv_heads": 2}, 7, "2 key-value heads do not divide"),
-        ({"num_heads": 21, "num_kv_heads": 21, "vocab_size": 151936}, 3, "a vocabulary of 151936"),
-        ({"num_heads": 12, "num_kv_heads": 12, "vocab_size": 192 * 100}, 3, "a feed-forward of 14336"),
-        ({"group_size": 128, "intermediate_size": 14400}, 4, "quantization groups of 128"),
-        ({"quantization": "AWQ", "intermediate_size": 14400}, 4, "no multiple of Marlin's 128"),
+        (changed(heads=14, kv_heads=2), 3, "tensor parallel 3: 14 heads do not divide"),
+        (changed(heads=14, kv_heads=2), 7, "2 key-value heads do not divide, nor does 7 by them"),
+        (changed(heads=21, kv_heads=21, vocab_size=151936), 3, "a vocabulary of 151936 does not divide"),
+        (changed(heads=12, kv_heads=12, vocab_size=192 * 100), 3, "a feed-forward of 14336 does not divide"),
+        (changed(forward=14400, quantization="AWQ", group_size=128), 4, "quantization groups of 128"),
+        (changed(heads=12, quantization="AWQ", group_size=256), 4, "attention outputs of 384 per rank"),
     ],
 )
-def test_the_rule_that_is_broken_is_named(changes: dict[str, object], ranks: int, sentence: str) -> None:
-    metadata = dataclasses.replace(llama(safetensors=True), **changes)  # type: ignore[arg-type]
+def test_the_rule_that_is_broken_is_named(metadata: Metadata, ranks: int, sentence: str) -> None:
     assert sentence in told(metadata, ranks)
 
 
