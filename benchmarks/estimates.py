@@ -23,7 +23,7 @@ from typing import Any
 from aimind import metadata
 from aimind.errors import AimindError
 from aimind.estimate import ggml, paged
-from aimind.types import File, LatentAttention, Metadata, Model, Reader, Reference
+from aimind.types import File, Metadata, Model, Reader, Reference
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 _DTYPES = {
@@ -198,13 +198,12 @@ def vllm_model(configs: Path, record: Record) -> Metadata:
 def vllm_figures(configs: Path, record: Record) -> Iterator[Figure]:
     """Weights, block size, blocks, tokens, and the length that `auto` chooses."""
     described, args = vllm_model(configs, record), record["args"]
-    latent = any(isinstance(m, LatentAttention) for layer in described.layers for m in layer.memory)
     layout = paged.layout(
         described,
         ranks=(1, 1),
         cache_dtype=args["kv_dtype"],
         dtype="auto",
-        block_size=args["block"] or (16 if latent else 128),
+        block_size=args["block"] or paged.ram_block_size(described, 128),
         prefix_caching=not args["no_prefix"],
     )
     memory, in_flight = args["kv_bytes"], args["batched"]

@@ -25,6 +25,7 @@ __all__ = [
     "activation_bytes",
     "item_bytes",
     "layout",
+    "ram_block_size",
     "refusal",
     "weights_bytes",
 ]
@@ -164,6 +165,12 @@ def layout(
         sum(p.size_bytes for p in g if p.stage == s) for g in groups for s in range(pipeline_parallel)
     ]
     return Layout(block_size, max(per_stage, default=0), tuple(group[0].group for group in groups))
+
+
+def ram_block_size(metadata: Metadata, preferred: int) -> int:
+    """Tokens per block that the CPU build takes: for latents always 16 (vllm/platforms/cpu.py)."""
+    latent = any(isinstance(memory, LatentAttention) for layer in metadata.layers for memory in layer.memory)
+    return 16 if latent else preferred
 
 
 def _grouped(pages: Sequence[_Page]) -> list[list[_Page]]:

@@ -127,6 +127,11 @@ class Config:
         value = self.raw(name)
         return float(value) if isinstance(value, int | float) and abs(value) < LARGEST_NUMBER else None
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of numbers, empty where there is none."""
+        entries = self._entries(name)
+        return tuple(float(v) for v in entries if isinstance(v, int | float) and 0 <= v < LARGEST_NUMBER)
+
     def text(self, *names: str) -> str:
         """A word, empty where there is none."""
         value = next((self.values[name] for name in names if self.values.get(name)), "")
@@ -155,6 +160,10 @@ class Config:
             if isinstance(value, dict):
                 return Config(value, self.path)
         return None
+
+    def sections(self, name: str) -> tuple[Config, ...]:
+        """A list of objects, empty where there is none."""
+        return tuple(Config(item, self.path) for item in self._entries(name) if isinstance(item, dict))
 
     def language_model(self) -> Config:
         """The part that describes the language model; what only the whole says counts there too."""

@@ -9,7 +9,7 @@ from aimind.metadata.config import Config
 from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
-HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 _KV_HEADS = (
     "num_key_value_heads",
     "n_head_kv",
@@ -115,7 +115,15 @@ def recurrent(config: Config) -> RecurrentState | None:
         )
     if length := config.integer("conv_L_cache"):
         return RecurrentState(kind="short-conv", conv_elements=hidden * (length - 1), ssm_elements=0)
+    if config.model_type.startswith("rwkv"):
+        return _rwkv(config, hidden)
     return _mamba(config, hidden, kept)
+
+
+def _rwkv(config: Config, hidden: int) -> RecurrentState:
+    """Two shifted tokens, and a matrix a head; of the fourth generation three vectors."""
+    size = config.integer("head_size", "head_dim") or (64 if config.model_type != "rwkv" else 3)
+    return RecurrentState(kind="rwkv", conv_elements=2 * hidden, ssm_elements=size * hidden)
 
 
 def _mamba(config: Config, hidden: int, kept: int) -> RecurrentState | None:

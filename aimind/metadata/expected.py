@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from aimind.metadata import config_layers
+from aimind.metadata import config_layers, config_rows
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
 from aimind.metadata.config_task import ENCODERS
@@ -172,7 +172,7 @@ def _linear(name: str, rows: int, columns: int, *, bias: bool) -> Shapes:
         yield f"{name}.bias", (rows,)
 
 
-def _layer(config: Config, style: Style, plan: config_layers.Plan) -> Shapes:
+def _layer(config: Config, style: Style, plan: config_rows.Plan) -> Shapes:
     hidden = config.integer(*HIDDEN) or 0
     width = plan.feed_forward_size or plan.num_experts
     for number in range(style.norms if width else 1):
@@ -228,7 +228,7 @@ def _feed_forward(name: str, hidden: int, size: int, style: Style) -> Shapes:
     yield from _linear(f"{name}.down_proj", hidden, size, bias=style.mlp_bias)
 
 
-def _experts(config: Config, hidden: int, style: Style, plan: config_layers.Plan) -> Shapes:
+def _experts(config: Config, hidden: int, style: Style, plan: config_rows.Plan) -> Shapes:
     number, size = plan.num_experts, plan.expert_feed_forward_size
     yield from _linear("mlp.gate", number, hidden, bias=style.router_bias == "gate")
     if style.router_bias == "correction":

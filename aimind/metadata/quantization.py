@@ -79,6 +79,8 @@ def _compressed_tensors(section: Config) -> Quantization:
     bits = (weights.integer("num_bits") if weights else None) or 8
     activations = first.section("input_activations") if first else None
     group_size = _group_size(weights) if weights else None
+    if weights and (block := weights.integers("block_structure")):
+        group_size = max(block)
     if weights and weights.text("type") == "float":
         return Quantization({4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8"), bits, group_size)
     computed = (activations.integer("num_bits") if activations else None) or 16

@@ -95,7 +95,8 @@ class _Search:
         """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
         tensor = self.request.tensor_parallel_size or 1
         weights = self._weights(tensor, 1) * tensor
-        layout = self._layout(tensor, 1, self.memory.cpu_block_size)
+        block_size = paged.ram_block_size(self.metadata, self.memory.cpu_block_size)
+        layout = self._layout(tensor, 1, block_size)
         compute = paged.activation_bytes(
             self.metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
         )

@@ -39,7 +39,8 @@ def changed(*, heads: int = 32, kv_heads: int = 8, forward: int = 14336, **chang
     metadata = llama(safetensors=True)
     memory = Attention(num_heads=heads, num_kv_heads=kv_heads, key_size=128, value_size=128)
     layers = tuple(
-        dataclasses.replace(layer, memory=(memory,), feed_forward_size=forward) for layer in metadata.layers
+        dataclasses.replace(layer, memory=(memory,), feed_forward_size=forward, tensors=())
+        for layer in metadata.layers
     )
     changes |= {"num_heads": heads, "num_kv_heads": kv_heads, "intermediate_size": forward, "layers": layers}
     return dataclasses.replace(metadata, **changes)  # type: ignore[arg-type]

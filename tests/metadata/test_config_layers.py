@@ -12,7 +12,8 @@ import pytest
 
 from aimind.errors import MetadataError
 from aimind.metadata.config import Config
-from aimind.metadata.config_layers import MOST_LAYERS, Plan, encoder_decoder, kinds, plan
+from aimind.metadata.config_layers import MOST_LAYERS, encoder_decoder, kinds, plan
+from aimind.metadata.config_rows import Plan
 from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
 DATA = Path(__file__).parents[1] / "data"
