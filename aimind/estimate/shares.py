@@ -119,7 +119,7 @@ class _Share:
 
     def __init__(self, metadata: Metadata, ranks: int, item: int) -> None:
         self.metadata, self.ranks, self.item = metadata, ranks, item
-        self.plain = metadata.quantization is None
+        self.eight_bits = (metadata.quantization or "").startswith(("W8", "FP8"))
 
     def of(self, tensor: Tensor, layer: Layer | None) -> int:
         """Bytes of one tensor; `layer`: which one it is in, if any."""
@@ -135,6 +135,8 @@ class _Share:
             return size if decoder_positions or self._copied(name) else size // ranks
         if ranks == 1 or (self._copied(name) and not _PER_HEAD.search(name)):
             return size
+        if name.endswith("_scale") and tensor.shape[-1:] == (1,) and _ROWS.search(name):
+            return size  # one for each output, and every rank has all outputs
         if len(tensor.shape) < 2 and not self._is_cut_vector(name):
             return size
         return self._cut(tensor, size, layer)
@@ -184,6 +186,6 @@ class _Share:
             return 4
         if architecture.endswith(_SCORES) and re.match(r"(classifier|score)\.", name):
             return 4
-        if not self.plain and tensor.dtype == "F32" and "scale" in name:
+        if self.eight_bits and name.endswith("_scale"):
             return 4
         return self.item

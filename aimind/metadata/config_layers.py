@@ -186,6 +186,9 @@ def _with_feed_forward(config: Config, memory: tuple[Memory, ...], *, sparse: bo
     inner = config.section("ffn_config") or config  # DBRX keeps it apart
     experts = inner.integer(*_EXPERTS) or 0
     dense = config.integer(*_FEED_FORWARD) or 4 * (config.integer(*HIDDEN) or 0)
+    if config.flag("block_auto_adjust_ff_dim"):  # LFM2 names the size before the gate takes a third of it
+        step = config.integer("block_multiple_of") or 1
+        dense = -(-int((config.number("block_ffn_dim_multiplier") or 1) * (2 * dense // 3)) // step) * step
     if experts < 2:
         return Plan(memory=memory, feed_forward_size=config.integer("shared_intermediate_size") or dense)
     if not sparse:

@@ -23,15 +23,18 @@ _MAMBA_HEAD_SIZE = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")
 # Their latent is unpacked before it is remembered (vLLM 0.32 has no latent cache for them).
 _UNPACKED_LATENT = frozenset({"minicpm3"})
 
+# Their windows are of tokens before the one that looks back.
+_BESIDE_ITSELF = frozenset({"cohere2"})
+
 
 def window(config: Config) -> int | None:
     """Tokens in the sliding window of those layers that have one."""
     if config.raw("use_sliding_window") is False and config.values.get("layer_types") is None:
         return None
-    return (
-        config.integer("sliding_window", "sliding_window_size", "local_attention", "attention_chunk_size")
-        or None
+    tokens = config.integer(
+        "sliding_window", "sliding_window_size", "local_attention", "attention_chunk_size"
     )
+    return tokens + (config.model_type in _BESIDE_ITSELF) if tokens else None
 
 
 def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, shared: bool) -> Memory:
@@ -55,6 +58,8 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
     kv_heads = kv_head_count(config, heads)
     size = config.integer(*_HEAD_SIZE) or (rope + nope) or _even(config, heads)
     value_size = config.integer("v_head_dim") or size
+    if config.model_type in _UNPACKED_LATENT:
+        value_size = size  # padded to the keys' size
     if mixed and sliding:
         heads = config.integer("swa_num_attention_heads") or heads
         kv_heads = config.integer("swa_num_key_value_heads") or kv_heads

@@ -157,7 +157,7 @@ def _model(config: Config, style: Style) -> Shapes:
     if style.norms:
         yield from _norm("model.norm", hidden, style)
     if not config.flag("tie_word_embeddings"):
-        yield "lm_head.weight", (vocabulary, hidden)
+        yield from _linear("lm_head", vocabulary, hidden, bias=config.flag("lm_head_bias"))
 
 
 def _norm(name: str, size: int, style: Style) -> Shapes:
@@ -176,7 +176,7 @@ def _layer(config: Config, style: Style, plan: config_rows.Plan) -> Shapes:
     hidden = config.integer(*HIDDEN) or 0
     width = plan.feed_forward_size or plan.num_experts
     for number in range(style.norms if width else 1):
-        yield from _norm(f"norm.{number}", hidden, style)
+        yield from _norm(f"norm_{number}", hidden, style)
     for memory in plan.memory:
         if isinstance(memory, Attention):
             yield from _attention(hidden, memory, style)
