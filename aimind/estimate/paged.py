@@ -23,6 +23,7 @@ __all__ = [
     "SOURCES",
     "Layout",
     "activation_bytes",
+    "in_flight_tokens",
     "item_bytes",
     "layout",
     "ram_block_size",
@@ -165,6 +166,14 @@ def layout(
         sum(p.size_bytes for p in g if p.stage == s) for g in groups for s in range(pipeline_parallel)
     ]
     return Layout(block_size, max(per_stage, default=0), tuple(group[0].group for group in groups))
+
+
+def in_flight_tokens(batched: int, pipeline_parallel: int) -> int:
+    """Tokens that steps under way on devices may hold: one step a stage, and the next one being prepared.
+
+    Source: max_concurrent_batches in vllm/config/vllm.py, with asynchronous scheduling, which is the default.
+    """
+    return batched * (pipeline_parallel + 1)
 
 
 def ram_block_size(metadata: Metadata, preferred: int) -> int:

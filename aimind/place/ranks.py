@@ -83,11 +83,12 @@ class _Search:
         rest = spendable - besides
         if request.kv_cache_memory_bytes is not None:
             rest = min(rest, request.kv_cache_memory_bytes)
-        context = layout.longest(rest, self.limit, in_flight=2 * self.batched) if rest > 0 else 0
+        in_flight = paged.in_flight_tokens(self.batched, pipeline)
+        context = layout.longest(rest, self.limit, in_flight=in_flight) if rest > 0 else 0
         if context < needed:
             return None
         if self.pooling and request.gpu_memory_utilization is None:
-            rest = min(rest, self._of_few_requests(layout, context, in_flight=2 * self.batched))
+            rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
             share = max(math.ceil(100 * (besides + rest) / device.total_bytes) / 100 for device in devices)
         return _Ranks(tensor, pipeline, devices, share, weights, compute, graphs, rest, context, layout)
 
@@ -231,7 +232,9 @@ def _cuts(request: Request, count: int) -> list[tuple[int, int]]:
 def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     metadata = search.metadata
     cached = bool(found.layout.block_bytes)
-    in_flight = search.batched * (2 if found.devices else 1)
+    in_flight = (
+        paged.in_flight_tokens(search.batched, found.pipeline) if found.devices else search.batched
+    )
     tokens = (
         found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
     )
