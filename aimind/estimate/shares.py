@@ -126,7 +126,7 @@ class _Share:
         name, ranks = tensor.name, self.ranks
         if _NOT_LOADED.search(name) or (self.metadata.tied and _HEAD.search(name)):
             return 0
-        size = self._loaded(tensor)
+        size = self._padded(tensor, self._loaded(tensor), layer)
         tower = _TOWER.search(name) is not None
         if layer is None and not tower and len(tensor.shape) == 2 and _TABLE.search(name):
             rows = -(-tensor.shape[0] // VOCABULARY) * VOCABULARY
@@ -140,6 +140,20 @@ class _Share:
         if len(tensor.shape) < 2 and not self._is_cut_vector(name):
             return size
         return self._cut(tensor, size, layer)
+
+    def _padded(self, tensor: Tensor, size: int, layer: Layer | None) -> int:
+        """With MXFP4's experts as their kernels want them: the largest padding of any backend.
+
+        Source: mxfp4_round_up_hidden_size_and_intermediate_size in
+        vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
+        """
+        if layer is None or self.metadata.quantization != "MXFP4" or tensor.dtype in _ITEM_BYTES:
+            return size
+        hidden, forward = self.metadata.hidden_size, layer.expert_feed_forward_size // self.ranks
+        if not hidden or not forward or "expert" not in tensor.name:
+            return size
+        padded = -(-hidden // 256) * 256 * (-(-forward // 128) * 128)
+        return -(-size * padded // (hidden * forward))
 
     def _cut(self, tensor: Tensor, size: int, layer: Layer | None) -> int:
         """One rank's part; keys and values of few heads, and the one group of Mamba 2, are copied."""

@@ -11,7 +11,7 @@ import pytest
 from aimind.estimate import paged
 from aimind.estimate.shares import stages
 from aimind.metadata import from_config
-from aimind.types import Attention, Metadata, RecurrentState
+from aimind.types import Attention, Metadata, RecurrentState, Tensor
 from benchmarks import estimates
 from tests.samples import llama
 
@@ -146,6 +146,17 @@ def test_what_does_not_divide_goes_to_the_last_stages_but_one() -> None:
 def test_a_stage_holds_what_vllm_gives_it(name: str, tensor: int, heaviest: int) -> None:
     held = paged.weights_bytes(published(name), tensor_parallel=tensor, pipeline_parallel=2)
     assert held == pytest.approx(heaviest, rel=1e-5)
+
+
+@pytest.mark.parametrize(("ranks", "forward"), [(1, 2944), (8, 8 * 384)])
+def test_experts_in_mxfp4_are_padded_to_what_kernels_want(ranks: int, forward: int) -> None:
+    metadata = published("gpt-oss-20b")
+    bytes_each = 2880 * 2880 // 2
+    experts = Tensor("model.layers.0.mlp.experts.down_proj_blocks", (32, 2880, 90, 16), "U8", 32 * bytes_each)
+    layer = dataclasses.replace(metadata.layers[0], tensors=(experts,))
+    metadata = dataclasses.replace(metadata, layers=(layer,), others=())
+    held = paged.weights_bytes(metadata, tensor_parallel=ranks, pipeline_parallel=1)
+    assert held == 32 * 3072 * forward // 2 // ranks
 
 
 def test_a_stage_caches_its_own_layers() -> None:

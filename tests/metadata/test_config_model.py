@@ -222,6 +222,12 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, Quantization("BNB-8bit", 8, None)),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, Quantization("NVFP4", 4, 16)),
         ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}}, Quantization("FP8", 8, None)),
+        ({"quantization": {"quant_algo": "FP8_PB_WO"}}, Quantization("FP8", 8, 128)),
+        ({"quantization": {"quant_algo": "W4A16_AWQ", "group_size": 64}}, Quantization("AWQ", 4, 64)),
+        (
+            group(weights={"num_bits": 8, "type": "float", "block_structure": [128, 128]}),
+            Quantization("FP8", 8, 128),
+        ),
         (
             group(weights={"num_bits": 4, "type": "int", "group_size": 128}, input_activations=None),
             Quantization("W4A16", 4, 128),
