@@ -8,6 +8,7 @@ A tensor of no known role is counted as cut where it is a matrix and as copied w
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import pairwise
 
 from aimind.types import Attention, Layer, Metadata, RecurrentState, Tensor
@@ -24,6 +25,7 @@ _ITEM_BYTES = {
     "half": 2,
     "float": 4,
 }
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _TABLE = re.compile(r"embed|(^|\.)(wte|wpe|lm_head|output_layer|embed_out)\.")
 _HEAD = re.compile(r"(^|\.)(lm_head|output_layer|embed_out)\.")
 _TEXT_TABLE = re.compile(
@@ -57,9 +59,7 @@ _PER_HEAD = re.compile(
 )
 # Towers that vLLM copies where their heads do not divide, and parts of a model that it never loads.
 _TOWER = re.compile(r"vision|visual|vit|image|audio|speech|tower")
-_NOT_LOADED = re.compile(
-    r"^(talker|token2wav|code2wav)\.|(^|\.)pooler\.|rotary_emb\.inv_freq|\.attn\.(bias|masked_bias)$"
-)
+_NOT_LOADED = re.compile(r"^(talker|token2wav|code2wav)\.|rotary_emb\.inv_freq|\.attn\.(bias|masked_bias)$")
 # These routers choose in 32 bits (params_dtype in vllm/model_executor/models/{glm4_moe,ernie45_moe,...}.py).
 _WIDE_ROUTERS = ("Glm4Moe", "Ernie4_5", "MiniMaxM2", "Afmoe", "Step3p5", "HYV3", "BailingMoeV3")
 _SCORES = ("ForSequenceClassification", "ForRanking", "ForRewardModel")
@@ -87,7 +87,7 @@ def weights_bytes(
 ) -> int:
     """Of the rank that holds most: its share of its stage's layers, and the embeddings or the head."""
     share = _Share(metadata, tensor_parallel, item_bytes(dtype))
-    layers = [sum(share.of(tensor, layer) for tensor in layer.tensors) for layer in metadata.layers]
+    layers = [share.of_layer(layer) for layer in metadata.layers]
     first, last, both = 0, 0, 0
     for tensor in metadata.others:
         size = share.of(tensor, None)
@@ -120,20 +120,34 @@ class _Share:
     def __init__(self, metadata: Metadata, ranks: int, item: int) -> None:
         self.metadata, self.ranks, self.item = metadata, ranks, item
         self.eight_bits = (metadata.quantization or "").startswith(("W8", "FP8"))
+        self.decodes = any(
+            not isinstance(memory, Attention) or memory.causal
+            for layer in metadata.layers
+            for memory in layer.memory
+        )
+
+    def of_layer(self, layer: Layer) -> int:
+        """Bytes of all its tensors; experts are weighed once, however many there are."""
+        alike = Counter(
+            (_NUMBER.sub("0", tensor.name), tensor.shape, tensor.dtype, tensor.size_bytes)
+            for tensor in layer.tensors
+        )
+        return sum(count * self.of(Tensor(*each), layer) for each, count in alike.items())
 
     def of(self, tensor: Tensor, layer: Layer | None) -> int:
         """Bytes of one tensor; `layer`: which one it is in, if any."""
         name, ranks = tensor.name, self.ranks
-        if _NOT_LOADED.search(name) or (self.metadata.tied and _HEAD.search(name)):
+        if self._is_left_out(name) or not all(tensor.shape):
             return 0
         size = self._padded(tensor, self._loaded(tensor), layer)
         tower = _TOWER.search(name) is not None
         if layer is None and not tower and len(tensor.shape) == 2 and _TABLE.search(name):
             rows = -(-tensor.shape[0] // VOCABULARY) * VOCABULARY
-            decoder_positions = _POSITIONS.search(name) and self._remembers()
-            size = size if decoder_positions else size // tensor.shape[0] * rows
-            return size if decoder_positions or self._copied(name) else size // ranks
-        if ranks == 1 or (self._copied(name) and not _PER_HEAD.search(name)):
+            if self.decodes and _POSITIONS.search(name):
+                return size
+            size = size // tensor.shape[0] * rows
+            return size if _COPIED.search(name) else size // ranks
+        if ranks == 1 or (_COPIED.search(name) and not _PER_HEAD.search(name)):
             return size
         if name.endswith("_scale") and tensor.shape[-1:] == (1,) and _ROWS.search(name):
             return size  # one for each output, and every rank has all outputs
@@ -160,30 +174,29 @@ class _Share:
         ranks = self.ranks
         for memory in layer.memory if layer else ():
             if isinstance(memory, Attention):
-                copies = max(1, ranks // memory.num_kv_heads)
+                copies = max(1, ranks // max(1, memory.num_kv_heads))
                 if _KEYS_OR_VALUES.search(tensor.name):
                     return size * copies // ranks
                 if _FUSED.search(tensor.name):
                     keys = memory.num_kv_heads * (memory.key_size + memory.value_size)
-                    rows = memory.num_heads * memory.key_size + keys
+                    rows = max(1, memory.num_heads * memory.key_size + keys)
                     return size * (rows + keys * (copies - 1)) // rows // ranks
             elif isinstance(memory, RecurrentState) and _GROUPED.search(tensor.name):
                 missing = max(0, ranks - memory.num_groups) if memory.kind == "mamba2" else 0
                 return (size + missing * memory.group_channels * (size // tensor.shape[0])) // ranks
         return size // ranks
 
-    def _copied(self, name: str) -> bool:
-        return _COPIED.search(name) is not None
+    def _is_left_out(self, name: str) -> bool:
+        """Whether vLLM does not load it: a tied head, the pooler of an encoder that only embeds."""
+        pools = "pooler." in name and self.metadata.architecture.endswith("Model")
+        return (
+            pools
+            or _NOT_LOADED.search(name) is not None
+            or (self.metadata.tied and _HEAD.search(name) is not None)
+        )
 
     def _is_cut_vector(self, name: str) -> bool:
         return _PER_HEAD.search(name) is not None or (name.endswith(".bias") and not _ROWS.search(name))
-
-    def _remembers(self) -> bool:
-        return any(
-            not isinstance(memory, Attention) or memory.causal
-            for layer in self.metadata.layers
-            for memory in layer.memory
-        )
 
     def _loaded(self, tensor: Tensor) -> int:
         """Bytes of the whole tensor in the precision that it is loaded in."""

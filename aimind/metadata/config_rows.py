@@ -67,7 +67,9 @@ def _blocks(config: Config) -> list[Plan]:
         mixer, forward = block.section("attention"), block.section("ffn")
         memory: Sequence[Memory] = ()
         if mixer and (group := mixer.integer("n_heads_in_group")):
-            memory = (_attention(heads, heads // group, config.integer("head_dim") or hidden // heads),)
+            memory = (
+                _attention(heads, max(1, heads // group), config.integer("head_dim") or hidden // heads),
+            )
         factor = (forward.number("ffn_mult") if forward else None) or 0
         width = (forward.integer("intermediate_size") if forward else None) or 0
         width = width or -(-int(2 * factor * hidden / 3) // _STEP) * _STEP
