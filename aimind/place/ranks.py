@@ -232,9 +232,7 @@ def _cuts(request: Request, count: int) -> list[tuple[int, int]]:
 def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     metadata = search.metadata
     cached = bool(found.layout.block_bytes)
-    in_flight = (
-        paged.in_flight_tokens(search.batched, found.pipeline) if found.devices else search.batched
-    )
+    in_flight = paged.in_flight_tokens(search.batched, found.pipeline) if found.devices else search.batched
     tokens = (
         found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
     )
