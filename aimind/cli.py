@@ -223,13 +223,14 @@ def backends_command(context: click.Context) -> None:
 @click.argument("backend", metavar="NAME[==VERSION]")
 def install_command(backend: str) -> None:
     """Install a backend into an environment of its own."""
-    from aimind import devices, environments
+    from aimind import devices
+    from aimind.environments import install
 
     name, version = _named(backend)
     source = steps.source(name, devices.probe())
     if not isinstance(source, Package):
         raise UnsupportedError(f"aimind does not install {name}", hint=source.remedy)
-    done = environments.ensure(name, source, version=version, progress=show.note)
+    done = install.ensure(name, source, version=version, progress=show.note)
     show.note(f"{done.name} {done.version} is installed")
 
 
@@ -237,11 +238,12 @@ def install_command(backend: str) -> None:
 @click.argument("backend", metavar="NAME[==VERSION]")
 def remove_command(backend: str) -> None:
     """Remove an installed backend, or one version of it."""
-    from aimind import devices, environments
+    from aimind import devices
+    from aimind.environments import install
 
     name, version = _named(backend)
     steps.source(name, devices.probe())
-    environments.remove(name, version)
+    install.remove(name, version)
     show.note(f"{backend} is removed")
 
 

@@ -133,7 +133,7 @@ def install(plan: Plan, host: Host, *, allowed: bool) -> None:
     Raises:
         InstallError: it may not be brought, or cannot.
     """
-    from aimind import environments
+    from aimind.environments.install import ensure
 
     backend = plan.backend
     if backend.installed:
@@ -145,7 +145,7 @@ def install(plan: Plan, host: Host, *, allowed: bool) -> None:
         )
     came_from = source(backend.name, host)
     if isinstance(came_from, Package):
-        environments.ensure(backend.name, came_from, version=backend.version, progress=show.note)
+        ensure(backend.name, came_from, version=backend.version, progress=show.note)
 
 
 def source(name: str, host: Host) -> Package | Program:

@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 
 from aimind.errors import MetadataError
 from aimind.metadata.ggml import TENSOR_TYPES
@@ -164,15 +163,17 @@ class _Cursor:
 
     def skip_strings(self, count: int) -> None:
         """Jump over strings: only their lengths are read."""
-        length_at = _U64.unpack_from
+        length_at = _U64.unpack_from  # hundreds of thousands of calls: what this loop does not do is time won
         while count:
             self._fill(8)
-            buffer, at, last = self._buffer, self._at, len(self._buffer) - 8
-            for _ in repeat(None, count):
-                if at > last:
-                    break
-                at += length_at(buffer, at)[0] + 8
-                count -= 1
+            buffer, at, walked = self._buffer, self._at, 0
+            try:
+                for walked in range(count):  # noqa: B007 - how many there were when the buffer ended
+                    (length,) = length_at(buffer, at)
+                    at += length + 8
+                count = 0
+            except (struct.error, OverflowError):  # the buffer ends before this one does
+                count -= walked
             self._at = at
 
     def _fill(self, length: int) -> None:
