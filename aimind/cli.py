@@ -160,11 +160,10 @@ def plan_command(
     aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
     aimind plan unsloth/Qwen3-0.6B-GGUF --files
     """
-    from aimind import alternatives, devices, document
-    from aimind.devices import hardware as imagined
+    from aimind import alternatives
 
     asked = wanted(model, {**options, "context": None}, backend_argv)
-    machines = {spec: imagined.parse(spec) for spec in hardware} or {"this one": devices.probe()}
+    machines = steps.machines(hardware)
     offer = steps.offer(asked)
     questions = [
         (machine, steps.ask(offer, asked, host, context=context))
@@ -176,7 +175,9 @@ def plan_command(
             raise UsageError("--files is about one plan", hint="one --hardware, one --context")
         answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
         if as_json:
-            show.data(document.comparison(answers))
+            from aimind.document import comparison
+
+            show.data(comparison(answers))
         else:
             show.comparison(answers)
         return
@@ -188,7 +189,9 @@ def plan_command(
         show.candidates(options_here, found)
     decided = steps.decided(answer)
     if as_json:
-        show.data(document.document(decided, steps.command(decided), options_here))
+        from aimind.document import document
+
+        show.data(document(decided, steps.command(decided), options_here))
     elif not with_files:
         show.plan(decided, steps.command(decided))
 

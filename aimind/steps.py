@@ -53,6 +53,17 @@ def offer(asked: Wanted) -> Offer:
     return Offer(candidates=candidates, siblings=siblings, read=read)
 
 
+def machines(specs: tuple[str, ...]) -> dict[str, Host]:
+    """The machines that are described, or this one."""
+    if specs:
+        from aimind.devices import hardware
+
+        return {spec: hardware.parse(spec) for spec in specs}
+    from aimind import devices
+
+    return {"this one": devices.probe()}
+
+
 def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None) -> Question:
     """What shall be served on which machine, with the backends that are there or can be brought."""
     from aimind.alternatives import Question
