@@ -116,6 +116,7 @@ def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...
         swa_full=params.get("swa_full", False),
         gpu_layers=on_devices,
         experts_on_cpu=layers if experts < 0 else experts,
+        mixed_inputs=params.get("mixed_inputs", False),
         mmap=False,
     )
     return chosen, tuple((on_devices + devices - 1 - i) // devices for i in range(devices))

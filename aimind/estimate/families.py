@@ -32,6 +32,8 @@ PARALLEL = frozenset({"gptneox"})
 RESIDUAL_FIRST = frozenset({"jamba", "lfm2", "lfm2moe", "phi3", "phimoe"})
 # The embedding is scaled, and with Granite what a layer adds, too.
 SCALED_EMBEDDING = frozenset({"gemma", "gemma2", "gemma3", "gemma3n", "gemma4", "minicpm"})
+# Where a step may mix tokens with embeddings, only the tokens' rows are scaled.
+SCALED_ROWS = frozenset({"gemma3", "gemma3n", "gemma4"})
 SCALED_LAYERS = frozenset({"granite", "granitehybrid", "granitemoe", "granite_swa"})
 # The queries' matrix also holds a gate for the attention's result.
 GATED_QUERIES = frozenset({"qwen35", "qwen35moe", "qwen3next"})

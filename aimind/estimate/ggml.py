@@ -62,6 +62,8 @@ class Settings:
         gpu_layers: on devices, of the layers and the output head, which is the first to go there.
         experts_on_cpu: layers, the first ones, whose experts stay in RAM.
         mmap: the file is mapped, so that what is repacked comes on top of it.
+        mixed_inputs: a step may hold tokens and embeddings side by side, as llama.cpp allows since late
+            2026 (llama-cpp-python 0.3.36 does not yet).
         repack: the CPU copies weights into the order of its kernels (only where no device is used).
     """
 
@@ -79,6 +81,7 @@ class Settings:
     experts_on_cpu: int = 0
     mmap: bool = True
     repack: bool = True
+    mixed_inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
         flash=settings.flash_attention and _has_kernels(model, at),
         key_block=cache.BLOCKS[settings.type_k],
         value_block=cache.BLOCKS[settings.type_v],
+        mixed_inputs=settings.mixed_inputs,
     )
 
 

@@ -10,7 +10,20 @@ from collections.abc import Callable, Sequence
 
 from aimind.estimate import cache, families
 from aimind.estimate.blocks import Blocks, Step
-from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
+from aimind.estimate.graph import (
+    F32,
+    I32,
+    I64,
+    Graph,
+    Node,
+    get_rows,
+    graph_input,
+    mul_mat,
+    operation,
+    same,
+    view,
+    write,
+)
 from aimind.estimate.remember import Remember
 from aimind.types import Attention, LatentAttention, Layer, Metadata, Tensor
 
@@ -80,7 +93,15 @@ class Network:
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
         expand(graph_input((size, step.tokens), F32))  # for callers that bring embeddings instead of tokens
-        if self.architecture in families.SCALED_EMBEDDING:
+        if step.mixed_inputs:  # and for those that bring both
+            rows = expand(
+                get_rows(self._other("token_embd.weight", self.host), graph_input((step.tokens,), I32))
+            )
+            both = expand(same("dup", graph_input((size, step.tokens), F32)))
+            expand(write(both, rows, graph_input((step.tokens,), I64)))
+        if step.mixed_inputs and self.architecture in families.SCALED_ROWS:
+            x = same("mul", x, graph_input((1, step.tokens), F32))
+        elif self.architecture in families.SCALED_EMBEDDING:
             x = same("scale", x)
         if "token_types.weight" in self.others:
             x = same("add", x, view(self._other("token_types.weight", self.host), (size,), dense=True))

@@ -11,7 +11,7 @@ from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-box"
 SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
-MEMORY = LayeredMemory(shared_slots=False, checkpoints=0)
+MEMORY = LayeredMemory(shared_slots=False, checkpoints=0, mixed_inputs=False)
 _NOT_THERE = (
     "kv_unified",
     "split_mode",

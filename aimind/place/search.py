@@ -79,6 +79,7 @@ class Search:
             if request.flash_attention is None
             else request.flash_attention,
             n_outputs=outputs,
+            mixed_inputs=memory.mixed_inputs,
             swa_full=memory.full_window_cache if request.swa_full is None else request.swa_full,
             gpu_layers=0,
         )
