@@ -421,8 +421,9 @@ def _bound(model: Profile, step: Step, at: Places) -> tuple[int, ...]:
     masks = (2 if step.flash else 4) * step.cells * (2 if model.window else 1) if memories else 0
     logits = 4 * step.outputs * (metadata.vocab_size + metadata.hidden_size)
     ids = 64  # positions and where to store, a token
-    step_bytes = tokens * (4 * widest + 24 * metadata.hidden_size + scores + masks + ids)
+    embeddings = 20 if step.mixed_inputs else 8  # of the tokens, what the caller brings, and both in one
+    step_bytes = tokens * (4 * widest + (16 + embeddings) * metadata.hidden_size + scores + masks + ids)
     copied = largest if at.host in at.layers and at.host else 0
     device = max(logits, step_bytes) + copied
-    host = device if not at.host else tokens * (8 * metadata.hidden_size + masks + ids)
+    host = device if not at.host else tokens * (embeddings * metadata.hidden_size + masks + ids)
     return (*([device * (4 if at.host > 1 else 1)] * at.host), host)

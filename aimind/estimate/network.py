@@ -89,6 +89,9 @@ class Network:
         step, size = self.step, self.metadata.hidden_size
         tokens = graph_input((step.tokens,), I32)
         expand = self.graph.expand
+        per_layer = self._per_layer_rows(tokens)
+        if per_layer is not None and step.mixed_inputs:
+            expand(per_layer)
         x = expand(get_rows(self._other("token_embd.weight", self.host), tokens))
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
@@ -111,16 +114,23 @@ class Network:
             )
         if "token_embd_norm.weight" in self.others:
             x = self._final_norm("token_embd_norm", x, first)
-        if "per_layer_token_embd.weight" in self.others:
-            self.per_layer = self._per_layer_inputs(x, tokens, first)
+        if per_layer is not None:
+            self.per_layer = self._per_layer_inputs(x, per_layer, first)
         return x
 
-    def _per_layer_inputs(self, x: Node, tokens: Node, first: int) -> Node:
+    def _per_layer_rows(self, tokens: Node) -> Node | None:
         """A second, smaller embedding for every layer (Gemma 3n and 4)."""
+        name = "per_layer_token_embd.weight"
+        if name not in self.others:
+            return None
+        return get_rows(self._other(name, self.host), graph_input(tokens.shape, I32))
+
+    def _per_layer_inputs(self, x: Node, rows: Node, first: int) -> Node:
         count = len(self.metadata.layers)
-        rows = get_rows(self._other("per_layer_token_embd.weight", self.host), graph_input(tokens.shape, I32))
         shape = (rows.shape[0] // count, count, rows.shape[1])
-        rows = self.graph.expand(same("scale", view(rows, shape, dense=True)))
+        rows = same("scale", view(rows, shape, dense=True))
+        if not self.step.mixed_inputs:
+            self.graph.expand(rows)
         projected = same("scale", mul_mat(self._other("per_layer_model_proj.weight", first), x))
         normed = same("rms_norm", view(projected, shape, dense=True))
         weight = self._other("per_layer_proj_norm.weight", first)
