@@ -2,9 +2,9 @@
 
 Two can be asked. xllamacpp, in the environment that aimind installed, by a shim with the plan's own flags: to
 the byte. A llama-server on PATH, by the llama-fit-params beside it: in whole MiB, without what the CPU
-repacks, and for one sequence with an output for every token of a batch, which computes with more, since it
-knows none of the server's own flags. Both open the model's file for its header alone, so that `sparse` is
-enough of a file that is not here.
+repacks, and, since it knows none of the server's own flags, with a cache in equal parts and an output for
+every token of a batch, so that it computes with something else. Both open the model's file for its header
+alone, so that `sparse` is enough of a file that is not here.
 """
 
 from __future__ import annotations
@@ -26,14 +26,10 @@ PATIENCE_SECONDS = 120.0
 _MIB = 1 << 20
 # llama-fit-params --fit-print: a device's name, then MiB of the model, the context and the computation.
 _FIT_LINE = re.compile(r"^(\S+) (\d+) (\d+) (\d+) ?$", re.MULTILINE)
-# Flags of the server that llama-fit-params does not know, with their number of values.
+# Flags of the server that llama-fit-params does not know (common/arg.cpp), with their number of values.
 _SERVER_ONLY = {
-    "--host": 1,
-    "--port": 1,
-    "--alias": 1,
-    "--cache-ram": 1,
-    "--ctx-checkpoints": 1,
-    "--jinja": 0,
+    **dict.fromkeys(("--alias", "--host", "--port", "--cache-ram", "--ctx-checkpoints"), 1),
+    **dict.fromkeys(("--kv-unified", "--no-kv-unified", "--embedding", "--reranking"), 0),
 }
 
 
@@ -80,7 +76,8 @@ def exact(command: Command) -> tuple[Exact, ...]:
     places = sorted(found, key=lambda place: (place == "host", place))
     return tuple(
         Exact(place, weights * unit, context * unit, compute * unit, unit - 1)
-        for place, (weights, context, compute) in ((place, found[place]) for place in places)
+        for place in places
+        for weights, context, compute in [found[place]]
     )
 
 
