@@ -13,7 +13,9 @@ from aimind.types import Command, Probe
 PROGRAM = """\
 #!/bin/sh
 for word in "$@"; do
-    case "$word" in --alias|--host|--port|--kv-unified|--nonsense) echo "error: invalid argument: $word" >&2; exit 1;; esac
+    case "$word" in
+        --alias|--host|--port|--kv-unified|--nonsense) echo "error: invalid argument: $word" >&2; exit 1;;
+    esac
 done
 printf 'CUDA0 100 20 3 \\nCUDA1 90 20 30 \\nHost 5 8 6 \\n'
 """
