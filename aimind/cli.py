@@ -84,8 +84,21 @@ def cli(*, debug: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
+@click.option(
+    "--restart",
+    type=click.Choice(["always", "on-failure", "never"]),
+    default="always",
+    help="After which ends the backend is started again; always unless said otherwise.",
+)
+@click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="In a row, then give up.")
+@click.option(
+    "--ready-probe",
+    type=click.Choice(["request", "health"]),
+    default="request",
+    help="Ready is when a tiny request is answered, or the health URL alone.",
+)
 @click.pass_obj
-def serve_command(
+def serve_command(  # noqa: PLR0913 - one per option
     backend_argv: tuple[str, ...],
     /,
     model: str,
@@ -93,6 +106,9 @@ def serve_command(
     dry_run: bool,
     no_install: bool,
     no_supervise: bool,
+    restart: str,
+    max_restarts: int | None,
+    ready_probe: str,
     **options: object,
 ) -> None:
     """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
@@ -117,7 +133,7 @@ def serve_command(
     if not dry_run or settings.port == 0:
         port = instances.claim_port(settings.address or "", settings.port or 0)
         decided = dataclasses.replace(decided, settings=dataclasses.replace(settings, port=port))
-    command = steps.command(decided)
+    command = steps.command(decided, ready_probe=ready_probe)
     if dry_run:
         click.echo(show.command_line(command))
         return
@@ -126,7 +142,12 @@ def serve_command(
     hub.fetch(decided.model, show.Progress())
     if no_supervise:
         supervise.replace(command)
-    supervise.supervise(command, announce=show.announcement(decided, command))
+    supervise.supervise(
+        command,
+        announce=show.announcement(decided, command),
+        restart=restart,
+        max_restarts=max_restarts,
+    )
 
 
 @cli.command("plan")

@@ -20,6 +20,7 @@ from aimind.types import (
     Plan,
     Program,
     Request,
+    TinyRequest,
 )
 
 if TYPE_CHECKING:
@@ -127,15 +128,31 @@ def with_backends(host: Host, request: Request) -> Host:
     return dataclasses.replace(host, backends=tuple(found))
 
 
-def command(plan: Plan) -> Command:
-    """How the plan is started, its files where the hub keeps them."""
+def command(plan: Plan, *, ready_probe: str = "request") -> Command:
+    """How the plan is started, its files where the hub keeps them; `ready_probe`: `request` or `health`."""
     from aimind import hub
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 
     made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
+    ready = made.ready
+    if ready_probe == "request":
+        ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
     # The backend has the key under its own name.
-    return dataclasses.replace(made, unset_env=(*made.unset_env, API_KEY_VARIABLE))
+    return dataclasses.replace(made, unset_env=(*made.unset_env, API_KEY_VARIABLE), ready=ready)
+
+
+def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
+    """One token, one embedding or one ranking: what shows that the model really works."""
+    import json
+
+    from aimind.launchers.base import hello
+
+    path, body = hello(plan)
+    if path.endswith("completions"):
+        body["max_tokens"] = 1
+    key = next(iter(made.secret_env), None)
+    return TinyRequest(url=f"{made.url}/v1/{path}", body=json.dumps(body), bearer_env=key)
 
 
 def install(plan: Plan, host: Host, *, allowed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,9 @@ PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
 PYTHON_FLAGS = ("-I", "-S")
 
 
-def supervise(command: Command, *, announce: str) -> NoReturn:
+def supervise(
+    command: Command, *, announce: str, restart: str = "always", max_restarts: int | None = None
+) -> NoReturn:
     """Become the supervisor of `command`; it prints `announce` when the backend is ready.
 
     Raises:
@@ -27,7 +30,8 @@ def supervise(command: Command, *, announce: str) -> NoReturn:
     """
     _check(command)
     _write_files(command.files)
-    fd = _anonymous_file(json.dumps(document(command, announce=announce)))
+    told = {**document(command, announce=announce), "restart": restart, "max_restarts": max_restarts}
+    fd = _anonymous_file(json.dumps(told))
     _flush()
     os.execv(sys.executable, [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)])
 
@@ -64,6 +68,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
             "url": command.ready.url,
             "bearer_env": command.ready.bearer_env,
             "lie": command.ready.lie,
+            "request": command.ready.request and dataclasses.asdict(command.ready.request),
         },
         "signatures": [
             {"pattern": s.pattern, "phase": s.phase, "cause": s.cause, "remedy": s.remedy}

@@ -261,6 +261,19 @@ def located(settings: Request, weights: str) -> Request:
     return dataclasses.replace(settings, projector=os.path.join(weights, settings.projector))  # noqa: PTH118
 
 
+def hello(plan: Plan) -> tuple[str, dict[str, object]]:
+    """A small request of the model's kind: the path below `/v1/`, and its JSON."""
+    name = plan.settings.served_name
+    match plan.metadata.category:
+        case "embedding":
+            return "embeddings", {"model": name, "input": "Hello"}
+        case "reranker":
+            return "rerank", {"model": name, "query": "Hello", "documents": ["Hi", "Bye"]}
+    if plan.metadata.chat_template:
+        return "chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hello"}]}
+    return "completions", {"model": name, "prompt": "Hello"}
+
+
 def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
     """The environment in which a CUDA program sees just these devices, in NVML's order."""
     return {

@@ -8,6 +8,7 @@ import sys
 
 from aimind import __version__
 from aimind.errors import AimindError
+from aimind.launchers.base import hello
 from aimind.show.terminal import note
 from aimind.types import API_KEY_VARIABLE, Command, Plan
 
@@ -36,16 +37,7 @@ def announcement(plan: Plan, command: Command) -> str:
 
 
 def _curl(plan: Plan, command: Command) -> str:
-    name = plan.settings.served_name
-    path, body = {
-        "embedding": ("embeddings", {"model": name, "input": "Hello"}),
-        "reranker": ("rerank", {"model": name, "query": "Hello", "documents": ["Hi", "Bye"]}),
-    }.get(
-        plan.metadata.category,
-        ("chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hello"}]}),
-    )
-    if path == "chat/completions" and not plan.metadata.chat_template:
-        path, body = "completions", {"model": name, "prompt": "Hello"}
+    path, body = hello(plan)
     key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if plan.settings.api_key else ""
     text = shlex.quote(json.dumps(body, ensure_ascii=False))
     return f"curl {command.url}/v1/{path} -H 'Content-Type: application/json'{key} -d {text}"

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 from aimind.supervisor.output import Output
-from aimind.supervisor.policy import GiveUp, decide
+from aimind.supervisor.policy import GiveUp, Rules, decide
 from aimind.supervisor.probe import FOREVER
 from aimind.supervisor.run import Run
 from aimind.supervisor.spec import environment
@@ -65,6 +65,11 @@ class Supervisor:
         self._spec = spec
         self._wakeup = wakeup
         self._env = environment(spec)
+        self._rules = Rules(
+            restart=spec["restart"],
+            max_restarts=spec["max_restarts"],
+            first_delay_seconds=spec["first_delay_seconds"],
+        )
         self._stdout, self._stderr = Output(1), Output(2)
         self._run: Run | None = None  # none while it waits to start the next one
         self._restart_at = FOREVER
@@ -117,8 +122,8 @@ class Supervisor:
             poll.register(self._run.tree.channel, select.POLLIN)
             if not self._run.silent:
                 poll.register(self._run.tree.output, select.POLLIN)
-            if self._run.health.get is not None:
-                poll.register(self._run.health.get, self._run.health.get.events)
+            if self._run.health.exchange is not None:
+                poll.register(self._run.health.exchange, self._run.health.exchange.events)
             deadline = self._run.deadline
         timeout = None if deadline == FOREVER else max(0.0, deadline - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(timeout)}
@@ -130,7 +135,7 @@ class Supervisor:
         if run.tree.channel.fileno() in ready and run.tree.listen():
             self._on_end(run, now)
             return
-        io = run.health.get is not None and run.health.get.fileno() in ready
+        io = run.health.exchange is not None and run.health.exchange.fileno() in ready
         if io or now >= run.health.deadline:
             self._on_health(run, run.health.step(now=now, io=io), now)
         run.escalate(now)
@@ -152,7 +157,9 @@ class Supervisor:
 
     def _on_health(self, run: Run, change: str | None, now: float) -> None:
         if change == "unhealthy":
-            self._say("the backend failed its last health probes: stopping it")
+            refused = run.health.refusal
+            why = f"refused a tiny request ({refused})" if refused else "failed its last health probes"
+            self._say(f"the backend {why}: stopping it")
             run.stop(now)
         elif change == "ready":
             announce = f"ready again: {self._spec['url']}" if self._ever_ready else self._spec["announce"]
@@ -173,12 +180,16 @@ class Supervisor:
             ever_ready=self._ever_ready,
             cause_known=run.log.cause is not None,
             failures=self._failures,
-            first_delay_seconds=self._spec["first_delay_seconds"],
+            rules=self._rules,
         )
         what = f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s"
         if isinstance(decision, GiveUp):
             self._exit_code = decision.exit_code
-            self._say(f"error: {what} and was never ready: not starting it again. Its last lines:")
+            if not decision.exit_code:
+                self._say(f"{what}: done")
+                return
+            never = "" if self._ever_ready else " and was never ready"
+            self._say(f"error: {what}{never}: not starting it again. Its last lines:")
             for line in run.log.last_lines:
                 self._say(f"| {line}")
         else:

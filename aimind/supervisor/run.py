@@ -29,11 +29,9 @@ class Run:
 
     def __init__(self, spec: Spec, *, env: Mapping[str, str], stdout: Output, now: float) -> None:
         """Start the backend."""
-        ready = spec["ready"]
-        bearer = env.get(ready["bearer_env"]) if ready["bearer_env"] else None
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"])
         self.log = Log(spec["signatures"])
-        self.health = Health(ready, bearer=bearer, probe_seconds=spec["probe_seconds"], now=now)
+        self.health = Health(spec["ready"], env=env, probe_seconds=spec["probe_seconds"], now=now)
         self.started_at = now
         self.silent = False
         self._stdout = stdout
