@@ -92,6 +92,13 @@ def cli(*, debug: bool) -> None:
 )
 @click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="In a row, then give up.")
 @click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0),
+    default=300.0,
+    metavar="SECONDS",
+    help="Loading may take hours, but no longer than this without any progress; 0 for ever.",
+)
+@click.option(
     "--ready-probe",
     type=click.Choice(["request", "health"]),
     default="request",
@@ -108,6 +115,7 @@ def serve_command(  # noqa: PLR0913 - one per option
     no_supervise: bool,
     restart: str,
     max_restarts: int | None,
+    stall_timeout: float,
     ready_probe: str,
     **options: object,
 ) -> None:
@@ -147,6 +155,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         announce=show.announcement(decided, command),
         restart=restart,
         max_restarts=max_restarts,
+        stall_seconds=stall_timeout,
     )
 
 

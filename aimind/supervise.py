@@ -21,17 +21,24 @@ PYTHON_FLAGS = ("-I", "-S")
 
 
 def supervise(
-    command: Command, *, announce: str, restart: str = "always", max_restarts: int | None = None
+    command: Command,
+    *,
+    announce: str,
+    restart: str = "always",
+    max_restarts: int | None = None,
+    stall_seconds: float = 300.0,
 ) -> NoReturn:
     """Become the supervisor of `command`; it prints `announce` when the backend is ready.
+
+    The rules are those of `aimind.supervisor.spec.Spec`.
 
     Raises:
         BackendError: the backend's program or working folder is missing, or a file cannot be written.
     """
     _check(command)
     _write_files(command.files)
-    told = {**document(command, announce=announce), "restart": restart, "max_restarts": max_restarts}
-    fd = _anonymous_file(json.dumps(told))
+    rules = {"restart": restart, "max_restarts": max_restarts, "stall_seconds": stall_seconds}
+    fd = _anonymous_file(json.dumps({**document(command, announce=announce), **rules}))
     _flush()
     os.execv(sys.executable, [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)])
 

@@ -130,14 +130,16 @@ class Supervisor:
 
     def _step(self, run: Run, ready: set[int], now: float) -> None:
         """Go on with the run."""
-        if run.tree.output in ready:
-            run.read()
+        if run.tree.output in ready and run.read():
+            self._on_output(run, now)
         if run.tree.channel.fileno() in ready and run.tree.listen():
             self._on_end(run, now)
             return
         io = run.health.exchange is not None and run.health.exchange.fileno() in ready
         if io or now >= run.health.deadline:
             self._on_health(run, run.health.step(now=now, io=io), now)
+        if run.progress.look(now):
+            self._on_stall(run, now)
         run.escalate(now)
 
     # ── What can happen ────────────────────────────────────────────────────────────────────────────────────
@@ -155,6 +157,21 @@ class Supervisor:
         elif number == signal.SIGINT:
             self._run.kill()
 
+    def _on_output(self, run: Run, now: float) -> None:
+        """While it loads: progress, and perhaps another phase."""
+        run.progress.made(now)
+        if run.health.ready_at is None and run.log.phase != run.phase:
+            run.phase = run.log.phase
+            self._say(f"{run.phase} ({now - run.started_at:.0f} s)")
+
+    def _on_stall(self, run: Run, now: float) -> None:
+        phase = f" while {run.phase}" if run.phase else ""
+        self._say(
+            f"the backend has stalled{phase}: no line, no computing and no reading for "
+            f"{self._spec['stall_seconds']:g} s: stopping it"
+        )
+        run.stop(now)
+
     def _on_health(self, run: Run, change: str | None, now: float) -> None:
         if change == "unhealthy":
             refused = run.health.refusal
@@ -162,6 +179,7 @@ class Supervisor:
             self._say(f"the backend {why}: stopping it")
             run.stop(now)
         elif change == "ready":
+            run.progress.end()
             announce = f"ready again: {self._spec['url']}" if self._ever_ready else self._spec["announce"]
             self._ever_ready = True
             self._stdout.write_line(announce)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Attributes:
             announce: printed when the backend is ready for the first time.
             restart: `always`, `on-failure` or `never`; max_restarts: in a row.
+            stall_seconds: without any progress before it is ready; 0 for no limit.
             first_delay_seconds: before the first restart.
             probe_seconds: between two health probes, and the longest that one may take.
         """
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         announce: str
         restart: str
         max_restarts: int | None
+        stall_seconds: float
         first_delay_seconds: float
         probe_seconds: float
 
@@ -65,6 +67,7 @@ def read(fd: int) -> Spec:
         spec: Spec = json.loads(file.read())
     spec.setdefault("restart", "always")
     spec.setdefault("max_restarts", None)
+    spec.setdefault("stall_seconds", 300.0)
     spec.setdefault("first_delay_seconds", 5.0)
     spec.setdefault("probe_seconds", 10.0)
     return spec
