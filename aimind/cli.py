@@ -170,9 +170,10 @@ def serve_command(  # noqa: PLR0913 - one per option
     help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file; again: a table.",
 )
 @click.option("--files", "with_files", is_flag=True, help="Show all quantizations, and whether they fit.")
+@click.option("--exact", is_flag=True, help="Ask the installed llama.cpp, too, and show both.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_obj
-def plan_command(
+def plan_command(  # noqa: PLR0913 - one per option
     backend_argv: tuple[str, ...],
     /,
     model: str,
@@ -180,6 +181,7 @@ def plan_command(
     contexts: tuple[int, ...] | None,
     hardware: tuple[str, ...],
     with_files: bool,
+    exact: bool,
     as_json: bool,
     **options: object,
 ) -> None:
@@ -192,6 +194,8 @@ def plan_command(
     """
     from aimind import alternatives
 
+    if exact and hardware:
+        raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
     asked = wanted(model, {**options, "context": None}, backend_argv)
     machines = steps.machines(hardware)
     offer = steps.offer(asked)
@@ -201,8 +205,8 @@ def plan_command(
         for context in contexts or (None,)
     ]
     if len(questions) > 1:
-        if with_files:
-            raise UsageError("--files is about one plan", hint="one --hardware, one --context")
+        if with_files or exact:
+            raise UsageError("--files and --exact are about one plan", hint="one --hardware, one --context")
         answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
         if as_json:
             from aimind.document import comparison
@@ -218,12 +222,17 @@ def plan_command(
     if with_files and not as_json:
         show.candidates(options_here, found)
     decided = steps.decided(answer)
+    command = steps.command(decided)
+    sizes = steps.exact_sizes(decided, command) if exact else ()
     if as_json:
         from aimind.document import document
 
-        show.data(document(decided, steps.command(decided), options_here))
-    elif not with_files:
-        show.plan(decided, steps.command(decided))
+        show.data(document(decided, command, options=options_here, asked=sizes))
+        return
+    if not with_files:
+        show.plan(decided, command)
+    if sizes:
+        show.exact(decided, sizes)
 
 
 @cli.command("devices")

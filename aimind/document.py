@@ -5,10 +5,12 @@ Fields are absent where they do not apply. `schema` grows by one when a field ch
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from aimind.alternatives import Option, file_bytes, label
 from aimind.errors import AimindError
+from aimind.exact import Exact
 from aimind.reference import unparse
 from aimind.types import Command, Estimate, Model, Plan, Shard
 
@@ -35,11 +37,17 @@ def _answer(answer: Plan | AimindError) -> dict[str, Json]:
     return {"plan": _plan(answer)}
 
 
-def document(plan: Plan, command: Command, options: Sequence[Option] = ()) -> dict[str, Json]:
-    """The plan and its command, with the secrets masked; `options`: the other quantizations, if asked for."""
+def document(
+    plan: Plan, command: Command, *, options: Sequence[Option] = (), asked: Sequence[Exact] = ()
+) -> dict[str, Json]:
+    """The plan and its command, with the secrets masked.
+
+    With `options` all quantizations, with `asked` what the backend itself would reserve.
+    """
     return {
         **_plan(plan),
         **({"candidates": [_option(option, plan) for option in options]} if options else {}),
+        **({"asked": [dataclasses.asdict(each) for each in asked]} if asked else {}),
         "command": {
             "argv": list(command.argv),
             "env": {**command.env, **dict.fromkeys(command.secret_env, MASK)},

@@ -58,6 +58,10 @@ class UnsupportedError(AimindError):
     exit_code = 7
 
 
+class ExactSizesError(UnsupportedError):
+    """No llama.cpp here can tell what it would reserve, or the one that was asked could not."""
+
+
 class DoesNotFitError(AimindError):
     """The memory that is free does not hold the model."""
 

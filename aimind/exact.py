@@ -17,7 +17,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimind.errors import AimindError
+from aimind.errors import ExactSizesError
 from aimind.launchers import xllamacpp
 from aimind.types import Command, Reader
 
@@ -31,12 +31,6 @@ _SERVER_ONLY = {
     **dict.fromkeys(("--alias", "--host", "--port", "--cache-ram", "--ctx-checkpoints"), 1),
     **dict.fromkeys(("--kv-unified", "--no-kv-unified", "--embedding", "--reranking"), 0),
 }
-
-
-class ExactSizesError(AimindError):
-    """No llama.cpp here can tell, or the one that was asked could not."""
-
-    exit_code = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from aimind.types import (
 
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Question
+    from aimind.exact import Exact
     from aimind.options import Wanted
 
 
@@ -153,6 +154,58 @@ def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
         body["max_tokens"] = 1
     key = next(iter(made.secret_env), None)
     return TinyRequest(url=f"{made.url}/v1/{path}", body=json.dumps(body), bearer_env=key)
+
+
+def exact_sizes(plan: Plan, started: Command) -> tuple[Exact, ...]:
+    """What the plan's llama.cpp itself would reserve on its devices and in RAM.
+
+    Raises:
+        ExactSizesError: it is not installed, cannot tell, or cannot open the model.
+    """
+    from aimind import hub
+    from aimind.errors import ExactSizesError
+    from aimind.exact import exact
+
+    if not plan.backend.installed:
+        raise ExactSizesError(
+            f"{plan.backend.name} is not installed, so that it cannot be asked",
+            hint=f"aimind backends install {plan.backend.name}",
+        )
+    where = hub.location(plan.model)
+    files = [where / file.path for file in plan.model.files if not file.is_projector]
+    if all(file.exists() for file in files):
+        sizes = exact(started)
+    elif len(files) == 1:
+        sizes = _sizes_by_header(plan, started, str(files[0]))
+    else:
+        raise ExactSizesError(
+            "llama.cpp cannot tell of a model in several files that are not here", hint="leave --exact out"
+        )
+    if len(sizes) != len(plan.shards) + 1:
+        raise ExactSizesError(
+            f"llama.cpp answers for {len(sizes) - 1} devices, and the plan has {len(plan.shards)}",
+            hint="is it a build for these devices? see `aimind backends`",
+        )
+    return sizes
+
+
+def _sizes_by_header(plan: Plan, started: Command, path: str) -> tuple[Exact, ...]:
+    """The same of a file that is not here: its header is enough."""
+    import tempfile
+    from pathlib import Path
+
+    from aimind import hub
+    from aimind.exact import exact, sparse
+
+    file = next(file for file in plan.model.files if not file.is_projector)
+    layers = [tensor for layer in plan.metadata.layers for tensor in layer.tensors]
+    tensors = [*layers, *plan.metadata.others, *plan.metadata.draft]
+    header_bytes = file.size_bytes - sum(tensor.size_bytes for tensor in tensors)
+    with tempfile.TemporaryDirectory(prefix="aimind-") as folder:
+        stand_in = Path(folder) / Path(file.path).name
+        sparse(stand_in, hub.open_file(plan.model, file), header_bytes=header_bytes)
+        argv = tuple(str(stand_in) if word == path else word for word in started.argv)
+        return exact(dataclasses.replace(started, argv=argv))
 
 
 def install(plan: Plan, host: Host, *, allowed: bool) -> None:

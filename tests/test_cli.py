@@ -322,6 +322,12 @@ def test_a_quantization_that_is_not_there(run: Run, llama: Path) -> None:
     assert_one_error(run("plan", str(llama), "--quant", "not one"), 2, "not one")
 
 
+def test_asking_llama_cpp_needs_one_and_this_machine(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama), "--hardware", "24G", "--exact"), 2, "--exact", "--hardware")
+    shown = run("plan", str(llama), "--device", "none", "--exact", "--context", "8k")
+    assert_one_error(shown, 7, "xllamacpp is not installed", "aimind backends install xllamacpp")
+
+
 def test_files_are_those_of_one_plan(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), "--hardware", "8G", "--hardware", "24G", "--files")
     assert_one_error(shown, 2, "--files")

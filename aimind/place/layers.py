@@ -188,7 +188,7 @@ def _placement(search: Search, found: Fit, metadata: Metadata, reason: Reason) -
             reason,
             _why_context(search, found, context),
             _why_parallel(flags, context),
-            *_why_checkpoints(checkpoints, host.state_bytes - found.usage.host.state_bytes),
+            *_why_checkpoints(checkpoints, host.checkpoint_bytes),
         ),
         sources=ggml.SOURCES,
     )
@@ -207,7 +207,7 @@ def _checkpoints(search: Search, found: Fit, flags: ggml.Settings) -> tuple[int 
     count = search.request.context_checkpoints
     if count is None:
         count = max(0, min(search.memory.checkpoints, left // each))
-    return count, dataclasses.replace(host, state_bytes=host.state_bytes + count * each).about("state_bytes")
+    return count, dataclasses.replace(host, checkpoint_bytes=count * each).about("checkpoint_bytes")
 
 
 def _check(metadata: Metadata, request: Request, memory: LayeredMemory) -> None:

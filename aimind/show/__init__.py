@@ -4,7 +4,7 @@ from aimind.show.decision import command_line, plan
 from aimind.show.machine import backends, devices
 from aimind.show.messages import announcement, bug, error
 from aimind.show.progress import Progress
-from aimind.show.tables import candidates, comparison
+from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import data, note
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "data",
     "devices",
     "error",
+    "exact",
     "note",
     "plan",
 ]

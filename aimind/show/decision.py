@@ -19,6 +19,7 @@ COMPONENTS = (
     ("repacked", "repacked_bytes"),
     ("KV cache", "kv_cache_bytes"),
     ("state", "state_bytes"),
+    ("checkpoints", "checkpoint_bytes"),
     ("compute", "compute_bytes"),
     ("outputs", "output_bytes"),
     ("graphs", "graphs_bytes"),

@@ -12,6 +12,7 @@ from aimind.types import Plan
 
 if TYPE_CHECKING:
     from aimind.alternatives import Option
+    from aimind.exact import Exact
 
 
 def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
@@ -60,6 +61,22 @@ def comparison(rows: Sequence[tuple[str, int | None, Plan | AimindError]]) -> No
             gib(sum(shard.estimate.total_bytes for shard in answer.shards)) if answer.shards else "",
             gib(answer.host.total_bytes),
         )
+    console().print(shown)
+
+
+def exact(plan: Plan, asked: Sequence[Exact]) -> None:
+    """What was planned beside what the installed llama.cpp says."""
+    shown = table("planned / asked", "weights", "context", "compute", right=True)
+    planned = [(f"device {shard.device.index}", shard.estimate) for shard in plan.shards]
+    planned.append(("RAM", plan.host))
+    for (place, estimate), said in zip(planned, asked, strict=True):
+        context = estimate.kv_cache_bytes + estimate.state_bytes
+        pairs = (
+            (estimate.weights_bytes + estimate.repacked_bytes, said.weights_bytes),
+            (context, said.context_bytes),
+            (estimate.compute_bytes, said.compute_bytes),
+        )
+        shown.add_row(place, *(f"{gib(ours)} / {gib(theirs)}" for ours, theirs in pairs))
     console().print(shown)
 
 

@@ -97,7 +97,8 @@ class Estimate:
         weights_bytes: with the padding of the backend's buffers.
         repacked_bytes: copies of weights in the order of the CPU's kernels, beside the mapped file.
         kv_cache_bytes: keys and values.
-        state_bytes: of recurrent layers, and what a server keeps in RAM to go back to.
+        state_bytes: of recurrent layers.
+        checkpoint_bytes: copies of windows and states that a server keeps in RAM, in time, to go back to.
         compute_bytes: activations and scratch of one step.
         output_bytes: logits and embeddings that wait to be read.
         graphs_bytes: captured CUDA graphs.
@@ -110,6 +111,7 @@ class Estimate:
     repacked_bytes: int = 0
     kv_cache_bytes: int = 0
     state_bytes: int = 0
+    checkpoint_bytes: int = 0
     compute_bytes: int = 0
     output_bytes: int = 0
     graphs_bytes: int = 0

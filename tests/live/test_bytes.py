@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aimind.exact import Exact, ExactSizesError, exact, sparse
+from aimind.errors import ExactSizesError
+from aimind.exact import Exact, exact, sparse
 from aimind.types import Command, Probe
 from tests.live import tiny
 from tests.live.served import Served, plan, serve

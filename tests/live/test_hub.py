@@ -50,6 +50,19 @@ def test_a_quantization_is_planned_without_weights_then_downloaded_and_served(
     assert [path.name for path in tmp_path.rglob("hf/**/snapshots/**/*.gguf")] == ["demo-F16.gguf"]
 
 
+def test_llama_cpp_is_asked_about_a_file_that_is_not_here(
+    hub: Hub, env: Mapping[str, str], tmp_path: Path
+) -> None:
+    decided = plan("tiny/Demo-GGUF:F16", "--backend", "xllamacpp", "--device", "none", "--exact", env=env)
+    (said,) = decided["asked"]
+    host = decided["host"]
+    assert said["weights_bytes"] == host["weights_bytes"]
+    assert said["context_bytes"] == host["kv_cache_bytes"]
+    assert abs(said["compute_bytes"] - host["compute_bytes"]) <= 64
+    assert not list(tmp_path.rglob("hf/**/*.gguf"))
+    assert hub.sent_bytes() < 1_600_000
+
+
 def test_what_is_here_is_not_fetched_again(hub: Hub, env: Mapping[str, str]) -> None:
     for _ in range(2):
         with serve("tiny/Demo-GGUF:Q8_0", "--backend", "xllamacpp", env=env):
