@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aimind.exact import Exact, ExactSizesError, exact
+from aimind.errors import ExactSizesError
+from aimind.exact import Exact, exact
 from aimind.types import Command, Probe
 
 # It refuses what the real one does not know, and answers in its form (llama.cpp 0.7.0 of Debian).
