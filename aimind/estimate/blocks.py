@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from aimind.estimate import families
 from aimind.estimate.graph import (
     F16,
     F32,
@@ -74,15 +75,16 @@ class Blocks:
 
     Attributes:
         weights: of the layer at hand, by the name that follows `blk.N.`.
-        norm: the operation of its norms.
+        bare_norms: norms that have no weight in the file.
     """
 
-    def __init__(
-        self, graph: Graph, step: Step, *, norm: str, host: int, softmax_of_chosen: bool, keys_first: bool
-    ) -> None:
-        self.graph, self.step, self.norm_op = graph, step, norm
-        self.host = host
-        self.softmax_of_chosen, self.keys_first = softmax_of_chosen, keys_first
+    def __init__(self, graph: Graph, step: Step, *, architecture: str, host: int, keys_first: bool) -> None:
+        self.graph, self.step, self.host = graph, step, host
+        self.norm_op = "norm" if architecture in families.LAYER_NORM else "rms_norm"
+        self.head_norm_op = "norm" if architecture in families.HEAD_LAYER_NORM else "rms_norm"
+        self.bare_norms = families.BARE_NORMS.get(architecture, frozenset())
+        self.softmax_of_chosen = architecture in families.SOFTMAX_OF_CHOSEN
+        self.keys_first = keys_first
         self.weights: Mapping[str, Node] = {}
 
     def linear(self, name: str, x: Node) -> Node:
@@ -96,7 +98,7 @@ class Blocks:
         weight = self.weights.get(f"{name}")
         bias = self.weights.get(f"{name}.bias")
         if weight is None:
-            return x
+            return x if name not in self.bare_norms else same(op or self.norm_op, x)
         y = same("mul", same(op or self.norm_op, x), weight)
         return y if bias is None else same("add", y, bias)
 
@@ -111,21 +113,27 @@ class Blocks:
             fused = self.linear("attn_qkv", x)
             q, k, v = (view(fused, shape) for shape in shapes)
             return q, k, v
-        projected = [
-            self.linear(name, x) for name in ("attn_q", "attn_k", "attn_v") if f"{name}" in self.weights
-        ]
+        projected = [self.linear(name, x) for name in ("attn_q", "attn_k", "attn_v") if name in self.weights]
         if len(projected) == 2:  # values are the keys (Gemma 4)
             projected.append(projected[1])
+        for index, name in enumerate(("attn_q_norm", "attn_k_norm")):
+            if self._norms_all_heads(name, shapes[index]):
+                projected[index] = self.norm(name, projected[index])
         q, k, v = (view(node, shape, dense=True) for node, shape in zip(projected, shapes, strict=True))
         return q, k, v
 
     def head_norm(self, name: str, x: Node) -> Node:
-        """A norm of queries or keys, of each head or (OLMo 2) of all of them at once."""
-        weight = self.weights.get(f"{name}")
-        if weight is None or weight.shape[0] == x.shape[0]:
-            return self.norm(name, x)
-        flat = view(x, (x.shape[0] * x.shape[1], x.shape[2]), dense=True)
-        return view(self.norm(name, flat), x.shape, dense=True)
+        """A norm of each head of queries or keys, if the layer has one and it is not of all heads at once."""
+        if self._norms_all_heads(name, x.shape):
+            if x.layout is not None:
+                return x
+            flat = operation("cont", (x.shape[0] * x.shape[1], x.shape[2]), x)
+            return view(self.norm(name, flat), x.shape, dense=True)
+        return self.norm(name, x, op=self.head_norm_op)
+
+    def _norms_all_heads(self, name: str, heads: tuple[int, ...]) -> bool:
+        """Whether queries or keys are normed before they are cut into heads (OLMo 2)."""
+        return name in self.weights and self.weights[name].shape[0] > heads[0]
 
     def attend(
         self,
@@ -266,7 +274,7 @@ class Blocks:
             hidden = (
                 same("unary", up) if up.shape[0] == width else operation("glu", (width, *up.shape[1:]), up)
             )
-        return self.linear(f"ffn_down{suffix}", hidden)
+        return self.linear(f"ffn_down{suffix}", self.norm("ffn_sub_norm", hidden))
 
     def experts(self, x: Node, used: int, *, router_input: Node | None = None) -> Node:
         """The router, the experts that it chooses, and their weighted sum (`build_moe_ffn`)."""

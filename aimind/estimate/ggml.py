@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
 # The CUDA context, its kernels and cuBLAS's workspaces, which no buffer of llama.cpp holds: 300 to 500 MiB
 # are seen by experience. The upper figure, approximate.
 DEVICE_OVERHEAD_BYTES = 500 << 20
+
+
+# Models whose layers differ from the one before more often than this are computed whole.
+_FEW_CHANGES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +285,7 @@ def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tupl
     job = _Job(
         step=step,
         types=(settings.type_k, settings.type_v),
-        layers=_representatives(model, settings, step, at),
+        layers=_representatives(model, settings, at),
         head=at.head,
         host=at.host,
         experts_on_host=settings.experts_on_cpu,
@@ -307,28 +312,29 @@ class _Job:
     pipeline: bool
 
 
-def _representatives(
-    model: Profile, settings: Settings, step: Step, at: Places
-) -> tuple[tuple[int, int], ...]:
+def _representatives(model: Profile, settings: Settings, at: Places) -> tuple[tuple[int, int], ...]:
     """Layers with their places that stand for all: memory is reused from layer to layer.
 
-    Of a row of equal ones the first, one between equal neighbours, and the last are kept. What is copied from
-    RAM to a device has its size there, so that sizes count for layers in RAM.
+    Of layers between equal neighbours, two on either side, few are kept. Where layers of several kinds take
+    turns all are: the holes that they leave go on changing. What is copied from RAM to a device has its size
+    there, so that sizes count for layers in RAM.
     """
     sized = [at.host > 0 and (settings.experts_on_cpu or place == at.host) for place in at.layers]
     kinds = [
         ((model.same if with_sizes else model.alike)[index], place)
         for index, (place, with_sizes) in enumerate(zip(at.layers, sized, strict=True))
     ]
+    changes = sum(one != other for one, other in itertools.pairwise(model.alike))
+    if changes > _FEW_CHANGES:
+        return tuple(kinds)
     if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
         return tuple(kinds)  # every layer brings an input of its own from another device
-    # Large scores of layers in RAM leave holes that matter only some layers later.
-    kept = 1 if step.flash or at.host not in at.layers else 3
-    framed = [None, *kinds, None]
+    kept = 4 if at.host in at.layers else 2
+    framed = [None, None, *kinds, None, None]
     seen: Counter[object] = Counter()
     chosen = []
     for index, kind in enumerate(kinds):
-        neighbours = (framed[index], kind, framed[index + 2])
+        neighbours = tuple(framed[index : index + 5])
         seen[neighbours] += 1
         if seen[neighbours] <= kept:
             chosen.append(kind)

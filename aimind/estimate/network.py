@@ -12,6 +12,7 @@ from aimind.estimate import cache, families
 from aimind.estimate.blocks import Blocks, Step
 from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
 from aimind.estimate.remember import Remember
+from aimind.estimate.weights import is_expert
 from aimind.types import Attention, LatentAttention, Layer, Metadata, Tensor
 
 Weight = Callable[[Tensor, int], Node]
@@ -48,9 +49,8 @@ class Network:
         self.blocks = Blocks(
             self.graph,
             step,
+            architecture=architecture,
             host=host,
-            norm="norm" if architecture in families.LAYER_NORM else "rms_norm",
-            softmax_of_chosen=architecture in families.SOFTMAX_OF_CHOSEN,
             keys_first=any(
                 isinstance(m, Attention) and m.window for layer in metadata.layers for m in layer.memory
             ),
@@ -58,6 +58,8 @@ class Network:
         self.remember = Remember(self.blocks, metadata, types=types, factors=self._rope_factors)
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
+        named = "output_norm.weight" in self.others or self._is_encoder()
+        self.last_norm = "output_norm" if named else "token_embd_norm"  # the name of LFM2
 
     def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
         """The graph of these layers, each with its place, and the output at `head`."""
@@ -73,7 +75,7 @@ class Network:
         return self.graph
 
     def _place(self, tensor: Tensor, place: int) -> int:
-        return self.host if self.experts_on_host and "_exps." in tensor.name else place
+        return self.host if self.experts_on_host and is_expert(tensor) else place
 
     # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
 
@@ -93,7 +95,7 @@ class Network:
             x = same(
                 "add", get_rows(self._other("position_embd.weight", self.host), self.remember.positions), x
             )
-        if "token_embd_norm.weight" in self.others:
+        if "token_embd_norm.weight" in self.others and self.last_norm != "token_embd_norm":
             x = self._final_norm("token_embd_norm", x, first)
         if "per_layer_token_embd.weight" in self.others:
             self.per_layer = self._per_layer_inputs(x, tokens, first)
@@ -116,7 +118,7 @@ class Network:
         if late and self.architecture == "gpt-oss":  # picked before the norm, by the others after it
             x.is_output = True
             x = get_rows(x, self.output_ids)
-        x = self._final_norm("output_norm", x, head)
+        x = self._final_norm(self.last_norm, x, head)
         x.is_output = True
         if late and self.architecture != "gpt-oss":
             x = get_rows(x, self.output_ids)
@@ -125,6 +127,8 @@ class Network:
             return
         name = "output.weight" if "output.weight" in self.others else "token_embd.weight"
         logits = mul_mat(self._other(name, head), x)
+        if self.architecture in families.MASKED_LOGITS:
+            logits = operation("set", logits.shape, logits)
         if "output.bias" in self.others:
             logits = same("add", logits, self._other("output.bias", head))
         self.graph.expand(logits).is_output = True
@@ -132,10 +136,10 @@ class Network:
             self._pool(x)
 
     def _is_encoder(self) -> bool:
+        """Whether all that it gives is a vector a sequence: there is no output head."""
         memories = [m for layer in self.metadata.layers for m in layer.memory]
-        return bool(memories) and not any(
-            cache.stores(m) for m in memories if isinstance(m, Attention | LatentAttention)
-        )
+        embeds = self.metadata.category in ("embedding", "reranker")
+        return embeds and all(isinstance(m, Attention) and not m.causal for m in memories)
 
     def _rope_factors(self, place: int) -> list[Node]:
         names = ("rope_freqs.weight", "rope_factors_long.weight")
@@ -167,11 +171,17 @@ class Network:
 
     def _layer(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
         blocks, weights = self.blocks, self.blocks.weights
-        pick = last and self.architecture not in families.LATE_OUTPUT
-        normed = blocks.norm("attn_norm", x)
+        pick = last and self.architecture not in families.LATE_OUTPUT | families.ALL_OUTPUTS
+        own_norm = self.architecture in families.PARALLEL_SUMS and "attn_norm_2" in weights
+        normed = blocks.norm("attn_norm_2" if own_norm else "attn_norm", x)
         mixed = self.remember.mix(x, normed, layer, place)
-        if mixed is None:  # only a feed-forward (Nemotron H)
-            return same("add", self._feed(normed, layer), x)
+        if own_norm:  # attention's, beside that of the feed-forward
+            normed = blocks.norm("attn_norm", x)
+        if mixed is None:  # only a feed-forward (Nemotron H, DeciLM)
+            x = get_rows(x, self.output_ids) if pick else x
+            normed = get_rows(normed, self.output_ids) if pick and normed is not x else normed
+            before = blocks.norm("ffn_norm", x) if "ffn_norm" in weights else normed
+            return same("add", self._feed(before, layer), x)
         if len(layer.memory) > 1:  # mixers side by side: the rows are picked from the sum (Falcon H1)
             x = same("add", mixed, x)
             x = get_rows(x, self.output_ids) if pick else x
@@ -181,17 +191,22 @@ class Network:
             x, normed = get_rows(x, self.output_ids), get_rows(normed, self.output_ids)
         if not (layer.feed_forward_size or layer.num_experts):
             return same("add", mixed, x)
-        if "attn_output_norm" in weights:  # an encoder: norms after the sums
+        if "layer_output_norm" in weights and "ffn_norm" not in weights:  # an encoder: norms after the sums
             x = blocks.norm("attn_norm_2", blocks.norm("attn_output_norm", same("add", mixed, x)))
             return blocks.norm("layer_output_norm", same("add", self._feed(x, layer), x))
-        if self._is_parallel():
+        if not blocks.bare_norms and self._is_parallel():
+            if self.architecture == "stablelm":
+                x = same("add", mixed, x)
+                return same("add", self._feed(normed, layer), x)
             fed = self._feed(blocks.norm("ffn_norm", x) if "ffn_norm" in weights else normed, layer)
-            return same("add", same("add", fed, x), mixed)
+            parts = {"fed": fed, "input": x, "mixed": mixed}
+            first, second, third = families.PARALLEL_SUMS.get(self.architecture, ("fed", "input", "mixed"))
+            return same("add", same("add", parts[first], parts[second]), parts[third])
         return self._sequential(mixed, x, layer)
 
     def _is_parallel(self) -> bool:
         """Whether attention and feed-forward both read the layer's input."""
-        norms = ("ffn_norm", "post_attention_norm", "post_ffw_norm")
+        norms = ("ffn_norm", "attn_output_norm", "post_attention_norm", "post_ffw_norm")
         return self.architecture in families.PARALLEL or not any(
             name in self.blocks.weights for name in norms
         )
@@ -200,12 +215,18 @@ class Network:
         """Attention, sum, feed-forward, sum; a norm before each, and with some families behind each."""
         blocks, weights = self.blocks, self.blocks.weights
         scaled = self.architecture in families.SCALED_LAYERS
-        before = "ffn_norm" if "ffn_norm" in weights else "post_attention_norm"
+        names = ("ffn_norm", "attn_output_norm", "post_attention_norm")
+        bare = blocks.bare_norms
+        before = next(name for name in names if name in weights or name in bare or name == names[-1])
         sandwiched = "post_ffw_norm" in weights or before == "ffn_norm"
         if sandwiched:
             mixed = blocks.norm("post_attention_norm", mixed)
-        x = same("add", same("scale", mixed) if scaled else mixed, x)
-        fed = self._feed(blocks.norm(before, x) if not sandwiched or before == "ffn_norm" else x, layer)
+        mixed = same("scale", mixed) if scaled else mixed
+        reversed_sum = self.architecture in families.INPUT_FIRST
+        x, given = (same("add", x, mixed) if reversed_sum else same("add", mixed, x)), x
+        fed = self._feed(
+            blocks.norm(before, x) if not sandwiched or before == "ffn_norm" else x, layer, given
+        )
         fed = blocks.norm("post_ffw_norm", fed)
         fed = same("scale", fed) if scaled else fed
         out = same("add", x, fed) if self.architecture in families.RESIDUAL_FIRST else same("add", fed, x)
@@ -218,10 +239,18 @@ class Network:
         out = same("add", x, self.blocks.norm("post_norm", mul_mat(weights["proj"], gate)))
         return same("mul", out, weights["layer_output_scale"]) if "layer_output_scale" in weights else out
 
-    def _feed(self, x: Node, layer: Layer) -> Node:
+    def _feed(self, x: Node, layer: Layer, given: Node | None = None) -> Node:
+        """The feed-forward, experts, or both; `given` is the layer's input, which some routers read."""
         blocks, weights = self.blocks, self.blocks.weights
         if not layer.num_experts:
             return blocks.feed_forward(x)
+        if self.architecture in families.ROUTED_BY_INPUT:
+            return blocks.experts(x, layer.num_experts_used, router_input=given)
+        if "ffn_norm_exps" in weights and given is not None:  # experts beside a whole layer (Arctic)
+            dense = same("add", blocks.feed_forward(x), x)
+            return same(
+                "add", blocks.experts(blocks.norm("ffn_norm_exps", given), layer.num_experts_used), dense
+            )
         if "ffn_up" in weights:  # dense and experts side by side (Gemma 4)
             dense = blocks.norm("post_ffw_norm_1", blocks.feed_forward(x))
             routed = blocks.experts(x, layer.num_experts_used)
@@ -243,7 +272,11 @@ def understands(layer: Layer) -> bool:
     if isinstance(attention, LatentAttention):
         needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b", "attn_output"}
     elif attention is not None:
-        needs |= {"attn_output"} | ({"attn_qkv"} if "attn_qkv" in names else {"attn_q"})
+        needs |= {"attn_output"}
+        if "attn_kv_b" in names:
+            needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_q_b" if "attn_q_a" in names else "attn_q"}
+        else:
+            needs |= {"attn_qkv"} if "attn_qkv" in names else {"attn_q"}
     if state is not None:
         needs |= _STATE_NAMES.get(state.kind, {"?"})
     if layer.num_experts:

@@ -11,7 +11,7 @@ from aimind.metadata import gguf_layers as layering
 from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
 from aimind.metadata.gguf import FETCH_AGAIN, Header
-from aimind.metadata.gguf_families import EMBEDDERS, IMAGE, KNOWN
+from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
 from aimind.types import Category, Layer, Metadata, Tensor
 
 LONGEST_NAME = 64
@@ -64,7 +64,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         others=tuple(others),
         draft=draft,
         projector=tuple(tensor for header in projectors for tensor in header.tensors),
-        tied="output.weight" not in names and "token_embd.weight" in names and architecture not in EMBEDDERS,
+        tied="output.weight" not in names and "token_embd.weight" in names and architecture not in HEADLESS,
         known=known,
         intermediate_size=summary.widest(layers),
         modalities=_modalities(projectors),
