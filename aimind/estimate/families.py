@@ -18,7 +18,7 @@ HEAD_LAYER_NORM = frozenset({"chameleon", "command-r", "stablelm"})
 # Without rotary positions.
 NO_ROPE = frozenset(
     """
-    bert bloom gpt2 granitehybrid jais jamba jina-bert-v2 mpt nemotron_h nemotron_h_moe refact starcoder
+    bert bloom gpt2 jais jamba jina-bert-v2 mpt nemotron_h nemotron_h_moe refact starcoder
     """.split()
 )
 # Without them in the model of so many layers.
@@ -32,9 +32,8 @@ LATE_OUTPUT = frozenset(
     qwen3next step35
     """.split()
 )
-# Rotary positions before the norms of queries and keys, or only in layers with a sliding window.
+# Rotary positions before the norms of queries and keys.
 ROPE_FIRST = frozenset({"hunyuan-dense", "hunyuan-moe", "hunyuan_vl"})
-ROPE_WITH_WINDOW = frozenset({"afmoe", "cohere2", "exaone4", "muse-glimmer", "smallthinker"})
 # Queries are scaled by their position.
 TEMPERED = frozenset({"mistral3", "mistral4"})
 # There is a cache, but attention looks only at the tokens of the step.

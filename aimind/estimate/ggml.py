@@ -93,6 +93,7 @@ class Profile:
             large, too.
         window: the sliding window, 0 without one.
         causal: there is a cache, and logits.
+        cached: every layer has a place in the cache, even without attention, since none recurs.
         understood: the operations of all layers are known; else compute is a bound.
     """
 
@@ -102,6 +103,7 @@ class Profile:
     same: tuple[int, ...]
     window: int
     causal: bool
+    cached: bool
     understood: bool
 
 
@@ -120,6 +122,7 @@ def profile(metadata: Metadata) -> Profile:
         same=tuple(sizes.index(size) for size in sizes),
         window=max((m.window or 0 for m in attention), default=0),
         causal=all(m.causal for m in attention),
+        cached=bool(attention) and not any(map(cache.state, metadata.layers)),
         understood=metadata.known and all(understands(layer) for layer in metadata.layers),
     )
 
@@ -249,6 +252,13 @@ def _remembered(model: Profile, settings: Settings, step: Step, at: Places) -> t
 
 def _layer_cache(model: Profile, settings: Settings, step: Step, layer: Layer, *, on_device: bool) -> int:
     memory = cache.attention(layer)
+    if memory is None and not step.flash and not layer.memory and model.cached:  # as wide as the others
+        return cache.tensor_bytes(
+            settings.type_v,
+            cache.widest_value(model.metadata),
+            step.cells * step.streams,
+            on_device=on_device,
+        )
     if memory is None or not cache.stores(memory):
         return 0
     window = memory.window if isinstance(memory, Attention) else None
@@ -316,8 +326,8 @@ def _representatives(model: Profile, settings: Settings, at: Places) -> tuple[tu
     """Layers with their places that stand for all: memory is reused from layer to layer.
 
     Of layers between equal neighbours, two on either side, few are kept. Where layers of several kinds take
-    turns all are: the holes that they leave go on changing. What is copied from RAM to a device has its size
-    there, so that sizes count for layers in RAM.
+    turns, or some are in RAM, all are: the holes that they leave go on changing. What is copied from RAM to a
+    device has its size there, so that sizes count for layers in RAM.
     """
     sized = [at.host > 0 and (settings.experts_on_cpu or place == at.host) for place in at.layers]
     kinds = [
@@ -325,18 +335,18 @@ def _representatives(model: Profile, settings: Settings, at: Places) -> tuple[tu
         for index, (place, with_sizes) in enumerate(zip(at.layers, sized, strict=True))
     ]
     changes = sum(one != other for one, other in itertools.pairwise(model.alike))
-    if changes > _FEW_CHANGES:
+    partly = at.host > 0 and (at.host in at.layers or settings.experts_on_cpu)
+    if changes > _FEW_CHANGES or partly:
         return tuple(kinds)
     if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
         return tuple(kinds)  # every layer brings an input of its own from another device
-    kept = 4 if at.host in at.layers else 2
     framed = [None, None, *kinds, None, None]
     seen: Counter[object] = Counter()
     chosen = []
     for index, kind in enumerate(kinds):
         neighbours = tuple(framed[index : index + 5])
         seen[neighbours] += 1
-        if seen[neighbours] <= kept:
+        if seen[neighbours] <= 2:
             chosen.append(kind)
     return tuple(chosen)
 

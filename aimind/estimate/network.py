@@ -58,8 +58,10 @@ class Network:
         self.remember = Remember(self.blocks, metadata, types=types, factors=self._rope_factors)
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
-        named = "output_norm.weight" in self.others or self._is_encoder()
-        self.last_norm = "output_norm" if named else "token_embd_norm"  # the name of LFM2
+        self.features: Node | None = None
+        only = {"output_norm.weight", "token_embd_norm.weight"} & self.others.keys()
+        renamed = only == {"token_embd_norm.weight"} and not self._is_encoder()  # LFM2
+        self.last_norm = "token_embd_norm" if renamed else "output_norm"
 
     def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
         """The graph of these layers, each with its place, and the output at `head`."""
@@ -71,6 +73,8 @@ class Network:
                 for tensor in layer.tensors
             }
             x = self._layer(x, layer, place, last=index == last)
+            if self.features is not None and index < self.metadata.deepstack:
+                x = same("add", x, view(self.features, (self.metadata.hidden_size, x.shape[1])))
         self._output(x, head)
         return self.graph
 
@@ -86,7 +90,11 @@ class Network:
         x = expand(get_rows(self._other("token_embd.weight", self.host), tokens))
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
-        expand(graph_input((size, step.tokens), F32))  # for callers that bring embeddings instead of tokens
+        width = size * (1 + self.metadata.deepstack)
+        if width > size:
+            self.features = expand(operation("pad", (width, step.tokens), x))
+            x = expand(view(self.features, (size, step.tokens)))
+        expand(graph_input((width, step.tokens), F32))  # for callers that bring embeddings instead of tokens
         if self.architecture in families.SCALED_EMBEDDING:
             x = same("scale", x)
         if "token_types.weight" in self.others:

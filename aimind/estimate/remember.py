@@ -83,7 +83,7 @@ class Remember:
         if self.architecture in families.ROPE_FIRST:
             q, k = self._rope(q, place), k and self._rope(k, place)
         q, k = blocks.head_norm("attn_q_norm", q), k and blocks.head_norm("attn_k_norm", k)
-        if self._rotates(attention):
+        if self.rotates and attention.rotary:
             q, k = self._rope(q, place), k and self._rope(k, place)
         if self.temperature is not None:
             q = same("mul", q, self.temperature)
@@ -115,12 +115,6 @@ class Remember:
 
     def _output(self, out: Node) -> Node:
         return self.blocks.linear("attn_output", self.blocks.norm("attn_sub_norm", out))
-
-    def _rotates(self, attention: Attention) -> bool:
-        """Whether queries and keys are rotated by their positions, after they are normed."""
-        return self.rotates and (
-            attention.window is not None or self.architecture not in families.ROPE_WITH_WINDOW
-        )
 
     def _gated(self, out: Node, x: Node, attention: Attention) -> Node:
         """A gate for each element of the result, or for each head of it."""

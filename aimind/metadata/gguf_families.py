@@ -63,6 +63,12 @@ class Sliding(NamedTuple):
     fixed: bool = False
 
 
+# Without rotary positions are, of these, the layers that attend to all tokens among others with a window,
+ROTARY_IN_WINDOWS = frozenset("afmoe cohere2 exaone4 exaone-moe llama4 muse-glimmer smallthinker".split())
+# and of these the last layer of so many; of these all, if the key `rope.scaling.finetuned` says so.
+ROTARY_PERIOD = {"smollm3": 4}
+ROTARY_SWITCH = frozenset({"granite", "granitehybrid", "granitemoe", "granite_swa"})
+
 # Architectures that are not here ignore a sliding window in the file (phi3): they attend to all tokens.
 SLIDING = {
     "afmoe": Sliding(4),

@@ -68,6 +68,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         known=known,
         intermediate_size=summary.widest(layers),
         modalities=_modalities(projectors),
+        deepstack=keys.number("n_deepstack_layers"),
         chat_template="tokenizer.chat_template" in first.values,
     )
 
