@@ -14,13 +14,14 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from aimind.estimate import cache, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.cache import padded
-from aimind.estimate.graph import Node, stored
+from aimind.estimate.graph import F16, F32, Node, stored
 from aimind.estimate.network import Network, understands
-from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
+from aimind.estimate.schedule import DEVICE_ALIGNMENT, PIPELINE_COPIES, buffer_sizes
 from aimind.estimate.weights import Places
 from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
 
@@ -123,7 +124,9 @@ def profile(metadata: Metadata) -> Profile:
         window=max((m.window or 0 for m in attention), default=0),
         causal=all(m.causal for m in attention),
         cached=bool(attention) and not any(map(cache.state, metadata.layers)),
-        understood=metadata.known and all(understands(layer) for layer in metadata.layers),
+        understood=metadata.known
+        and any(tensor.name == "token_embd.weight" for tensor in metadata.others)
+        and all(understands(layer) for layer in metadata.layers),
     )
 
 
@@ -291,7 +294,7 @@ def _kind(layer: Layer) -> tuple[object, ...]:
 def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[int, ...]:
     """Bytes of the compute buffer at each place."""
     if not model.understood:
-        return _bound(model, step, at)
+        return _bound(model, settings, step, at)
     job = _Job(
         step=step,
         types=(settings.type_k, settings.type_v),
@@ -369,26 +372,65 @@ def _weight(tensor: Tensor, place: int) -> Node:
     return stored(tensor.size_bytes, tensor.shape, place, device_bytes=weights.copied_bytes(tensor))
 
 
-def _bound(model: Profile, step: Step, at: Places) -> tuple[int, ...]:
-    """For layers whose operations are not known: all results of the widest at once, and what stays."""
+def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[int, ...]:
+    """For layers whose operations are not known: more than any order of them can need.
+
+    All results of the widest layer at once, beside what stays all the time; on a device also what it copies
+    of a layer in RAM.
+    """
     metadata, tokens = model.metadata, step.tokens
-    widest = largest = 0
-    for index in set(model.same):
-        layer = metadata.layers[index]
-        rows = [
-            t.shape[1] * (layer.num_experts_used if "_exps." in t.name else 1)
-            for t in layer.tensors
-            if len(t.shape) > 1
-        ]
-        widest = max(widest, sum(rows))
-        largest = max([largest, *(t.size_bytes for t in layer.tensors)])
-    memories = [m for m in map(cache.attention, metadata.layers) if m is not None]
-    scores = 0 if step.flash else max((m.num_heads for m in memories), default=0) * 8 * step.cells
-    masks = (2 if step.flash else 4) * step.cells * (2 if model.window else 1) if memories else 0
-    logits = 4 * step.outputs * (metadata.vocab_size + metadata.hidden_size)
-    ids = 64  # positions and where to store, a token
-    step_bytes = tokens * (4 * widest + 24 * metadata.hidden_size + scores + masks + ids)
-    copied = largest if at.host in at.layers and at.host else 0
-    device = max(logits, step_bytes) + copied
-    host = device if not at.host else tokens * (8 * metadata.hidden_size + masks + ids)
-    return (*([device * (4 if at.host > 1 else 1)] * at.host), host)
+    layers = [metadata.layers[index] for index in set(model.same)]
+    width = max((_result_elements(layer, step) for layer in layers), default=0)
+    results = 4 * (tokens * (width + 8 * metadata.hidden_size) + _score_elements(layers, step))
+    logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
+    # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
+    masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
+    tables = {"token_embd.weight", "per_layer_token_embd.weight"}
+    embedded = sum(tensor.shape[0] for tensor in model.weights.inputs if tensor.name in tables)
+    inputs = tokens * (masks + 4 * F32 * embedded + 64) + _pooled_bytes(model, step)
+    results += logits  # holes may keep one from taking the other's place
+    if not at.host:
+        return (inputs + results,)
+    converted = max((_converted_bytes(layer, step) for layer in layers), default=0)
+    copied = 0
+    if at.host in at.layers or settings.experts_on_cpu:
+        sizes = sorted((t.size_bytes for layer in layers for t in layer.tensors), reverse=True)
+        caches = [_layer_cache(model, settings, step, layer, on_device=True) for layer in layers]
+        copied = sum(sizes[:2]) + 2 * max(caches, default=0)
+    copies = PIPELINE_COPIES if at.host > 1 else 1
+    device = copies * inputs + results + converted + copied
+    host = copies * inputs + (results if at.host in at.layers or settings.experts_on_cpu else 0)
+    return (*([device] * at.host), host)
+
+
+def _result_elements(layer: Layer, step: Step) -> int:
+    """Of what a layer's matrices make of one token, and what a state does with it."""
+    total = 0
+    for tensor in layer.tensors:
+        if len(tensor.shape) > 1:
+            used = layer.num_experts_used if weights.is_expert(tensor) else 0
+            total += tensor.shape[1] * used if used else prod(tensor.shape[1:])
+    state = cache.state(layer)
+    if state is not None:
+        recurring = 2 * (state.conv_elements + state.ssm_elements) * step.sequences
+        total = 3 * total + -(-recurring // step.tokens)
+    return total
+
+
+def _score_elements(layers: Sequence[Layer], step: Step) -> int:
+    """Of attention that is computed without a fused kernel: scores and their softmax."""
+    heads = max((m.num_heads for m in map(cache.attention, layers) if m is not None), default=0)
+    return 0 if step.flash else 2 * heads * step.cells * step.tokens
+
+
+def _converted_bytes(layer: Layer, step: Step) -> int:
+    """16-bit copies of quantized keys and values."""
+    memory = cache.attention(layer)
+    if memory is None or step.key_block == step.value_block == cache.BLOCKS["f16"]:
+        return 0
+    values = cache.value_elements(memory) or cache.key_elements(memory)
+    return F16 * step.cells * step.streams * (cache.key_elements(memory) + values)
+
+
+def _pooled_bytes(model: Profile, step: Step) -> int:
+    return 4 * step.tokens * (model.metadata.hidden_size + step.sequences)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from aimind.errors import MetadataError
+from aimind.metadata import gguf_unknown
 from aimind.metadata.gguf import FETCH_AGAIN, Scalar
 from aimind.metadata.gguf_families import (
+    KNOWN,
     ROTARY_IN_WINDOWS,
     ROTARY_PERIOD,
     ROTARY_SWITCH,
@@ -123,8 +125,11 @@ def layers(keys: Keys, stack: Stack, count: int) -> tuple[Layer, ...]:
                 shared, rotary = index >= shared_from, _rotates(keys, index, windows)
                 attention = replace(attention, shared=shared, rotary=rotary)
         recurrent = _recurrent(keys, tensors, heads[0] if heads else 0)
+        if keys.architecture not in KNOWN:
+            attention = gguf_unknown.attention(tensors, attention)
+            recurrent = gguf_unknown.state(tensors, recurrent)
         memory = tuple(part for part in (attention, recurrent) if part is not None)
-        result.append(_layer(tensors, memory, used[index]))
+        result.append(_layer(tensors, memory, used[index] or gguf_unknown.EXPERTS_USED))
     return tuple(result)
 
 

@@ -45,8 +45,9 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
     if known and not layers:
         raise MetadataError(f"{first.path} is damaged: it has no layers", hint=FETCH_AGAIN)
     heads, kv_heads = summary.heads(layers)
-    vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size")
     names = {tensor.name for tensor in others}
+    hidden, rows = _embedding(others)
+    vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size") or rows
     dtype = summary.usual_dtype(tensors)
     return Metadata(
         format="gguf",
@@ -55,7 +56,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         quantization=_quantization(first, dtype),
         dtype=dtype,
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
-        hidden_size=keys.number("embedding_length"),
+        hidden_size=keys.number("embedding_length") or hidden,
         vocab_size=vocabulary,
         num_heads=heads,
         num_kv_heads=kv_heads,
@@ -71,6 +72,12 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         deepstack=keys.number("n_deepstack_layers"),
         chat_template="tokenizer.chat_template" in first.values,
     )
+
+
+def _embedding(others: Sequence[Tensor]) -> tuple[int, int]:
+    """Elements of a token, and tokens, as the embedding has them; zeros without one."""
+    shapes = [tensor.shape for tensor in others if tensor.name == "token_embd.weight"]
+    return (shapes[0][0], shapes[0][-1]) if shapes else (0, 0)
 
 
 def _architecture(header: Header) -> str:
