@@ -84,6 +84,7 @@ class Blocks:
         self.head_norm_op = "norm" if architecture in families.HEAD_LAYER_NORM else "rms_norm"
         self.bare_norms = families.BARE_NORMS.get(architecture, frozenset())
         self.softmax_of_chosen = architecture in families.SOFTMAX_OF_CHOSEN
+        self.precise_experts = architecture in families.PRECISE_EXPERTS
         self.keys_first = keys_first
         self.weights: Mapping[str, Node] = {}
 
@@ -219,6 +220,7 @@ class Blocks:
             out = operation(
                 "flash_attn", (v.shape[0], heads, tokens // streams, streams), q, k, v, mask, *sinks
             )
+            out.host_only = not flash_kernel(attention)
             self._flash_scratch(out, q, k, v)
             if decompress is not None:
                 out = view(out, (v.shape[0], tokens // streams, heads, streams))
@@ -299,7 +301,7 @@ class Blocks:
         weights = expand(view(flat, (1, used, tokens), dense=True))
         routed = self.graph.nodes.index(probabilities), len(self.graph.nodes)
         hidden = self._expert_hidden(view(x, (size, 1, tokens), dense=True), ids, used)
-        out = self._expert_linear("ffn_down_exps", hidden, ids)
+        out = self._expert_linear("ffn_down_exps", hidden, ids, host_only=self.precise_experts)
         weighted = expand(same("mul", out, weights))
         if count in _FUSED_ROUTERS and not self.softmax_of_chosen:
             self._keep_router(*routed)
@@ -323,8 +325,9 @@ class Blocks:
             return same("unary", up)
         return same("glu", self._expert_linear("ffn_gate_exps", x, ids), up)
 
-    def _expert_linear(self, name: str, x: Node, ids: Node) -> Node:
+    def _expert_linear(self, name: str, x: Node, ids: Node, *, host_only: bool = False) -> Node:
         y = mul_mat_id(self.weights[f"{name}"], x, ids)
+        y.host_only = host_only
         bias = self.weights.get(f"{name}.bias")
         return y if bias is None else same("add_id", y, bias, ids)
 

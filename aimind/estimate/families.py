@@ -43,6 +43,10 @@ ALL_OUTPUTS = frozenset({"cogvlm"})
 MASKED_LOGITS = frozenset({"chameleon"})
 # The router reads the layer's input.
 ROUTED_BY_INPUT = frozenset({"smallthinker"})
+# Of those that are picked late, before the last norm.
+LATE_BEFORE_NORM = frozenset({"gemma3n", "gpt-oss"})
+# Layers whose feed-forward keeps only large gates, where updates alternate.
+SPARSE_LAYERS = 10
 # The feed-forward reads the layer's input, not the attention's output, though it has a norm of its own.
 PARALLEL = frozenset({"gptneox"})
 # The order of the sums of such a layer, unless it is the feed-forward, the input, the attention's result.
@@ -63,6 +67,8 @@ SCALED_LAYERS = frozenset({"granite", "granitehybrid", "granitemoe", "granite_sw
 GATED_QUERIES = frozenset({"qwen35", "qwen35moe", "qwen3next"})
 # Values are normed.
 NORMED_VALUES = frozenset({"gemma3n", "gemma4"})
+# The experts' way down wants a precision that CUDA has no kernel for.
+PRECISE_EXPERTS = frozenset({"mistral4"})
 # The softmax is over the chosen experts only; else over all, and the chosen ones are scaled to one.
 SOFTMAX_OF_CHOSEN = frozenset({"gpt-oss"})
 # Positions of four kinds (text, height, width, time).

@@ -44,7 +44,8 @@ class Settings:
         kv_unified: they share the cache's tokens.
         n_batch, n_ubatch: tokens per step, logical and physical.
         type_k, type_v: of keys and values, a name of `cache.BLOCKS`.
-        flash_attention: used wherever the device has a kernel for all layers (`--flash-attn auto`).
+        flash_attention: used wherever the device has a kernel for all layers (`--flash-attn auto`); always
+            for quantized values, which llama.cpp reads in no other way, on the CPU if it must.
         n_outputs: logits per step at most: llama-server wants one a sequence; `None` for every token of a
             batch.
         swa_full: sliding-window layers remember all tokens.
@@ -190,6 +191,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
     batch = min(context, settings.n_batch) if model.causal else settings.n_batch
     ubatch = min(batch, settings.n_ubatch)
     tokens = min(context, ubatch)
+    quantized = settings.type_v not in cache.PLAIN
     window_cells = padded(min(cells, model.window * (n_seq if unified else 1) + ubatch), cache.PADDING)
     return Step(
         tokens=padded(tokens, n_seq),
@@ -198,7 +200,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
         streams=1 if unified else n_seq,
         cells=cells,
         window_cells=cells if settings.swa_full else window_cells,
-        flash=settings.flash_attention and _has_kernels(model, at),
+        flash=settings.flash_attention and (quantized or _has_kernels(model, at)),
         key_block=cache.BLOCKS[settings.type_k],
         value_block=cache.BLOCKS[settings.type_v],
     )
@@ -385,8 +387,8 @@ def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[
     logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
     # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
     masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
-    tables = {"token_embd.weight", "per_layer_token_embd.weight"}
-    embedded = sum(tensor.shape[0] for tensor in model.weights.inputs if tensor.name in tables)
+    embedded = metadata.hidden_size
+    embedded += sum(t.shape[0] for t in model.weights.inputs if t.name.startswith("per_layer"))
     inputs = tokens * (masks + 4 * F32 * embedded + 64) + _pooled_bytes(model, step)
     results += logits  # holes may keep one from taking the other's place
     if not at.host:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aimind.estimate import cache, families
+from aimind.estimate import alternating, cache, families
 from aimind.estimate.blocks import Blocks, Step
 from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
 from aimind.estimate.remember import Remember
@@ -59,13 +59,14 @@ class Network:
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
         self.features: Node | None = None
+        self.built = 0
         only = {"output_norm.weight", "token_embd_norm.weight"} & self.others.keys()
         renamed = only == {"token_embd_norm.weight"} and not self._is_encoder()  # LFM2
         self.last_norm = "token_embd_norm" if renamed else "output_norm"
 
     def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
         """The graph of these layers, each with its place, and the output at `head`."""
-        x = self._embedding(layers[0][1])
+        x = self._embedding(layers[0][1], head)
         last = len(layers) - 1
         for index, (layer, place) in enumerate(layers):
             self.blocks.weights = {
@@ -83,7 +84,7 @@ class Network:
 
     # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
 
-    def _embedding(self, first: int) -> Node:
+    def _embedding(self, first: int, head: int) -> Node:
         step, size = self.step, self.metadata.hidden_size
         tokens = graph_input((step.tokens,), I32)
         expand = self.graph.expand
@@ -107,6 +108,8 @@ class Network:
             x = self._final_norm("token_embd_norm", x, first)
         if "per_layer_token_embd.weight" in self.others:
             self.per_layer = self._per_layer_inputs(x, tokens, first)
+        if "altup_proj.weight" in self.others:
+            x = alternating.spread(x, self._other("altup_proj.weight", head))
         return x
 
     def _per_layer_inputs(self, x: Node, tokens: Node, first: int) -> Node:
@@ -123,12 +126,15 @@ class Network:
 
     def _output(self, x: Node, head: int) -> None:
         late = self.architecture in families.LATE_OUTPUT
-        if late and self.architecture == "gpt-oss":  # picked before the norm, by the others after it
+        before_norm = self.architecture in families.LATE_BEFORE_NORM
+        if "altup_unembd_proj.weight" in self.others:
+            x = alternating.gathered(x, self._other("altup_unembd_proj.weight", head))
+        if late and before_norm:
             x.is_output = True
             x = get_rows(x, self.output_ids)
         x = self._final_norm(self.last_norm, x, head)
         x.is_output = True
-        if late and self.architecture != "gpt-oss":
+        if late and not before_norm:
             x = get_rows(x, self.output_ids)
         if self._is_encoder():
             self._pool(self.graph.expand(x))
@@ -179,6 +185,8 @@ class Network:
 
     def _layer(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
         blocks, weights = self.blocks, self.blocks.weights
+        if "altup_predict_coef" in weights and self.per_layer is not None:
+            return self._alternating(x, self.per_layer, layer, place)
         pick = last and self.architecture not in families.LATE_OUTPUT | families.ALL_OUTPUTS
         own_norm = self.architecture in families.PARALLEL_SUMS and "attn_norm_2" in weights
         normed = blocks.norm("attn_norm_2" if own_norm else "attn_norm", x)
@@ -211,6 +219,25 @@ class Network:
             first, second, third = families.PARALLEL_SUMS.get(self.architecture, ("fed", "input", "mixed"))
             return same("add", same("add", parts[first], parts[second]), parts[third])
         return self._sequential(mixed, x, layer)
+
+    def _alternating(self, x: Node, per_layer: Node, layer: Layer, place: int) -> Node:
+        """A layer that computes one version of each token and moves all of them (Gemma 3n)."""
+        blocks = self.blocks
+        predictions = alternating.predicted(blocks, x)
+        active = view(predictions, predictions.shape[:2])
+        normed = blocks.norm("attn_norm", active)
+        beside = alternating.low_rank_residual(blocks, normed)
+        mixed = self.remember.mix(active, normed, layer, place)
+        mixed = active if mixed is None else same("add", blocks.norm("post_attention_norm", mixed), active)
+        given = same("scale", same("add", mixed, beside))
+        fed = blocks.norm("ffn_norm", given)
+        up, gate = mul_mat(blocks.weights["ffn_up"], fed), mul_mat(blocks.weights["ffn_gate"], fed)
+        self.built += 1
+        if self.built <= families.SPARSE_LAYERS:
+            gate = alternating.sparse(gate)
+        fed = mul_mat(blocks.weights["ffn_down"], same("mul", up, same("unary", gate)))
+        computed = same("add", blocks.norm("post_ffw_norm", fed), given)
+        return alternating.joined(blocks, alternating.corrected(blocks, predictions, computed), per_layer)
 
     def _is_parallel(self) -> bool:
         """Whether attention and feed-forward both read the layer's input."""

@@ -61,6 +61,7 @@ class Remember:
         tempered = self.architecture in families.TEMPERED
         self.temperature = graph_input((1, 1, self.step.tokens), F32) if tempered else None
         self.inputs: dict[bool, Inputs] = {}
+        self.stored: dict[bool, tuple[Node, Node]] = {}
 
     def mix(self, x: Node, normed: Node, layer: Layer, place: int) -> Node | None:
         """What attention and state make of the layer's input, or both side by side; `None` without."""
@@ -108,7 +109,7 @@ class Remember:
         blocks = self.blocks
         if self.architecture in families.GATED_QUERIES:
             return self._gated_queries(x, attention)
-        if "attn_k" in blocks.weights or "attn_qkv" in blocks.weights:
+        if not attention.shared and ("attn_k" in blocks.weights or "attn_qkv" in blocks.weights):
             return *blocks.queries_keys_values(x, attention), None
         shape = (attention.key_size, attention.num_heads, x.shape[1])
         return view(blocks.linear("attn_q", x), shape, dense=True), None, None, None
@@ -212,9 +213,13 @@ class Remember:
         return _MIXERS[state.kind](self.blocks, x, mixers.States(conv, ssm, self.order, self.other_order))
 
     def _caches(self, memory: Attention, place: int) -> tuple[Node, Node]:
-        cells = self.step.cells if memory.window is None else self.step.window_cells
-        keys = self._cache(self.key_type, cache.key_elements(memory), cells, place)
-        return keys, self._cache(self.value_type, self._value_width(memory), cells, place)
+        """Of keys and values: the layer's own, or those of the last layer of its kind that has some."""
+        sliding = memory.window is not None
+        if not memory.shared or sliding not in self.stored:
+            cells = self.step.window_cells if sliding else self.step.cells
+            keys = self._cache(self.key_type, cache.key_elements(memory), cells, place)
+            self.stored[sliding] = keys, self._cache(self.value_type, self._value_width(memory), cells, place)
+        return self.stored[sliding]
 
     def _value_width(self, memory: Attention) -> int:
         return cache.value_elements(memory) if self.step.flash else self.widest_value

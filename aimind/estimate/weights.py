@@ -21,6 +21,8 @@ _ROW = 512  # elements to which ggml-cuda pads the last row of quantized tensors
 _REPACKED = frozenset({"Q4_K", "Q4_0", "MXFP4"})
 # `LLM_FFN_EXPS_REGEX` of common/common.h.
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+# `LLM_TENSOR_LAYER_OUTPUT` in src/llama-arch.cpp.
+_HEAD = ("output", "cls", "altup", "dense", "enc.output", "dec.output")
 _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 
 
@@ -167,4 +169,4 @@ def _group(name: str) -> str:
         return "inputs"
     if name.startswith("rope_f"):
         return "everywhere"
-    return "head" if name.startswith(("output", "cls")) else "first"
+    return "head" if name.startswith(_HEAD) else "first"
