@@ -257,7 +257,7 @@ def _remembered(model: Profile, settings: Settings, step: Step, at: Places) -> t
 
 def _layer_cache(model: Profile, settings: Settings, step: Step, layer: Layer, *, on_device: bool) -> int:
     memory = cache.attention(layer)
-    if memory is None and not step.flash and not layer.memory and model.cached:  # as wide as the others
+    if model.cached and layer.tensors and not layer.memory and not step.flash:  # as wide as the others
         return cache.tensor_bytes(
             settings.type_v,
             cache.widest_value(model.metadata),

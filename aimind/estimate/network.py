@@ -67,6 +67,7 @@ class Network:
     def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
         """The graph of these layers, each with its place, and the output at `head`."""
         x = self._embedding(layers[0][1], head)
+        layers = [(layer, place) for layer, place in layers if layer.tensors]  # others only draft
         last = len(layers) - 1
         for index, (layer, place) in enumerate(layers):
             self.blocks.weights = {

@@ -23,6 +23,8 @@ _REPACKED = frozenset({"Q4_K", "Q4_0", "MXFP4"})
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 # `LLM_TENSOR_LAYER_OUTPUT` in src/llama-arch.cpp.
 _HEAD = ("output", "cls", "altup", "dense", "enc.output", "dec.output")
+# What LFM 2 calls its last norm; others, beside one of that name, what comes after the embedding.
+LAST_NORM = "token_embd_norm.weight"
 _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 
 
@@ -82,8 +84,11 @@ def places(count: int, layers_per_device: Sequence[int]) -> Places:
 def summed(metadata: Metadata) -> Weights:
     """The weights of a model, by where they go."""
     groups: dict[str, list[Tensor]] = {"inputs": [], "everywhere": [], "head": [], "first": []}
+    names = {tensor.name for tensor in metadata.others}
+    last_norm = LAST_NORM if LAST_NORM in names and "output_norm.weight" not in names else ""
     for tensor in metadata.others:
-        groups[_group(tensor.name)].append(tensor)
+        ends = tensor.name == last_norm and metadata.category not in ("embedding", "reranker")
+        groups["head" if ends else _group(tensor.name)].append(tensor)
     tied = [tensor for tensor in groups["inputs"] if metadata.tied and tensor.name == "token_embd.weight"]
     return Weights(
         layers=tuple(_summed(layer) for layer in metadata.layers),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aimind.errors import MetadataError
 from aimind.metadata import gguf_layers as layering
@@ -12,7 +14,7 @@ from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
 from aimind.metadata.gguf import FETCH_AGAIN, Header
 from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
-from aimind.types import Category, Layer, Metadata, Tensor
+from aimind.types import Attention, Category, Layer, Metadata, Tensor
 
 LONGEST_NAME = 64
 _POOLING_RANK = 4  # `llama_pooling_type` in llama.cpp's include/llama.h
@@ -122,7 +124,7 @@ def _layers(
     keys: layering.Keys, stacks: Sequence[layering.Stack]
 ) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
     """The layers of all stacks, and the tensors of those that only speculative decoding uses (the last)."""
-    layers: list[Layer] = []
+    found: list[list[Layer]] = []
     draft: list[Tensor] = []
     for stack in stacks:
         count = keys.number("block_count", len(stack.layers))
@@ -134,9 +136,20 @@ def _layers(
                 hint=FETCH_AGAIN,
             )
         count -= min(keys.number("nextn_predict_layers"), count)
-        layers += layering.layers(keys, stack, count)
-        draft += [tensor for layer in stack.layers[count:] for tensor in layer.values()]
-    return tuple(layers), tuple(draft)
+        drafting = stack.layers[count:]
+        draft += [tensor for layer in drafting for tensor in layer.values()]
+        # llama.cpp counts those that draft, too, where it splits layers.
+        found.append([*layering.layers(keys, stack, count), *[Layer(tensors=())] * len(drafting)])
+    return tuple(_beside(layers) for layers in itertools.zip_longest(*found)), tuple(draft)
+
+
+def _beside(layers: Sequence[Layer | None]) -> Layer:
+    """A layer of an encoder and that of the decoder with the same number, which llama.cpp keeps together."""
+    encoder, decoder = layers[0], layers[-1]
+    if encoder is None or decoder is None or encoder is decoder:
+        return decoder or encoder or Layer(tensors=())
+    stored = tuple(m for m in decoder.memory + encoder.memory if not isinstance(m, Attention) or m.causal)
+    return replace(decoder, tensors=encoder.tensors + decoder.tensors, memory=stored)
 
 
 def _quantization(header: Header, dtype: str | None) -> str | None:
