@@ -18,7 +18,7 @@ HEAD_LAYER_NORM = frozenset({"chameleon", "command-r", "stablelm"})
 # Without rotary positions.
 NO_ROPE = frozenset(
     """
-    bert bloom gpt2 jais jamba jina-bert-v2 mpt nemotron_h nemotron_h_moe refact starcoder
+    bert bloom gpt2 jais jamba jina-bert-v2 kimi-linear mpt nemotron_h nemotron_h_moe refact starcoder
     """.split()
 )
 # Without them in the model of so many layers.

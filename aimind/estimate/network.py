@@ -12,6 +12,7 @@ from aimind.estimate import alternating, cache, families
 from aimind.estimate.blocks import Blocks, Step
 from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
 from aimind.estimate.remember import Remember
+from aimind.estimate.rwkv import Rwkv
 from aimind.estimate.weights import is_expert
 from aimind.types import Attention, LatentAttention, Layer, Metadata, Tensor
 
@@ -56,6 +57,7 @@ class Network:
             ),
         )
         self.remember = Remember(self.blocks, metadata, types=types, factors=self._rope_factors)
+        self.rwkv = Rwkv(self.blocks)
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
         self.features: Node | None = None
@@ -185,9 +187,17 @@ class Network:
     # ── Layers ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _layer(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
-        blocks, weights = self.blocks, self.blocks.weights
-        if "altup_predict_coef" in weights and self.per_layer is not None:
+        state = cache.state(layer)
+        if state is not None and state.kind == "rwkv":
+            states = self.remember.states(state, place)
+            return self.rwkv.layer(x, states, self.output_ids if last else None)
+        if "altup_predict_coef" in self.blocks.weights and self.per_layer is not None:
             return self._alternating(x, self.per_layer, layer, place)
+        return self._mixed(x, layer, place, last=last)
+
+    def _mixed(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
+        """Attention or a recurrent mixer, and a feed-forward."""
+        blocks, weights = self.blocks, self.blocks.weights
         pick = last and self.architecture not in families.LATE_OUTPUT | families.ALL_OUTPUTS
         own_norm = self.architecture in families.PARALLEL_SUMS and "attn_norm_2" in weights
         normed = blocks.norm("attn_norm_2" if own_norm else "attn_norm", x)
@@ -313,21 +323,54 @@ def understands(layer: Layer) -> bool:
             needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_q_b" if "attn_q_a" in names else "attn_q"}
         else:
             needs |= {"attn_qkv"} if "attn_qkv" in names else {"attn_q"}
-    if state is not None:
+    if "ssm_conv1d_q" in names:
+        needs |= _DELTA_ATTENTION_NAMES
+    elif state is not None:
         needs |= _STATE_NAMES.get(state.kind, {"?"})
     if layer.num_experts:
         needs |= {"ffn_gate_inp", "ffn_down_exps"} | (
             {"ffn_gate_up_exps"} if "ffn_gate_up_exps" in names else {"ffn_up_exps"}
         )
-    elif layer.feed_forward_size:
+    elif layer.feed_forward_size and "time_mix_output" not in names:
         needs |= {"ffn_up", "ffn_down"}
     return needs <= names
 
 
+_DELTA_ATTENTION_NAMES = {
+    "attn_k",
+    "attn_output",
+    "attn_q",
+    "attn_v",
+    "ssm_a",
+    "ssm_beta",
+    "ssm_conv1d_k",
+    "ssm_conv1d_v",
+    "ssm_dt.bias",
+    "ssm_f_a",
+    "ssm_f_b",
+    "ssm_g_a",
+    "ssm_g_b",
+    "ssm_norm",
+}
 _STATE_NAMES = {
     "mamba1": {"ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out"},
     "mamba2": {"ssm_in", "ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_d", "ssm_out"},
     "gated-delta-net": {"ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_norm", "ssm_out"},
+    "rwkv": {
+        "attn_norm",
+        "attn_norm_2",
+        "channel_mix_key",
+        "channel_mix_lerp_k",
+        "channel_mix_value",
+        "time_mix_key",
+        "time_mix_lerp_fused",
+        "time_mix_ln",
+        "time_mix_output",
+        "time_mix_receptance",
+        "time_mix_value",
+        "time_mix_w1",
+        "time_mix_w2",
+    },
     "short-conv": {"shortconv.in_proj", "shortconv.conv", "shortconv.out_proj"},
 }
 

@@ -187,10 +187,11 @@ class Remember:
         heads, rank, rope = latent.num_heads, latent.kv_lora_rank, latent.rope_size
         q = self._low_rank_queries(x, (latent.key_size, heads, tokens))
         compressed = mul_mat(weights["attn_kv_a_mqa"], x)
-        k_rope = self._rope(view(compressed, (rope, 1, tokens)), place)
+        k_rope, q_rope = view(compressed, (rope, 1, tokens)), view(q, (rope, heads, tokens))
+        if self.rotates:
+            k_rope, q_rope = self._rope(k_rope, place), self._rope(q_rope, place)
         kv = blocks.norm("attn_kv_a_norm", view(compressed, (rank, tokens)))
         kv = view(kv, (rank, 1, tokens), dense=True)
-        q_rope = self._rope(view(q, (rope, heads, tokens)), place)
         absorbed = mul_mat(weights["attn_k_b"], view(q, (latent.key_size - rope, tokens, heads)))
         query = operation(
             "concat", (rank + rope, heads, tokens), view(absorbed, (rank, heads, tokens)), q_rope
@@ -205,12 +206,16 @@ class Remember:
         return blocks.linear("attn_output", out)
 
     def _recurrent(self, x: Node, state: RecurrentState, place: int) -> Node:
+        return _MIXERS[state.kind](self.blocks, x, self.states(state, place))
+
+    def states(self, state: RecurrentState, place: int) -> mixers.States:
+        """Those of all sequences in one layer."""
         sequences = self.step.sequences
         conv, ssm = (
             stored(elements * sequences * F32, (elements, sequences), place, weight=False)
             for elements in (state.conv_elements, state.ssm_elements)
         )
-        return _MIXERS[state.kind](self.blocks, x, mixers.States(conv, ssm, self.order, self.other_order))
+        return mixers.States(conv, ssm, self.order, self.other_order)
 
     def _caches(self, memory: Attention, place: int) -> tuple[Node, Node]:
         """Of keys and values: the layer's own, or those of the last layer of its kind that has some."""
