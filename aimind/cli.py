@@ -9,11 +9,10 @@ from typing import NoReturn
 
 import click
 
-from aimind import __version__, show
-from aimind.errors import AimindError, BadReferenceError, UnsupportedError, UsageError
-from aimind.options import request as read_request
-from aimind.options import request_options
-from aimind.types import API_KEY_VARIABLE, Backend, Command, Host, Model, Package, Plan, Program, Request
+from aimind import __version__, show, steps
+from aimind.errors import AimindError, UnsupportedError, UsageError
+from aimind.options import Several, Tokens, request_options, wanted
+from aimind.types import Package, Plan, Request
 
 
 def main() -> NoReturn:
@@ -64,90 +63,6 @@ def _traceback() -> None:
     traceback.print_exc()
 
 
-# ── The steps that commands share ──────────────────────────────────────────────────────────────────────────
-
-
-def _plan(text: str, request: Request, host: Host, *, revision: str | None) -> Plan:
-    """From the text to the plan: nothing is downloaded but headers, nothing installed."""
-    from aimind import files, hub, metadata, plan, reference
-    from aimind.launchers import LAUNCHERS
-
-    try:
-        parsed = reference.parse(text, revision=revision)
-    except BadReferenceError as problem:
-        if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
-            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
-        raise
-    twin = hub.local_twin(parsed)
-    if twin is not None:
-        show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
-    model = files.choose(hub.resolve(parsed))
-    read = metadata.read(model, lambda file: hub.open_file(model, file))
-    if request.max_model_len == 0:
-        request = dataclasses.replace(request, max_model_len=read.max_model_len)
-    decided = plan.make(model, read, _with_backends(host, request), request, LAUNCHERS)
-    for warning in plan.warnings(decided):
-        show.note(f"warning: {warning}")
-    return decided
-
-
-def _allowed(host: Host, request: Request) -> Host:
-    """The machine as the request wants it seen: without devices other builds of the backends are right."""
-    return dataclasses.replace(host, devices=()) if request.devices == () else host
-
-
-def _with_backends(host: Host, request: Request) -> Host:
-    """The machine with the backends that are here, and those that can be installed."""
-    from aimind import environments
-    from aimind.launchers import LAUNCHERS
-
-    found: list[Backend] = []
-    for launcher in LAUNCHERS:
-        if request.backend not in (None, launcher.NAME):
-            continue
-        source = launcher.source(host)
-        here = environments.find(launcher.NAME, source)
-        found += here
-        version = request.backend_version or (source.version if isinstance(source, Package) else None)
-        if isinstance(source, Package) and version and version not in {i.version for i in here}:
-            executable = environments.executable(launcher.NAME, source, version)
-            found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
-    return dataclasses.replace(host, backends=tuple(found))
-
-
-def _command(decided: Plan, weights: str) -> Command:
-    from aimind.launchers import LAUNCHERS
-    from aimind.select import named
-
-    command = named(decided.backend.name, LAUNCHERS).command(decided, weights)
-    # The backend has the key under its own name.
-    return dataclasses.replace(command, unset_env=(*command.unset_env, API_KEY_VARIABLE))
-
-
-def _location(model: Model) -> str:
-    from aimind import hub
-
-    return str(hub.location(model))
-
-
-def _install(decided: Plan, host: Host, *, allowed: bool) -> None:
-    """Bring the plan's backend, if it is not here."""
-    from aimind import environments
-    from aimind.errors import InstallError
-
-    backend = decided.backend
-    if backend.installed:
-        return
-    if not allowed:
-        raise InstallError(
-            f"{backend.name} {backend.version} is not installed",
-            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
-        )
-    source = _source(backend.name, host)
-    if isinstance(source, Package):
-        environments.ensure(backend.name, source, version=backend.version, progress=show.note)
-
-
 # ── Commands ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -165,11 +80,32 @@ def cli(*, debug: bool) -> None:
 @cli.command("serve")
 @click.argument("model")
 @request_options
+@click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
+@click.option(
+    "--restart",
+    type=click.Choice(["always", "on-failure", "never"]),
+    default="always",
+    help="After which ends the backend is started again; always unless said otherwise.",
+)
+@click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="In a row, then give up.")
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0),
+    default=300.0,
+    metavar="SECONDS",
+    help="Loading may take hours, but no longer than this without any progress; 0 for ever.",
+)
+@click.option(
+    "--ready-probe",
+    type=click.Choice(["request", "health"]),
+    default="request",
+    help="Ready is when a tiny request is answered, or the health URL alone.",
+)
 @click.pass_obj
-def serve_command(
+def serve_command(  # noqa: PLR0913 - one per option
     backend_argv: tuple[str, ...],
     /,
     model: str,
@@ -177,7 +113,10 @@ def serve_command(
     dry_run: bool,
     no_install: bool,
     no_supervise: bool,
-    revision: str | None,
+    restart: str,
+    max_restarts: int | None,
+    stall_timeout: float,
+    ready_probe: str,
     **options: object,
 ) -> None:
     """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
@@ -194,29 +133,43 @@ def serve_command(
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    request = read_request(options, backend_argv)
-    host = _allowed(devices.probe(), request)
-    decided = _plan(model, request, host, revision=revision)
+    asked = wanted(model, options, backend_argv)
+    offer = steps.offer(asked)
+    host = devices.probe()
+    decided = steps.decided(steps.answer(steps.ask(offer, asked, host)))
     settings = decided.settings
     if not dry_run or settings.port == 0:
         port = instances.claim_port(settings.address or "", settings.port or 0)
         decided = dataclasses.replace(decided, settings=dataclasses.replace(settings, port=port))
-    command = _command(decided, _location(decided.model))
+    command = steps.command(decided, ready_probe=ready_probe)
     if dry_run:
         click.echo(show.command_line(command))
         return
     show.plan(decided, command, err=True)
-    _install(decided, host, allowed=not no_install)
+    steps.install(decided, host, allowed=not no_install)
     hub.fetch(decided.model, show.Progress())
     if no_supervise:
         supervise.replace(command)
-    supervise.supervise(command, announce=show.announcement(decided, command))
+    supervise.supervise(
+        command,
+        announce=show.announcement(decided, command),
+        restart=restart,
+        max_restarts=max_restarts,
+        stall_seconds=stall_timeout,
+    )
 
 
 @cli.command("plan")
 @click.argument("model")
 @request_options
-@click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
+@click.option("--context", "contexts", type=Several(), help="Tokens per request; 8k,32k,max: a table.")
+@click.option(
+    "--hardware",
+    metavar="SPEC",
+    multiple=True,
+    help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file; again: a table.",
+)
+@click.option("--files", "with_files", is_flag=True, help="Show all quantizations, and whether they fit.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_obj
 def plan_command(
@@ -224,30 +177,53 @@ def plan_command(
     /,
     model: str,
     *,
-    hardware: str | None,
+    contexts: tuple[int, ...] | None,
+    hardware: tuple[str, ...],
+    with_files: bool,
     as_json: bool,
-    revision: str | None,
     **options: object,
 ) -> None:
     """Say how MODEL would be served: backend, devices, bytes, command, and why. Nothing is downloaded.
 
     \b
     aimind plan Qwen/Qwen2-0.5B-Instruct
-    aimind plan ./model.gguf --hardware 2x24G --json
+    aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
+    aimind plan unsloth/Qwen3-0.6B-GGUF --files
     """
-    from aimind import devices
-    from aimind.devices import hardware as imagined
+    from aimind import alternatives
 
-    request = read_request(options, backend_argv)
-    host = _allowed(imagined.parse(hardware) if hardware else devices.probe(), request)
-    decided = _plan(model, request, host, revision=revision)
-    command = _command(decided, _location(decided.model))
+    asked = wanted(model, {**options, "context": None}, backend_argv)
+    machines = steps.machines(hardware)
+    offer = steps.offer(asked)
+    questions = [
+        (machine, steps.ask(offer, asked, host, context=context))
+        for machine, host in machines.items()
+        for context in contexts or (None,)
+    ]
+    if len(questions) > 1:
+        if with_files:
+            raise UsageError("--files is about one plan", hint="one --hardware, one --context")
+        answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
+        if as_json:
+            from aimind.document import comparison
+
+            show.data(comparison(answers))
+        else:
+            show.comparison(answers)
+        return
+    question = questions[0][1]
+    answer = steps.answer(question)
+    found = answer if isinstance(answer, Plan) else None
+    options_here = alternatives.survey(question, found) if with_files else ()
+    if with_files and not as_json:
+        show.candidates(options_here, found)
+    decided = steps.decided(answer)
     if as_json:
         from aimind.document import document
 
-        show.data(document(decided, command))
-    else:
-        show.plan(decided, command)
+        show.data(document(decided, steps.command(decided), options_here))
+    elif not with_files:
+        show.plan(decided, steps.command(decided))
 
 
 @cli.command("devices")
@@ -272,7 +248,7 @@ def backends_command(context: click.Context) -> None:
     from aimind import devices
     from aimind.launchers import LAUNCHERS
 
-    host = _with_backends(devices.probe(), Request())
+    host = steps.with_backends(devices.probe(), Request())
     show.backends(LAUNCHERS, host)
 
 
@@ -280,13 +256,14 @@ def backends_command(context: click.Context) -> None:
 @click.argument("backend", metavar="NAME[==VERSION]")
 def install_command(backend: str) -> None:
     """Install a backend into an environment of its own."""
-    from aimind import devices, environments
+    from aimind import devices
+    from aimind.environments import install
 
     name, version = _named(backend)
-    source = _source(name, devices.probe())
+    source = steps.source(name, devices.probe())
     if not isinstance(source, Package):
         raise UnsupportedError(f"aimind does not install {name}", hint=source.remedy)
-    done = environments.ensure(name, source, version=version, progress=show.note)
+    done = install.ensure(name, source, version=version, progress=show.note)
     show.note(f"{done.name} {done.version} is installed")
 
 
@@ -294,11 +271,12 @@ def install_command(backend: str) -> None:
 @click.argument("backend", metavar="NAME[==VERSION]")
 def remove_command(backend: str) -> None:
     """Remove an installed backend, or one version of it."""
-    from aimind import devices, environments
+    from aimind import devices
+    from aimind.environments import install
 
     name, version = _named(backend)
-    _source(name, devices.probe())
-    environments.remove(name, version)
+    steps.source(name, devices.probe())
+    install.remove(name, version)
     show.note(f"{backend} is removed")
 
 
@@ -307,10 +285,3 @@ def _named(text: str) -> tuple[str, str | None]:
     if equals and not version:
         raise UsageError(f"{text} names no version", hint="NAME==VERSION, or NAME alone")
     return name, version or None
-
-
-def _source(name: str, host: Host) -> Package | Program:
-    from aimind.launchers import LAUNCHERS
-    from aimind.select import named
-
-    return named(name, LAUNCHERS).source(host)

@@ -5,9 +5,10 @@ Fields are absent where they do not apply. `schema` grows by one when a field ch
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from aimind.alternatives import Option, file_bytes, label
+from aimind.errors import AimindError
 from aimind.reference import unparse
 from aimind.types import Command, Estimate, Model, Plan, Shard
 
@@ -17,8 +18,57 @@ MASK = "***"
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-def document(plan: Plan, command: Command) -> dict[str, Json]:
-    """The plan and its command, with the secrets masked."""
+def comparison(answers: Sequence[tuple[str, int | None, Plan | AimindError]]) -> dict[str, Json]:
+    """Plans side by side: each with its machine and the context asked for, or why there is none."""
+    return {
+        "schema": SCHEMA,
+        "plans": [
+            {"hardware": machine, **_present({"context": "max" if asked == 0 else asked}), **_answer(answer)}
+            for machine, asked, answer in answers
+        ],
+    }
+
+
+def _answer(answer: Plan | AimindError) -> dict[str, Json]:
+    if isinstance(answer, AimindError):
+        return {"error": {"message": answer.message, "hint": answer.hint, "exit_code": answer.exit_code}}
+    return {"plan": _plan(answer)}
+
+
+def document(plan: Plan, command: Command, options: Sequence[Option] = ()) -> dict[str, Json]:
+    """The plan and its command, with the secrets masked; `options`: the other quantizations, if asked for."""
+    return {
+        **_plan(plan),
+        **({"candidates": [_option(option, plan) for option in options]} if options else {}),
+        "command": {
+            "argv": list(command.argv),
+            "env": {**command.env, **dict.fromkeys(command.secret_env, MASK)},
+            "files": [{"path": file.path, "mode": f"{file.mode:04o}"} for file in command.files],
+            "ready_url": command.ready.url,
+        },
+    }
+
+
+def _option(option: Option, chosen: Plan) -> dict[str, Json]:
+    found = option.plan
+    return _present(
+        {
+            "quantization": label(option.model),
+            "files": [file.path for file in option.model.files],
+            "size_bytes": file_bytes(option.model),
+            "chosen": found is chosen,
+            "guessed": option.guessed,
+            "fits": found is not None,
+            "whole": found.is_whole if found else None,
+            "max_model_len": found.settings.max_model_len if found else None,
+            "gpu_layers": found.settings.gpu_layers if found else None,
+            "devices_bytes": sum(shard.estimate.total_bytes for shard in found.shards) if found else None,
+            "ram_bytes": found.host.total_bytes if found else None,
+        }
+    )
+
+
+def _plan(plan: Plan) -> dict[str, Json]:
     settings = plan.settings
     return _present(
         {
@@ -34,20 +84,17 @@ def document(plan: Plan, command: Command) -> dict[str, Json]:
             "max_model_len": settings.max_model_len,
             "max_num_seqs": settings.max_num_seqs,
             "kv_cache_tokens": plan.kv_cache_tokens,
+            "requests_at_once": plan.requests_at_once,
             "tensor_parallel_size": settings.tensor_parallel_size,
             "pipeline_parallel_size": settings.pipeline_parallel_size,
             "gpu_layers": settings.gpu_layers,
+            "cpu_moe_layers": settings.cpu_moe_layers,
             "kv_cache_dtype": settings.kv_cache_dtype,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "shards": [_shard(shard) for shard in plan.shards],
             "host": {"free_bytes": plan.ram_free_bytes, **_estimate(plan.host)},
+            "sources": dict(plan.sources),
             "reasons": [{"field": r.field, "sentence": r.sentence} for r in plan.reasons],
-            "command": {
-                "argv": list(command.argv),
-                "env": {**command.env, **dict.fromkeys(command.secret_env, MASK)},
-                "files": [{"path": file.path, "mode": f"{file.mode:04o}"} for file in command.files],
-                "ready_url": command.ready.url,
-            },
         }
     )
 
@@ -94,9 +141,14 @@ def _shard(shard: Shard) -> dict[str, Json]:
 
 
 def _estimate(estimate: Estimate) -> dict[str, Json]:
-    components: dict[str, Json] = dataclasses.asdict(estimate)
-    exact = components.pop("exact")
-    return {**components, "total_bytes": estimate.total_bytes, "exact": exact}
+    sizes = estimate.components
+    approximate = [name for name, size in sizes.items() if size and name in estimate.approximate]
+    return {
+        **sizes,
+        "total_bytes": estimate.total_bytes,
+        "exact": not approximate,
+        "approximate": [*approximate],
+    }
 
 
 def _present(fields: Mapping[str, Json]) -> dict[str, Json]:

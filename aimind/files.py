@@ -43,23 +43,53 @@ _NEVER = frozenset(
 )
 
 
-def choose(model: Model) -> Model:
-    """The same model with only the files that serving needs.
+def choose(model: Model, *, projector: str | None = None) -> Model:
+    """The same model with only the files that serving needs, if memory does not matter: the first candidate.
 
     Raises:
-        ModelNotFoundError: the file or quantization asked for is not there, or a part of it is missing.
+        ModelNotFoundError, UnsupportedError: see `candidates`.
+    """
+    return candidates(model, projector=projector)[0]
+
+
+def candidates(model: Model, *, projector: str | None = None) -> tuple[Model, ...]:
+    """The ways to narrow a model to what serving needs: one, or a GGUF model's quantizations.
+
+    The preferred one is the first, then the others by size, the largest first.
+
+    Args:
+        model: all files of a repository.
+        projector: the path of the vision or audio tower's file; `none` for none; else the best is chosen.
+
+    Raises:
+        ModelNotFoundError: a file or quantization asked for is not there, or a part of it is missing.
         UnsupportedError: there is nothing that can be served.
     """
     reference, files = model.reference, model.files
     asked = reference.quantization and _usual(reference.quantization)
     if reference.file is not None:
-        chosen = _of_file(model, reference.file)
+        chosen = [_of_file(model, reference.file, projector)]
     elif asked not in {None, "SAFETENSORS"} or (asked is None and _models(files) and not _safe(files)):
-        chosen = _of_quantization(model, None if asked == "GGUF" else asked)
+        models = _of_quantization(model, None if asked == "GGUF" else asked)
+        chosen = [_with_projector(model, one, projector) for one in models]
     else:
-        chosen = _of_folder(model)
-    wanted = set(chosen)
-    return replace(model, files=tuple(file for file in files if file in wanted))
+        chosen = [_of_folder(model)]
+    return tuple(
+        replace(model, files=tuple(file for file in files if file in wanted)) for wanted in map(set, chosen)
+    )
+
+
+def siblings(model: Model, chosen: Model, *, projector: str | None = None) -> tuple[Model, ...]:
+    """The other quantizations of a model of which one was named, the largest first."""
+    first = next((file for file in chosen.files if not file.is_projector), None)
+    if first is None or not first.path.lower().endswith(".gguf"):
+        return ()
+    words = _words(first.path)
+    found = [one for one in _models(model.files) if one.words == words and first not in one.files]
+    return tuple(
+        replace(model, files=tuple(_with_projector(model, one, projector)))
+        for one in sorted(filter(_is_complete, found), key=lambda one: (-one.size_bytes, one.stem))
+    )
 
 
 def quantization(path: str) -> str | None:
@@ -87,13 +117,18 @@ class _Gguf:
     words: frozenset[str]
     files: tuple[File, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all its parts."""
+        return sum(file.size_bytes for file in self.files)
 
-def _of_file(model: Model, path: str) -> Sequence[File]:
+
+def _of_file(model: Model, path: str, projector: str | None) -> Sequence[File]:
     file = next((file for file in model.files if file.path == path), None)
     if file is None:
         raise ModelNotFoundError(f"{_name(model)} has no file {path}", hint=_available(model))
     if path.lower().endswith(".gguf"):
-        return _with_projector(model, _gguf(_siblings(file, model.files)))
+        return _with_projector(model, _gguf(_siblings(file, model.files)), projector)
     if not path.lower().endswith((".safetensors", ".bin", ".pt", ".pth")):
         raise UnsupportedError(
             f"{path} holds no weights",
@@ -102,25 +137,33 @@ def _of_file(model: Model, path: str) -> Sequence[File]:
     return [*_complete(_siblings(file, model.files)), *_support(model.files)]
 
 
-def _of_quantization(model: Model, asked: str | None) -> Sequence[File]:
-    candidates = _models(model.files)
+def _of_quantization(model: Model, asked: str | None) -> Sequence[_Gguf]:
+    """The one asked for; else the preferred one, then the same model's others by size, the largest first."""
+    found = _models(model.files)
     if asked is not None:
-        candidates = (
-            [one for one in candidates if one.quantization == asked]
-            or [one for one in candidates if one.quantization == f"UD-{asked}"]
-            or [one for one in candidates if one.quantization is None and _has_word(one.stem, asked)]
+        found = (
+            [one for one in found if one.quantization == asked]
+            or [one for one in found if one.quantization == f"UD-{asked}"]
+            or [one for one in found if one.quantization is None and _has_word(one.stem, asked)]
         )
-    if not candidates:
+    if not found:
         what = f"no GGUF file of the quantization {asked}" if asked else "no GGUF file"
         raise ModelNotFoundError(f"{_name(model)} has {what}", hint=_available(model))
-    best = min(map(_rank, candidates))
-    preferred = [one for one in candidates if _rank(one) == best]
+    best = min(map(_rank, found))
+    preferred = [one for one in found if _rank(one) == best]
     if len(preferred) > 1:
         names = ", ".join(one.files[0].path for one in preferred)
         raise ModelNotFoundError(
             f"{_name(model)} has more than one model that fits: {names}", hint="Name one of these files."
         )
-    return _with_projector(model, preferred[0])
+    first = preferred[0]
+    others = [one for one in found if one is not first and one.words == first.words and _is_complete(one)]
+    return [first, *sorted(others, key=lambda one: (-one.size_bytes, one.stem))] if asked is None else [first]
+
+
+def _is_complete(one: _Gguf) -> bool:
+    match = _PART.fullmatch(one.files[0].path)
+    return match is None or len(one.files) == int(match["parts"])
 
 
 def _models(files: Iterable[File]) -> list[_Gguf]:
@@ -166,12 +209,17 @@ def _rank(one: _Gguf) -> tuple[int, str]:
     return _order(one.quantization or "")
 
 
-def _with_projector(model: Model, chosen: _Gguf) -> list[File]:
-    """The model and its projector: one of the same name before one of no name.
+def _with_projector(model: Model, chosen: _Gguf, asked: str | None) -> list[File]:
+    """The model and its projector: the one asked for, one of the same name, or one of no name.
 
     A repository holds one model, so any projector there is its own. A local folder may hold many.
     """
     projectors = [file for file in model.files if file.is_projector]
+    files = _complete(chosen.files)
+    if asked == "none":
+        return files
+    if asked is not None:
+        return [*files, _asked_projector(model, projectors, asked)]
     own: list[File] = []
     general: list[File] = []
     for file in projectors:
@@ -182,10 +230,20 @@ def _with_projector(model: Model, chosen: _Gguf) -> list[File]:
             general.append(file)
     alone = model.reference.source != "local" or len({one.words for one in _models(model.files)}) == 1
     fitting = own or (alone and (general or projectors)) or []
-    files = _complete(chosen.files)
     if not fitting or any(file in fitting for file in files):
         return files
     return [*files, min(fitting, key=_projector_rank)]
+
+
+def _asked_projector(model: Model, projectors: Sequence[File], asked: str) -> File:
+    found = next((file for file in projectors if file.path == asked.removeprefix("./")), None)
+    if found is not None:
+        return found
+    names = ", ".join(file.path for file in projectors)
+    raise ModelNotFoundError(
+        f"{_name(model)} has no file {asked} to be its projector",
+        hint=f"it has {names}" if names else "it has none: leave --mmproj out",
+    )
 
 
 def _projector_rank(file: File) -> tuple[int, str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
 from aimind.errors import UsageError
-from aimind.launchers.base import tokens
+from aimind.launchers.base import said, tokens
 from aimind.types import API_KEY_VARIABLE, Request
 
+BEST = "best"  # --quant: the largest that fits
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -32,6 +34,20 @@ class Tokens(click.ParamType[int]):
         if number == 0 and value != "max":
             self.fail("a context of no tokens holds nothing", param, ctx)
         return number
+
+
+class Several(click.ParamType[tuple[int, ...]]):
+    """Numbers of tokens, separated by commas."""
+
+    name = "tokens,…"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(Tokens().convert(part, param, ctx) for part in str(value).split(","))
 
 
 class Devices(click.ParamType[tuple[int, ...]]):
@@ -77,13 +93,22 @@ class Variable(click.ParamType[tuple[str, str]]):
 def request_options(function: F) -> F:
     """The options that become a `Request`: those of `serve` and `plan`."""
     options = (
+        click.option("--quant", metavar="NAME", help="Q4_K_M, as MODEL:Q4_K_M; best: the largest that fits."),
+        click.option("--mmproj", metavar="PATH", help="File of the repository for pictures or sound; none."),
         click.option("--backend", metavar="NAME", help="Serve with this backend (see `aimind backends`)."),
         click.option("--backend-version", metavar="VERSION", help="And with this version of it."),
-        click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max."),
         click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
         click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
         click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share a layer (vLLM)."),
         click.option("--gpu-layers", type=click.IntRange(0), help="Layers on devices (llama.cpp)."),
+        click.option(
+            "--no-cpu-offload",
+            "cpu_offload",
+            flag_value=False,
+            default=None,
+            type=bool,
+            help="Fail rather than use RAM for any layer.",
+        ),
         click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
         click.option(
             "--gpu-memory-utilization",
@@ -108,7 +133,26 @@ def request_options(function: F) -> F:
     return function
 
 
-def request(options: dict[str, object], backend_argv: tuple[str, ...]) -> Request:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the options of `serve` and `plan` ask for.
+
+    Attributes:
+        text: the model as it was typed; revision, quantization: given besides it.
+        prefer_quality: the largest quantization that fits (`--quant best`).
+        projector: the file of the repository that shall be the projector, `none` for none; `None`: not said.
+        request: the rest.
+    """
+
+    text: str
+    revision: str | None
+    quantization: str | None
+    prefer_quality: bool
+    projector: str | None
+    request: Request
+
+
+def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...]) -> Wanted:
     """What was asked, from the options of a command and the arguments for the backend.
 
     Raises:
@@ -122,15 +166,37 @@ def request(options: dict[str, object], backend_argv: tuple[str, ...]) -> Reques
         "kv_cache_type": "kv_cache_dtype",
         "host": "address",
         "name": "served_name",
+        "mmproj": "projector",
     }
     fields = {names.get(option, option): value for option, value in options.items()}
+    revision, quant = (str(value) if (value := fields.pop(name)) else None for name in ("revision", "quant"))
     key_file, environment = fields.pop("api_key_file"), fields.pop("env")
-    return Request(
+    request = Request(
         **fields,  # type: ignore[arg-type]
         env=dict(environment),  # type: ignore[call-overload]
         api_key=_api_key(key_file if isinstance(key_file, Path) else None),
         extra=backend_argv,
     )
+    return Wanted(
+        text=text,
+        revision=revision,
+        quantization=None if quant == BEST else quant,
+        prefer_quality=quant == BEST,
+        projector=_projector(request),
+        request=request,
+    )
+
+
+def _projector(request: Request) -> str | None:
+    """Said to aimind or to the backend, it counts before the backend is known.
+
+    An absolute path is not a file of the repository.
+    """
+    from aimind.launchers import LAUNCHERS
+
+    flags = [launcher.FLAGS["projector"] for launcher in LAUNCHERS if "projector" in launcher.FLAGS]
+    path = next(filter(None, [request.projector, *(said(flag, request.extra) for flag in flags)]), None)
+    return "none" if path is not None and Path(path).is_absolute() else path
 
 
 def _api_key(file: Path | None) -> str | None:

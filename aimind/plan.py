@@ -9,6 +9,7 @@ from pathlib import PurePath
 from aimind.errors import UnknownArchitectureError, UnsupportedError
 from aimind.launchers.base import Launcher, absorb, uncounted
 from aimind.place import place
+from aimind.place.placement import Placement
 from aimind.select import choose
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request
 
@@ -24,11 +25,13 @@ def make(
 
     Raises:
         UnsupportedError: no backend can serve it there.
-        UnknownArchitectureError: its memory cannot be estimated, and the request does not insist.
+        UnknownArchitectureError: nothing can be said of its memory.
         DoesNotFitError: the memory that is free does not hold it.
         UsageError: the request contradicts itself, the model or the backend.
         DeviceError: a device is named that is not there.
     """
+    if request.max_model_len == 0:
+        request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
     choice = choose(metadata, host, request, launchers)
     _check(metadata, request)
     request = absorb(choice.launcher, request)
@@ -40,6 +43,7 @@ def make(
         projector_bytes=sum(tensor.size_bytes for tensor in metadata.projector),
     )
     projector = next((file.path for file in model.files if file.is_projector), None)
+    elsewhere = request.projector if projector is None and request.projector != "none" else None
     settings = dataclasses.replace(
         placement.settings,
         backend=choice.backend.name,
@@ -47,7 +51,7 @@ def make(
         address=request.address or DEFAULT_ADDRESS,
         port=DEFAULT_PORT if request.port is None else request.port,
         served_name=request.served_name or _served_name(model),
-        projector=request.projector or projector,
+        projector=projector or elsewhere,
     )
     return Plan(
         model=model,
@@ -60,7 +64,8 @@ def make(
         ram_free_bytes=host.ram_free_bytes,
         kv_cache_tokens=placement.kv_cache_tokens,
         reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
-        uncounted=uncounted(choice.launcher, request),
+        sources=_sources(placement),
+        uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
     )
 
 
@@ -75,7 +80,7 @@ def warnings(plan: Plan) -> tuple[str, ...]:
     if not plan.metadata.known:
         found.append(
             f"the architecture {plan.metadata.architecture} is not one that the estimates were made for: "
-            "the bytes are a guess"
+            "beyond the weights, the bytes are an upper bound from its tensors"
         )
     if plan.uncounted:
         found.append(f"the bytes do not count what {', '.join(plan.uncounted)} changes")
@@ -83,10 +88,10 @@ def warnings(plan: Plan) -> tuple[str, ...]:
 
 
 def _check(metadata: Metadata, request: Request) -> None:
-    if not metadata.known and not request.force:
+    if not metadata.known and not metadata.layers:
         raise UnknownArchitectureError(
-            f"cannot estimate the memory of the architecture {metadata.architecture!r}",
-            hint="--force goes on with a guess",
+            f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
+            hint="a newer aimind may know it",
         )
     if metadata.needs_remote_code and not request.trust_remote_code:
         raise UnsupportedError(
@@ -100,9 +105,17 @@ def _caveats(metadata: Metadata) -> tuple[Reason, ...]:
         return ()
     return (
         Reason(
-            "shards", f"a guess: {metadata.architecture} is an unknown architecture, and --force was given"
+            "shards",
+            f"{metadata.architecture} is unknown: beyond the weights an upper bound, from its tensors",
         ),
     )
+
+
+def _sources(placement: Placement) -> dict[str, str]:
+    """From what the components that are there are known."""
+    places = [shard.estimate for shard in placement.shards] + [placement.host]
+    there = {name for place in places for name, size in place.components.items() if size}
+    return {name: source for name, source in placement.sources.items() if name in there}
 
 
 def _served_name(model: Model) -> str:

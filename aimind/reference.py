@@ -48,17 +48,19 @@ _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUBS: dict[str | None, Source] = {None: "huggingface", "hf": "huggingface", "ms": "modelscope"}
 
 
-def parse(text: str, *, revision: str | None = None) -> Reference:
-    """The reference that the text spells; `revision` is one given besides it (`--revision`).
+def parse(text: str, *, revision: str | None = None, quantization: str | None = None) -> Reference:
+    """The reference that the text spells; what is given besides it comes from `--revision` and `--quant`.
 
     Raises:
-        BadReferenceError: it fits none of the forms, or names two revisions.
+        BadReferenceError: it fits none of the forms, or names two revisions or two quantizations.
     """
     if len(text) > LONGEST or "\0" in text:
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
     parsed = _demo(text) or _local(text) or _hub(text)
     if parsed is None:
         raise _bad(text, "names no model in any of the accepted forms")
+    if quantization is not None:
+        parsed = _with_quantization(text, parsed, quantization)
     if revision is None or revision == parsed.revision:
         return parsed
     if parsed.source in {"local", "demo"}:
@@ -67,6 +69,14 @@ def parse(text: str, *, revision: str | None = None) -> Reference:
         raise _bad(text, f"contradicts the revision {revision!r}")
     _check_revision(text, revision)
     return replace(parsed, revision=revision)
+
+
+def _with_quantization(text: str, parsed: Reference, quantization: str) -> Reference:
+    if re.fullmatch(_WORD, quantization) is None:
+        raise _bad(quantization, "is no quantization")
+    if parsed.file is not None or parsed.quantization not in {None, quantization.upper()}:
+        raise _bad(text, f"contradicts the quantization {quantization!r}")
+    return replace(parsed, quantization=quantization.upper())
 
 
 def unparse(reference: Reference) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,15 +20,25 @@ PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
 PYTHON_FLAGS = ("-I", "-S")
 
 
-def supervise(command: Command, *, announce: str) -> NoReturn:
+def supervise(
+    command: Command,
+    *,
+    announce: str,
+    restart: str = "always",
+    max_restarts: int | None = None,
+    stall_seconds: float = 300.0,
+) -> NoReturn:
     """Become the supervisor of `command`; it prints `announce` when the backend is ready.
+
+    The rules are those of `aimind.supervisor.spec.Spec`.
 
     Raises:
         BackendError: the backend's program or working folder is missing, or a file cannot be written.
     """
     _check(command)
     _write_files(command.files)
-    fd = _anonymous_file(json.dumps(document(command, announce=announce)))
+    rules = {"restart": restart, "max_restarts": max_restarts, "stall_seconds": stall_seconds}
+    fd = _anonymous_file(json.dumps({**document(command, announce=announce), **rules}))
     _flush()
     os.execv(sys.executable, [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)])
 
@@ -64,6 +75,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
             "url": command.ready.url,
             "bearer_env": command.ready.bearer_env,
             "lie": command.ready.lie,
+            "request": command.ready.request and dataclasses.asdict(command.ready.request),
         },
         "signatures": [
             {"pattern": s.pattern, "phase": s.phase, "cause": s.cause, "remedy": s.remedy}

@@ -21,11 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from aimind import metadata
+from aimind.errors import AimindError
 from aimind.estimate import ggml, paged
-from aimind.types import File, LatentAttention, Metadata, Model, Reader, Reference
+from aimind.types import File, Metadata, Model, Reader, Reference
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
-_DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32"}
+_DTYPES = {
+    "torch.bfloat16": "BF16",
+    "torch.float16": "F16",
+    "torch.float32": "F32",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.uint8": "U8",
+    "torch.int8": "I8",
+    "torch.int32": "I32",
+    "torch.int64": "I64",
+}
 Record = Mapping[str, Any]
 
 
@@ -72,7 +83,7 @@ def read_folder(folder: Path) -> Metadata:
 
 
 def gguf_models(headers: Path) -> Iterator[tuple[str, Metadata]]:
-    """Every recorded header, read from a sparse file of the model's true size."""
+    """Every recorded header that can be read, from a sparse file of the model's true size."""
     for entry in json.loads((headers / "index.json").read_text()):
         name = entry["name"]
         with tempfile.TemporaryDirectory() as folder:
@@ -80,13 +91,17 @@ def gguf_models(headers: Path) -> Iterator[tuple[str, Metadata]]:
             with path.open("wb") as file:
                 file.write(gzip.decompress((headers / f"{name}.header.gz").read_bytes()))
                 file.truncate(entry["size_bytes"])
-            yield name, read_folder(Path(folder))
+            try:
+                yield name, read_folder(Path(folder))
+            except AimindError as problem:
+                print(f"{name}: not estimated: {problem.message}", file=sys.stderr)
 
 
 def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...]]:
     """The flags of a record, and the layers per device: as equal as llama.cpp makes them."""
     params, devices = record["params"], record["gpus"]
     asked = params.get("ngl", 0)
+    experts = params.get("cpu_moe", 0)
     on_devices = (layers + 1 if asked < 0 else min(asked, layers + 1)) if devices else 0
     chosen = ggml.Settings(
         n_ctx=params["n_ctx"],
@@ -100,7 +115,8 @@ def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...
         n_outputs=params.get("n_outputs_max") or None,
         swa_full=params.get("swa_full", False),
         gpu_layers=on_devices,
-        experts_on_cpu="cpu_moe" in params,
+        experts_on_cpu=layers if experts < 0 else experts,
+        mixed_inputs=params.get("mixed_inputs", False),
         mmap=False,
     )
     return chosen, tuple((on_devices + devices - 1 - i) // devices for i in range(devices))
@@ -128,11 +144,10 @@ def gguf_figures(model: ggml.Profile, record: Record) -> Iterator[Figure]:
     kept = [b for kind, b in record["buffers"].items() if kind == "CUDA_Host" or not kind.startswith("CUDA")]
     host = usage.host
     outputs = round(record["output_mib"] * (1 << 20))  # rounded to 0.01 MiB in the records, so not compared
-    compute = host.compute_bytes - ggml.output_bytes(model, flags)
     found = {
         "model": host.weights_bytes,
         "context": host.kv_cache_bytes + host.state_bytes,
-        "compute": compute,
+        "compute": host.compute_bytes,
     }
     for component, estimated in found.items():
         yield Figure(setup, f"host {component}", name, estimated, sum(b[component] for b in kept))
@@ -184,13 +199,12 @@ def vllm_model(configs: Path, record: Record) -> Metadata:
 def vllm_figures(configs: Path, record: Record) -> Iterator[Figure]:
     """Weights, block size, blocks, tokens, and the length that `auto` chooses."""
     described, args = vllm_model(configs, record), record["args"]
-    latent = any(isinstance(m, LatentAttention) for layer in described.layers for m in layer.memory)
     layout = paged.layout(
         described,
         ranks=(1, 1),
         cache_dtype=args["kv_dtype"],
         dtype="auto",
-        block_size=args["block"] or (16 if latent else 128),
+        block_size=args["block"] or paged.ram_block_size(described, 128),
         prefix_caching=not args["no_prefix"],
     )
     memory, in_flight = args["kv_bytes"], args["batched"]

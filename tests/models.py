@@ -10,6 +10,7 @@ RECORDED = Path(__file__).parent / "data" / "models" / "gguf"
 _INDEX = json.loads((RECORDED / "index.json").read_text())
 SIZES: dict[str, int] = {entry["name"]: entry["size_bytes"] for entry in _INDEX}
 HEADER_SIZES: dict[str, int] = {entry["name"]: entry["header_bytes"] for entry in _INDEX}
+REAL_HEADER_SIZES: dict[str, int] = {entry["name"]: entry["real_header_bytes"] for entry in _INDEX}
 NAMES = tuple(sorted(SIZES))
 
 

@@ -28,7 +28,7 @@ SENTENCE = (
 
 
 def device(index: int = 0, *, free_gib: float = 24.0, total_gib: float | None = None) -> Device:
-    total = int((total_gib or free_gib) * GIB)
+    total = int(max(total_gib or free_gib, 1.0) * GIB)
     return Device(
         index=index,
         uuid=f"GPU-{index}",
@@ -67,9 +67,9 @@ def host(*devices: Device, ram_gib: float = 64.0) -> Host:
 
 
 def llama(
-    *, layers: int = 32, hidden: int = 4096, vocab: int = 128256, safetensors: bool = False
+    *, layers: int = 32, hidden: int = 4096, vocab: int = 128256, safetensors: bool = False, experts: int = 0
 ) -> Metadata:
-    """A dense model of Llama 3's shape: 8 billion parameters at 32 layers."""
+    """A model of Llama 3's shape: 8 billion parameters at 32 dense layers; with experts of Mixtral's."""
     heads, kv_heads, size, forward = hidden // 128, hidden // 512, 128, hidden * 7 // 2
     dtype = "BF16" if safetensors else "F16"
 
@@ -80,6 +80,21 @@ def llama(
         return Tensor(name, shape, dtype, 2 * count)
 
     prefix = "model.layers" if safetensors else "blk"
+
+    def feed_forward(layer: str) -> tuple[Tensor, ...]:
+        if experts:
+            return (
+                tensor(f"{layer}.ffn_gate_inp.weight", hidden, experts),
+                tensor(f"{layer}.ffn_gate_exps.weight", hidden, forward, experts),
+                tensor(f"{layer}.ffn_up_exps.weight", hidden, forward, experts),
+                tensor(f"{layer}.ffn_down_exps.weight", forward, hidden, experts),
+            )
+        return (
+            tensor(f"{layer}.mlp.gate_proj.weight", forward, hidden),
+            tensor(f"{layer}.mlp.up_proj.weight", forward, hidden),
+            tensor(f"{layer}.mlp.down_proj.weight", hidden, forward),
+        )
+
     made = tuple(
         Layer(
             tensors=(
@@ -87,12 +102,13 @@ def llama(
                 tensor(f"{prefix}.{i}.self_attn.k_proj.weight", kv_heads * size, hidden),
                 tensor(f"{prefix}.{i}.self_attn.v_proj.weight", kv_heads * size, hidden),
                 tensor(f"{prefix}.{i}.self_attn.o_proj.weight", hidden, hidden),
-                tensor(f"{prefix}.{i}.mlp.gate_proj.weight", forward, hidden),
-                tensor(f"{prefix}.{i}.mlp.up_proj.weight", forward, hidden),
-                tensor(f"{prefix}.{i}.mlp.down_proj.weight", hidden, forward),
+                *feed_forward(f"{prefix}.{i}"),
             ),
             memory=(Attention(num_heads=heads, num_kv_heads=kv_heads, key_size=size, value_size=size),),
-            feed_forward_size=forward,
+            feed_forward_size=0 if experts else forward,
+            num_experts=experts,
+            num_experts_used=min(2, experts),
+            expert_feed_forward_size=forward if experts else 0,
         )
         for i in range(layers)
     )

@@ -82,6 +82,78 @@ def test_the_plan_for_a_person_says_what_where_and_why(run: Run, llama: Path) ->
         assert word in shown.stdout
 
 
+def test_every_component_says_whether_it_is_exact_and_from_what(run: Run, llama: Path) -> None:
+    plan = json.loads(run("plan", str(llama), "--hardware", "24G", "--json").stdout)
+    shard = plan["shards"][0]
+    assert shard["approximate"] == ["overhead_bytes"]
+    assert shard["exact"] is False
+    assert plan["host"]["exact"] is True
+    there = {name for place in (shard, plan["host"]) for name in plan["sources"] if place[name]}
+    assert there == set(plan["sources"])
+    shown = run("plan", str(llama), "--hardware", "24G").stdout
+    assert "KV cache  exact: llama.cpp's rules" in shown
+    assert "overhead  ~ about: the CUDA context" in shown
+
+
+def test_plans_over_machines_and_contexts_are_one_table(run: Run, llama: Path) -> None:
+    options = ("--hardware", "8G", "--hardware", "2x24G", "--context", "8k,max")
+    shown = run("plan", str(llama), *options)
+    assert shown.returncode == 0, shown.stderr
+    title, *rows = shown.stdout.splitlines()
+    assert title.split()[:4] == ["machine", "asked", "context", "at"]
+    assert [row.split()[:3] for row in rows] == [
+        ["8G", "8192", "8192"],
+        ["8G", "max", "131072"],
+        ["2x24G", "8192", "8192"],
+        ["2x24G", "max", "131072"],
+    ]
+    plans = json.loads(run("plan", str(llama), *options, "--json").stdout)["plans"]
+    assert [(each["hardware"], each["context"]) for each in plans] == [
+        ("8G", 8192),
+        ("8G", "max"),
+        ("2x24G", 8192),
+        ("2x24G", "max"),
+    ]
+    assert plans[3]["plan"]["shards"][0]["total_bytes"] > plans[2]["plan"]["shards"][0]["total_bytes"]
+
+
+def test_a_refusal_is_a_row_of_the_table(run: Run, llama: Path) -> None:
+    options = ("--hardware", "4G", "--hardware", "24G", "--no-cpu-offload")
+    shown = run("plan", str(llama), *options)
+    assert shown.returncode == 0, shown.stderr
+    assert "no: all layers with 2048 tokens need" in shown.stdout
+    refused, planned = json.loads(run("plan", str(llama), *options, "--json").stdout)["plans"]
+    assert refused["error"]["exit_code"] == 8
+    assert planned["plan"]["gpu_layers"] == 33
+
+
+def test_the_files_of_a_repository_and_whether_they_fit(run: Run, llama: Path, tmp_path: Path) -> None:
+    for name in ("llama-3.1-8b.Q8_0", "llama-3.1-8b.F16"):
+        models.header(name, tmp_path)
+    shown = run("plan", str(tmp_path), "--hardware", "12G", "--files")
+    assert shown.returncode == 0, shown.stderr
+    rows = [row.split() for row in shown.stdout.splitlines()[1:]]
+    assert [word for row in rows for word in row if word in ("F16", "Q8_0", "Q4_K_M")] == [
+        "F16",
+        "Q8_0",
+        "Q4_K_M",
+    ]
+    assert [row[1] for row in rows if row[0] == "→"] == ["Q4_K_M"]
+    found = json.loads(run("plan", str(tmp_path), "--hardware", "12G", "--files", "--json").stdout)[
+        "candidates"
+    ]
+    assert [(each["quantization"], each["chosen"], each["whole"]) for each in found] == [
+        ("F16", False, False),
+        ("Q8_0", False, True),
+        ("Q4_K_M", True, True),
+    ]
+    best = json.loads(run("plan", str(tmp_path), "--hardware", "12G", "--quant", "best", "--json").stdout)
+    assert best["model"]["quantization"] == "Q8_0"
+    named = json.loads(run("plan", str(tmp_path), "--hardware", "12G", "--quant", "f16", "--json").stdout)
+    assert named["model"]["files"][0]["path"] == "llama-3.1-8b.F16.gguf"
+    assert llama.exists()
+
+
 def test_planning_leaves_nothing_behind(run: Run, llama: Path, tmp_path: Path) -> None:
     before = files_below(tmp_path)
     assert run("plan", str(llama), "--hardware", "24G").returncode == 0
@@ -116,8 +188,8 @@ def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
 
 
 def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path) -> None:
-    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--swa-full", "--threads", "2")
-    assert shown.stderr == "warning: the bytes do not count what --swa-full changes\n"
+    shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--mlock", "--threads", "2")
+    assert shown.stderr == "warning: the bytes do not count what --mlock changes\n"
 
 
 def test_without_devices_the_builds_for_the_cpu_are_used(run: Run, llama: Path) -> None:
@@ -231,6 +303,30 @@ def test_a_folder_without_config(run: Run, tmp_path: Path) -> None:
     assert_one_error(run("serve", "./model", "--port", "0"), 5, "config.json")
 
 
+def test_a_context_too_short_to_be_of_use(run: Run, llama: Path) -> None:
+    assert_one_error(
+        run("plan", str(llama), "--hardware", "24G", "--context", "32"), 2, "2048", "--context 32k"
+    )
+    assert run("plan", str(llama), "--hardware", "24G", "--context", "32", "--force").returncode == 0
+
+
+def test_a_projector_that_is_not_there(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "24G", "--mmproj", "mmproj-F16.gguf")
+    assert_one_error(shown, 3, "mmproj-F16.gguf", "leave --mmproj out")
+    shown = run("plan", str(llama), "--hardware", "24G", "--", "--mmproj", "mmproj-F16.gguf")
+    assert_one_error(shown, 3, "mmproj-F16.gguf")
+
+
+def test_a_quantization_that_is_not_there(run: Run, llama: Path) -> None:
+    assert_one_error(run("plan", str(llama.parent), "--quant", "Q2_K"), 3, "Q2_K", "Q4_K_M")
+    assert_one_error(run("plan", str(llama), "--quant", "not one"), 2, "not one")
+
+
+def test_files_are_those_of_one_plan(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "8G", "--hardware", "24G", "--files")
+    assert_one_error(shown, 2, "--files")
+
+
 def test_an_unknown_architecture(run: Run, tmp_path: Path) -> None:
     import gguf
 
@@ -246,10 +342,12 @@ def test_an_unknown_architecture(run: Run, tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert_one_error(run("plan", "./strange.gguf", "--hardware", "24G"), 6, "strange", "--force")
-    forced = run("plan", "./strange.gguf", "--hardware", "24G", "--force")
-    assert forced.returncode == 0, forced.stderr
-    assert "warning" in forced.stderr
+    shown = run("plan", "./strange.gguf", "--hardware", "24G", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert "warning: the architecture strange is not one that the estimates were made for" in shown.stderr
+    shard = json.loads(shown.stdout)["shards"][0]
+    assert "compute_bytes" in shard["approximate"]
+    assert "weights_bytes" not in shard["approximate"]
 
 
 def test_a_port_in_use(run: Run, llama: Path) -> None:
@@ -280,7 +378,7 @@ def test_a_backend_that_cannot_serve_it(run: Run, llama: Path) -> None:
 
 
 def test_a_backend_that_may_not_be_installed(run: Run, llama: Path, tmp_path: Path) -> None:
-    shown = run("serve", str(llama), "--device", "none", "--no-install", "--port", "0", "--context", "512")
+    shown = run("serve", str(llama), "--device", "none", "--no-install", "--port", "0", "--context", "2k")
     assert shown.returncode == 10
     assert "aimind backends install xllamacpp" in shown.stderr
     assert not (tmp_path / "home" / "data" / "environments").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
-from aimind.files import choose, quantization
+from aimind.files import candidates, choose, quantization, siblings
 from aimind.types import File, Model, Reference, Source
 
 
@@ -108,6 +108,43 @@ def test_a_quantization_that_is_not_there(quant: str) -> None:
 )
 def test_the_order_of_preference(paths: list[str], expected: str) -> None:
     assert chosen(*paths) == [expected]
+
+
+SIZES = {"M-Q8_0.gguf": 8, "M-Q4_K_M.gguf": 5, "M-Q6_K.gguf": 6, "M-IQ2_M.gguf": 2, "Other-Q8_0.gguf": 9}
+
+
+def sized(*paths: str, quant: str | None = None) -> Model:
+    reference = Reference(source="huggingface", name="owner/name", quantization=quant)
+    return Model(reference=reference, files=tuple(File(path, SIZES.get(path, 1)) for path in paths))
+
+
+def test_the_usual_one_and_the_same_model_s_others_by_size() -> None:
+    model = sized(*SIZES, "M-Q5_K_M-00001-of-00002.gguf", "mmproj-F16.gguf")
+    found = [[file.path for file in each.files] for each in candidates(model)]
+    assert found == [
+        [name, "mmproj-F16.gguf"] for name in ("M-Q4_K_M.gguf", "M-Q8_0.gguf", "M-Q6_K.gguf", "M-IQ2_M.gguf")
+    ]
+
+
+def test_one_that_is_named_is_alone_and_its_siblings_are_known() -> None:
+    model = sized(*SIZES, quant="Q6_K")
+    found = candidates(model)
+    assert [[file.path for file in each.files] for each in found] == [["M-Q6_K.gguf"]]
+    others = [each.files[0].path for each in siblings(model, found[0])]
+    assert others == ["M-Q8_0.gguf", "M-Q4_K_M.gguf", "M-IQ2_M.gguf"]
+    folder = Model(reference=model.reference, files=(File("config.json", 1), File("model.safetensors", 9)))
+    assert siblings(folder, folder) == ()
+
+
+def test_the_projector_asked_for() -> None:
+    model = sized(*UNSLOTH)
+    for asked in ("mmproj-F16.gguf", "./mmproj-F16.gguf"):
+        found = choose(model, projector=asked)
+        assert [file.path for file in found.files if file.is_projector] == ["mmproj-F16.gguf"]
+    assert not [file for file in choose(model, projector="none").files if file.is_projector]
+    with pytest.raises(ModelNotFoundError, match=r"no file mmproj-Q4_0\.gguf") as caught:
+        choose(model, projector="mmproj-Q4_0.gguf")
+    assert caught.value.hint == "it has mmproj-BF16.gguf, mmproj-F16.gguf, mmproj-F32.gguf"
 
 
 def test_a_quantization_of_another_kind_of_name() -> None:

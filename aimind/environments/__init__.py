@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 
 from aimind.environments import folders, programs
-from aimind.environments.install import ensure, remove
 from aimind.types import Backend, Package, Program
 
-__all__ = ["ensure", "executable", "find", "remove"]
+__all__ = ["executable", "find"]
 
 
 def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:

@@ -46,6 +46,7 @@ class Step:
             others.
         flash: whether flash attention is used.
         key_block, value_block: (bytes, elements) of a block of the cache's types.
+        mixed_inputs: it may hold tokens and embeddings.
     """
 
     tokens: int
@@ -57,6 +58,7 @@ class Step:
     flash: bool
     key_block: tuple[int, int]
     value_block: tuple[int, int]
+    mixed_inputs: bool
 
 
 @dataclass(slots=True)

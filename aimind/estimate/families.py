@@ -62,6 +62,8 @@ RESIDUAL_FIRST = frozenset({"jamba", "lfm2", "lfm2moe", "phi3", "phimoe"})
 SCALED_EMBEDDING = frozenset(
     {"afmoe", "gemma", "gemma-embedding", "gemma2", "gemma3", "gemma3n", "gemma4", "minicpm", "minicpm3"}
 )
+# Where a step may mix tokens with embeddings, only the tokens' rows are scaled.
+SCALED_ROWS = frozenset({"gemma3", "gemma3n", "gemma4"})
 SCALED_LAYERS = frozenset({"granite", "granitehybrid", "granitemoe", "granite_swa", "minicpm", "minicpm3"})
 # The queries' matrix also holds a gate for the attention's result.
 GATED_QUERIES = frozenset({"qwen35", "qwen35moe", "qwen3next"})

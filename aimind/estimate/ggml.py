@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
+from aimind.errors import MetadataError
 from aimind.estimate import cache, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.cache import padded
@@ -29,9 +30,20 @@ from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
 # are seen by experience. The upper figure, approximate.
 DEVICE_OVERHEAD_BYTES = 500 << 20
 
+# From what each component is known, for the person who asks.
+SOURCES: Mapping[str, str] = {
+    "weights_bytes": "the tensors in the header, padded as llama.cpp's buffers are",
+    "repacked_bytes": "the tensors that this kind of CPU copies into the order of its kernels",
+    "kv_cache_bytes": "llama.cpp's rules for cells, windows and types",
+    "state_bytes": "the states of recurrent layers a slot, and the checkpoints that a slot may keep in RAM",
+    "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
+    "output_bytes": "a row of logits a slot",
+    "overhead_bytes": "the CUDA context, its kernels and cuBLAS's workspaces: by experience, not by a rule",
+    "projector_bytes": "the tensors in the projector's header",
+}
 
-# Models whose layers differ from the one before more often than this are computed whole.
-_FEW_CHANGES = 3
+
+Compute = Literal["exact", "quick", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +62,10 @@ class Settings:
             batch.
         swa_full: sliding-window layers remember all tokens.
         gpu_layers: on devices, of the layers and the output head, which is the first to go there.
-        experts_on_cpu: the experts of all layers stay in RAM.
+        experts_on_cpu: layers, the first ones, whose experts stay in RAM.
         mmap: the file is mapped, so that what is repacked comes on top of it.
+        mixed_inputs: a step may hold tokens and embeddings side by side, as llama.cpp allows since late
+            2026 (llama-cpp-python 0.3.36 does not yet).
         repack: the CPU copies weights into the order of its kernels (only where no device is used).
     """
 
@@ -66,23 +80,27 @@ class Settings:
     n_outputs: int | None = None
     swa_full: bool = False
     gpu_layers: int = 0
-    experts_on_cpu: bool = False
+    experts_on_cpu: int = 0
     mmap: bool = True
     repack: bool = True
+    mixed_inputs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes of each kind on every device, and in RAM.
-
-    Attributes:
-        reclaimable_bytes: of the weights in RAM, pages of the file that nobody reads again, since the CPU has
-            its own copy of them in another order; the system takes them back when it needs them.
-    """
+    """Bytes of each kind on every device, and in RAM."""
 
     devices: tuple[Estimate, ...]
     host: Estimate
-    reclaimable_bytes: int = 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of RAM that must be free.
+
+        The file's own pages of what the CPU has repacked are not among them: nobody reads these again, and
+        the system takes them back when it needs them.
+        """
+        return self.host.total_bytes - self.host.repacked_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +155,7 @@ def estimate(
     layers_per_device: Sequence[int],
     *,
     overhead_bytes: int = DEVICE_OVERHEAD_BYTES,
+    compute: Compute = "exact",
 ) -> Usage:
     """What each device and RAM hold.
 
@@ -147,6 +166,9 @@ def estimate(
             head; none
             for the CPU alone.
         overhead_bytes: of the driver's context on each device, approximate.
+        compute: `quick` works out the compute buffers with three layers of every row of equal ones: the same
+            but for some hybrids and layers in RAM, where it is up to a quarter off; `none` leaves them out.
+            They are what takes time here: 10 to 40 ms, a tenth of that, and next to nothing.
 
     Raises:
         ValueError: the layers do not add up, or the cache has no such type.
@@ -158,25 +180,36 @@ def estimate(
         )
     if not {settings.type_k, settings.type_v} <= cache.BLOCKS.keys():
         raise ValueError(f"no cache has the type {settings.type_k} or {settings.type_v}")
-    at = weights.places(count, layers_per_device)
+    at = weights.places(count, layers_per_device, experts_on_host=settings.experts_on_cpu)
     step = _step(model, settings, at)
-    held, repacked = weights.placed(model.weights, at, experts_on_host=settings.experts_on_cpu)
-    reclaimable = repacked if not at.host and settings.repack and settings.mmap else 0
-    held[at.host] += reclaimable
+    held, repacked = weights.placed(model.weights, at)
     caches, states = _remembered(model, settings, step, at)
-    compute = list(_compute(model, settings, step, at))
-    compute[at.host] += output_bytes(model, settings)
+    buffers = _compute(model, settings, step, at, compute)
+    approximate = _approximate(model, settings, at)
     places = [
         Estimate(
             weights_bytes=held[place],
+            repacked_bytes=repacked if not at.host and settings.repack and settings.mmap else 0,
             kv_cache_bytes=caches[place],
             state_bytes=states[place],
-            compute_bytes=compute[place],
+            compute_bytes=buffers[place],
+            output_bytes=output_bytes(model, settings) if place == at.host else 0,
             overhead_bytes=overhead_bytes if place < at.host else 0,
+            approximate=approximate,
         )
         for place in range(at.host + 1)
     ]
-    return Usage(tuple(places[:-1]), places[-1], reclaimable)
+    return Usage(tuple(places[:-1]), places[-1])
+
+
+def _approximate(model: Profile, settings: Settings, at: Places) -> frozenset[str]:
+    """What is not known to the byte: bounds for an unknown model, and computing on both sides of a cut."""
+    names = {"overhead_bytes"}
+    if not model.metadata.known:
+        names |= {"kv_cache_bytes", "state_bytes"}
+    if not model.understood or (at.host and (at.host in at.layers or settings.experts_on_cpu)):
+        names.add("compute_bytes")
+    return frozenset(names)
 
 
 # ── One step ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -203,6 +236,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
         flash=settings.flash_attention and (quantized or _has_kernels(model, at)),
         key_block=cache.BLOCKS[settings.type_k],
         value_block=cache.BLOCKS[settings.type_v],
+        mixed_inputs=settings.mixed_inputs,
     )
 
 
@@ -293,17 +327,19 @@ def _kind(layer: Layer) -> tuple[object, ...]:
     return shapes, layer.memory, layer.num_experts_used
 
 
-def _compute(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[int, ...]:
+def _compute(model: Profile, settings: Settings, step: Step, at: Places, compute: Compute) -> tuple[int, ...]:
     """Bytes of the compute buffer at each place."""
+    if compute == "none":
+        return (0,) * (at.host + 1)
     if not model.understood:
         return _bound(model, settings, step, at)
+    layers = _kinds(model, at)
     job = _Job(
         step=step,
         types=(settings.type_k, settings.type_v),
-        layers=_representatives(model, settings, at),
+        layers=_representatives(model, settings, step, at, layers) if compute == "quick" else layers,
         head=at.head,
         host=at.host,
-        experts_on_host=settings.experts_on_cpu,
         pipeline=_is_pipelined(settings, at),
     )
     return _buffers(model, job)
@@ -314,44 +350,46 @@ def _is_pipelined(settings: Settings, at: Places) -> bool:
     return at.host > 1 and at.host not in at.layers and not settings.experts_on_cpu
 
 
+# Of each layer: the first one that computes alike, its place, that of its experts.
+_Layers = tuple[tuple[int, int, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     """What the compute buffers of a model depend on."""
 
     step: Step
     types: tuple[str, str]
-    layers: tuple[tuple[int, int], ...]
+    layers: _Layers
     head: int
     host: int
-    experts_on_host: bool
     pipeline: bool
 
 
-def _representatives(model: Profile, settings: Settings, at: Places) -> tuple[tuple[int, int], ...]:
-    """Layers with their places that stand for all: memory is reused from layer to layer.
+def _kinds(model: Profile, at: Places) -> _Layers:
+    """All layers. What is copied from RAM to a device has its size there, so that sizes count for those."""
+    return tuple(
+        ((model.same if at.host and experts == at.host else model.alike)[index], place, experts)
+        for index, (place, experts) in enumerate(zip(at.layers, at.experts, strict=True))
+    )
 
-    Of layers between equal neighbours, two on either side, few are kept. Where layers of several kinds take
-    turns, or some are in RAM, all are: the holes that they leave go on changing. What is copied from RAM to a
-    device has its size there, so that sizes count for layers in RAM.
+
+def _representatives(model: Profile, settings: Settings, step: Step, at: Places, kinds: _Layers) -> _Layers:
+    """Layers that stand for all: memory is reused from layer to layer.
+
+    Of a row of equal ones the first, one between equal neighbours, and the last are kept.
     """
-    sized = [at.host > 0 and (settings.experts_on_cpu or place == at.host) for place in at.layers]
-    kinds = [
-        ((model.same if with_sizes else model.alike)[index], place)
-        for index, (place, with_sizes) in enumerate(zip(at.layers, sized, strict=True))
-    ]
-    changes = sum(one != other for one, other in itertools.pairwise(model.alike))
-    partly = at.host > 0 and (at.host in at.layers or settings.experts_on_cpu)
-    if changes > _FEW_CHANGES or partly:
-        return tuple(kinds)
     if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
-        return tuple(kinds)  # every layer brings an input of its own from another device
-    framed = [None, None, *kinds, None, None]
+        return kinds  # every layer brings an input of its own from another device
+    # Large scores of layers in RAM leave holes that matter only some layers later.
+    kept = 1 if step.flash or at.host not in at.layers else 3
+    framed = [None, *kinds, None]
     seen: Counter[object] = Counter()
     chosen = []
     for index, kind in enumerate(kinds):
-        neighbours = tuple(framed[index : index + 5])
+        neighbours = (framed[index], kind, framed[index + 2])
         seen[neighbours] += 1
-        if seen[neighbours] <= 2:
+        if seen[neighbours] <= kept:
             chosen.append(kind)
     return tuple(chosen)
 
@@ -363,10 +401,16 @@ def _buffers(model: Profile, job: _Job) -> tuple[int, ...]:
         job.step,
         types=job.types,
         host=job.host,
-        experts_on_host=job.experts_on_host,
         weight=_weight,
     )
-    graph = network.build([(model.metadata.layers[index], place) for index, place in job.layers], job.head)
+    layers = [(model.metadata.layers[index], place, experts) for index, place, experts in job.layers]
+    try:
+        graph = network.build(layers, job.head)
+    except (LookupError, ZeroDivisionError) as error:
+        raise MetadataError(
+            f"the tensors are not those of a model of the architecture {model.metadata.architecture}",
+            hint="llama.cpp would refuse it too: fetch it again, or another one.",
+        ) from error
     return buffer_sizes(graph, devices=job.host, pipeline=job.pipeline)
 
 
@@ -389,19 +433,19 @@ def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[
     masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
     embedded = metadata.hidden_size
     embedded += sum(t.shape[0] for t in model.weights.inputs if t.name.startswith("per_layer"))
-    inputs = tokens * (masks + 4 * F32 * embedded + 64) + _pooled_bytes(model, step)
+    inputs = tokens * (masks + 8 * F32 * embedded + 64) + _pooled_bytes(model, step)
     results += logits  # holes may keep one from taking the other's place
     if not at.host:
         return (inputs + results,)
     converted = max((_converted_bytes(layer, step) for layer in layers), default=0)
     copied = 0
-    if at.host in at.layers or settings.experts_on_cpu:
+    if at.host in at.experts:
         sizes = sorted((t.size_bytes for layer in layers for t in layer.tensors), reverse=True)
         caches = [_layer_cache(model, settings, step, layer, on_device=True) for layer in layers]
         copied = sum(sizes[:2]) + 2 * max(caches, default=0)
     copies = PIPELINE_COPIES if at.host > 1 else 1
     device = copies * inputs + results + converted + copied
-    host = copies * inputs + (results if at.host in at.layers or settings.experts_on_cpu else 0)
+    host = copies * inputs + (results if at.host in at.experts else 0)
     return (*([device] * at.host), host)
 
 

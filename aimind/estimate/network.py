@@ -10,7 +10,20 @@ from collections.abc import Callable, Sequence
 
 from aimind.estimate import alternating, cache, families
 from aimind.estimate.blocks import Blocks, Step
-from aimind.estimate.graph import F32, I32, Graph, Node, get_rows, graph_input, mul_mat, operation, same, view
+from aimind.estimate.graph import (
+    F32,
+    I32,
+    I64,
+    Graph,
+    Node,
+    get_rows,
+    graph_input,
+    mul_mat,
+    operation,
+    same,
+    view,
+    write,
+)
 from aimind.estimate.remember import Remember
 from aimind.estimate.rwkv import Rwkv
 from aimind.estimate.weights import is_expert
@@ -27,7 +40,6 @@ class Network:
         step: the largest that the settings allow.
         types: of the cache's keys and values.
         host: the index that stands for RAM; devices come before it.
-        experts_on_host: the experts of all layers are in RAM.
         weight: makes the node of a tensor at a place.
     """
 
@@ -38,11 +50,10 @@ class Network:
         *,
         types: tuple[str, str],
         host: int,
-        experts_on_host: bool,
         weight: Weight,
     ) -> None:
         self.metadata, self.step, self.host = metadata, step, host
-        self.experts_on_host, self.weight = experts_on_host, weight
+        self.weight = weight
         self.graph = Graph()
         self.others = {tensor.name: tensor for tensor in metadata.others}
         self.made: dict[tuple[str, int], Node] = {}
@@ -66,14 +77,14 @@ class Network:
         renamed = only == {"token_embd_norm.weight"} and not self._is_encoder()  # LFM2
         self.last_norm = "token_embd_norm" if renamed else "output_norm"
 
-    def build(self, layers: Sequence[tuple[Layer, int]], head: int) -> Graph:
-        """The graph of these layers, each with its place, and the output at `head`."""
+    def build(self, layers: Sequence[tuple[Layer, int, int]], head: int) -> Graph:
+        """The graph of these layers, each with its place and its experts', and the output at `head`."""
         x = self._embedding(layers[0][1], head)
-        layers = [(layer, place) for layer, place in layers if layer.tensors]  # others only draft
+        layers = [entry for entry in layers if entry[0].tensors]  # others only draft
         last = len(layers) - 1
-        for index, (layer, place) in enumerate(layers):
+        for index, (layer, place, experts) in enumerate(layers):
             self.blocks.weights = {
-                _short(tensor.name): self.weight(tensor, self._place(tensor, place))
+                _short(tensor.name): self.weight(tensor, experts if is_expert(tensor) else place)
                 for tensor in layer.tensors
             }
             x = self._layer(x, layer, place, last=index == last)
@@ -82,15 +93,15 @@ class Network:
         self._output(x, head)
         return self.graph
 
-    def _place(self, tensor: Tensor, place: int) -> int:
-        return self.host if self.experts_on_host and is_expert(tensor) else place
-
     # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
 
     def _embedding(self, first: int, head: int) -> Node:
         step, size = self.step, self.metadata.hidden_size
         tokens = graph_input((step.tokens,), I32)
         expand = self.graph.expand
+        per_layer = self._per_layer_rows(tokens)
+        if per_layer is not None and step.mixed_inputs:
+            expand(per_layer)
         x = expand(get_rows(self._other("token_embd.weight", self.host), tokens))
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
@@ -99,8 +110,26 @@ class Network:
             self.features = expand(operation("pad", (width, step.tokens), x))
             x = expand(view(self.features, (size, step.tokens)))
         expand(graph_input((width, step.tokens), F32))  # for callers that bring embeddings instead of tokens
-        if self.architecture in families.SCALED_EMBEDDING:
+        if step.mixed_inputs:  # and for those that bring both
+            rows = expand(
+                get_rows(self._other("token_embd.weight", self.host), graph_input((step.tokens,), I32))
+            )
+            both = expand(same("dup", graph_input((size, step.tokens), F32)))
+            expand(write(both, rows, graph_input((step.tokens,), I64)))
+        if step.mixed_inputs and self.architecture in families.SCALED_ROWS:
+            x = same("mul", x, graph_input((1, step.tokens), F32))
+        elif self.architecture in families.SCALED_EMBEDDING:
             x = same("scale", x)
+        x = self._with_positions(x, first)
+        if per_layer is not None:
+            self.per_layer = self._per_layer_inputs(x, per_layer, first)
+        if "altup_proj.weight" in self.others:
+            x = alternating.spread(x, self._other("altup_proj.weight", head))
+        return x
+
+    def _with_positions(self, x: Node, first: int) -> Node:
+        """What some models add to the embedding, and norm."""
+        size = self.metadata.hidden_size
         if "token_types.weight" in self.others:
             x = same("add", x, view(self._other("token_types.weight", self.host), (size,), dense=True))
         if "position_embd.weight" in self.others:
@@ -109,18 +138,21 @@ class Network:
             )
         if "token_embd_norm.weight" in self.others and self.last_norm != "token_embd_norm":
             x = self._final_norm("token_embd_norm", x, first)
-        if "per_layer_token_embd.weight" in self.others:
-            self.per_layer = self._per_layer_inputs(x, tokens, first)
-        if "altup_proj.weight" in self.others:
-            x = alternating.spread(x, self._other("altup_proj.weight", head))
         return x
 
-    def _per_layer_inputs(self, x: Node, tokens: Node, first: int) -> Node:
+    def _per_layer_rows(self, tokens: Node) -> Node | None:
         """A second, smaller embedding for every layer (Gemma 3n and 4)."""
+        name = "per_layer_token_embd.weight"
+        if name not in self.others:
+            return None
+        return get_rows(self._other(name, self.host), graph_input(tokens.shape, I32))
+
+    def _per_layer_inputs(self, x: Node, rows: Node, first: int) -> Node:
         count = len(self.metadata.layers)
-        rows = get_rows(self._other("per_layer_token_embd.weight", self.host), graph_input(tokens.shape, I32))
         shape = (rows.shape[0] // count, count, rows.shape[1])
-        rows = self.graph.expand(same("scale", view(rows, shape, dense=True)))
+        rows = same("scale", view(rows, shape, dense=True))
+        if not self.step.mixed_inputs:
+            self.graph.expand(rows)
         projected = same("scale", mul_mat(self._other("per_layer_model_proj.weight", first), x))
         normed = same("rms_norm", view(projected, shape, dense=True))
         weight = self._other("per_layer_proj_norm.weight", first)

@@ -1,40 +1,52 @@
-"""What vLLM and its like allocate, from the headers and config.json: weights per rank, and a cache in blocks.
+"""What vLLM and its like allocate, from the headers and config.json: here the cache in blocks.
 
-Weights, blocks and tokens are exact (vLLM 0.32, `benchmarks/estimates.py`). What a GPU needs besides
-(activations, CUDA graphs, the context) is read from vLLM's source: approximate until a GPU has confirmed it.
+Weights (`shares`), blocks and tokens are exact (vLLM 0.32, `benchmarks/estimates.py` and the live tests).
+What a GPU needs besides (`activations`, CUDA graphs, the context) is read from vLLM's source: upper figures,
+approximate until a GPU has confirmed them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aimind.types import Attention, LatentAttention, Memory, Metadata, RecurrentState, Tensor
+from aimind.estimate.activations import activation_bytes
+from aimind.estimate.parallel import refusal
+from aimind.estimate.shares import item_bytes, stages, weights_bytes
+from aimind.types import Attention, LatentAttention, Memory, Metadata, RecurrentState
 
-# Rows that the vocabulary is padded to (vllm/model_executor/layers/vocab_parallel_embedding.py).
-_VOCABULARY = 64
+__all__ = [
+    "CONTEXT_BYTES",
+    "GRAPHS_BYTES",
+    "SOURCES",
+    "Layout",
+    "activation_bytes",
+    "in_flight_tokens",
+    "item_bytes",
+    "layout",
+    "ram_block_size",
+    "refusal",
+    "weights_bytes",
+]
+
 # A CUDA context with NCCL and the libraries, and graphs of the default sizes: approximate, upper figures.
 CONTEXT_BYTES = 1 << 30
 GRAPHS_BYTES = 512 << 20
-_CACHE_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
-_ITEM_BYTES = {
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "half": 2,
-    "float": 4,
+# From what each component is known, for the person who asks.
+SOURCES: Mapping[str, str] = {
+    "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of each",
+    "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
+    "compute_bytes": "the peak of vLLM's profiling run: an upper figure from its source",
+    "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
+    "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
 }
-# Weights of 4 and 8 bits that Marlin's kernels multiply: tiles of 64 outputs and 128 inputs.
-_MARLIN = ("GPTQ", "AWQ", "W4A16", "W8A16")
-_MARLIN_STEP = 128
-# What each rank has whole: routers, the compressing half of latent attention, convolutions.
-_REPLICATED = ("norm", "mlp.gate.weight", "router", "kv_a_proj", "q_a_proj", "position_embed", "token_type")
-_COLUMN_KV = ("k_proj", "v_proj", "key.weight", "value.weight")
+_CACHE_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+# Steps that a convolution of Mamba 2 keeps (of four).
+_KEPT_STEPS = 3
+# Where latents lie beside states, blocks are a multiple of this (Platform._align_hybrid_block_size).
+_LATENT_BLOCK = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,7 @@ class _Group:
     """Layers of one kind that share a table of blocks."""
 
     kind: Literal["full", "window", "state"]
+    block_size: int = 0
     window: int = 0
     state_blocks: int = 0
 
@@ -51,7 +64,7 @@ class Layout:
     """How the cache of one rank is cut into blocks.
 
     Attributes:
-        block_size: tokens of one layer in a block.
+        block_size: tokens of one layer in a block; a multiple where layers differ in size.
         block_bytes: over all layers that share a block.
         groups: each needs blocks of its own for a request.
     """
@@ -68,9 +81,9 @@ class Layout:
                 total += group.state_blocks
             elif group.kind == "window":
                 kept = min(group.window - 1 + in_flight, tokens)
-                total += -(-kept // self.block_size) + 1
+                total += -(-kept // group.block_size) + 1
             else:
-                total += -(-tokens // self.block_size)
+                total += -(-tokens // group.block_size)
         return total
 
     def tokens_held(self, memory_bytes: int, tokens: int, *, in_flight: int) -> int:
@@ -95,6 +108,16 @@ class Layout:
         return low * self.block_size
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What one layer keeps in a block: how, of what shape, and how many bytes."""
+
+    stage: int
+    group: _Group
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
 def layout(
     metadata: Metadata,
     *,
@@ -104,104 +127,90 @@ def layout(
     block_size: int,
     prefix_caching: bool = True,
 ) -> Layout:
-    """The cache of the rank with most layers; `ranks` are the tensor and the pipeline parallel size.
+    """The cache of the rank with the largest blocks; `ranks` are the tensor and the pipeline parallel size.
 
-    Layers of a kind go in groups of g, the smallest kind's count, or the largest's where that is less than
-    half as large again; a state needs a page of its own, so blocks grow until an attention page holds one.
-    Source: vllm/v1/core/kv_cache_utils.py, 0.32.
+    A state needs a page of its own, so blocks grow until an attention page holds one.
+    Source: vllm/v1/core/kv_cache_utils.py and vllm/platforms/interface.py, 0.32.
     """
     tensor_parallel, pipeline_parallel = ranks
     item = _CACHE_BYTES.get(cache_dtype) or item_bytes(dtype)
-    layers = metadata.layers[: -(-len(metadata.layers) // pipeline_parallel)]
-    kinds: Counter[_Group] = Counter()
-    token_bytes, state_bytes = 0, 0
-    for memory in (memory for layer in layers for memory in layer.memory):
-        if isinstance(memory, RecurrentState):
-            kinds[_Group("state", state_blocks=_state_blocks(memory, prefix_caching=prefix_caching))] += 1
-            state_bytes = max(state_bytes, _state_bytes(memory, item, tensor_parallel))
-        elif isinstance(memory, LatentAttention) or (memory.causal and not memory.shared):
-            window = memory.window if isinstance(memory, Attention) else None
-            kinds[_Group("window", window=window) if window else _Group("full")] += 1
-            token_bytes = max(token_bytes, _token_bytes(memory, item, tensor_parallel))
-    if not kinds:
-        return Layout(block_size, 0, ())
+    kept = [
+        (stage, memory)
+        for stage, layers in enumerate(stages(len(metadata.layers), pipeline_parallel))
+        for index in layers
+        for memory in metadata.layers[index].memory
+        if not isinstance(memory, Attention) or (memory.causal and not memory.shared)
+    ]
+    memories = dict.fromkeys(memory for _, memory in kept)
+    token_bytes = max((_token_bytes(memory, item, tensor_parallel) for memory in memories), default=0)
+    states = [m for m in memories if isinstance(m, RecurrentState)]
+    state_bytes = max((_state_bytes(m, item_bytes(dtype), tensor_parallel) for m in states), default=0)
     if state_bytes and token_bytes:
-        block_size = max(block_size, block_size * -(-state_bytes // (block_size * token_bytes)))
-    smallest, largest = min(kinds.values()), max(kinds.values())
-    size = largest if largest < 1.5 * smallest else smallest
-    page = max(block_size * token_bytes, state_bytes)
-    groups = tuple(kind for kind, count in kinds.items() for _ in range(-(-count // size)))
-    return Layout(block_size, size * page, groups)
+        if any(isinstance(memory, LatentAttention) for memory in memories):
+            block_size = max(block_size, _LATENT_BLOCK)
+        block_size *= max(1, -(-state_bytes // (block_size * token_bytes)))
+    pages = []
+    for stage, memory in kept:
+        if isinstance(memory, RecurrentState):
+            group = _Group(
+                "state", state_blocks=_state_blocks(memory) if prefix_caching and token_bytes else 1
+            )
+            pages.append(_Page(stage, group, (), max(state_bytes, block_size * token_bytes)))
+            continue
+        window = memory.window if isinstance(memory, Attention) else None
+        group = _Group("window", block_size, window) if window else _Group("full", block_size)
+        size = block_size * _token_bytes(memory, item, tensor_parallel)
+        pages.append(_Page(stage, group, _shape(memory), size))
+    groups = _grouped(pages)
+    per_stage = [
+        sum(p.size_bytes for p in g if p.stage == s) for g in groups for s in range(pipeline_parallel)
+    ]
+    return Layout(block_size, max(per_stage, default=0), tuple(group[0].group for group in groups))
 
 
-def item_bytes(dtype: str | None) -> int:
-    """Bytes per element of what is computed: 16 bit, since vLLM also turns 32-bit weights into that."""
-    if dtype in (None, "auto"):
-        return 2
-    return _ITEM_BYTES.get(dtype or "", 2)
+def in_flight_tokens(batched: int, pipeline_parallel: int) -> int:
+    """Tokens that steps under way on devices may hold: one step a stage, and the next one being prepared.
 
-
-def weights_bytes(
-    metadata: Metadata, *, tensor_parallel: int, pipeline_parallel: int, dtype: str | None = None
-) -> int:
-    """Of the rank that holds most: its share of each layer, and the embeddings."""
-    item = item_bytes(dtype)
-    layers = metadata.layers[: -(-len(metadata.layers) // pipeline_parallel)]
-    tensors = [tensor for layer in layers for tensor in layer.tensors]
-    others = metadata.others
-    if metadata.tied:
-        others = tuple(tensor for tensor in others if "lm_head" not in tensor.name)
-    share = sum(_share(metadata, tensor, tensor_parallel, item) for tensor in tensors)
-    return share + sum(_share(metadata, tensor, tensor_parallel, item) for tensor in others)
-
-
-def activation_bytes(metadata: Metadata, *, tensor_parallel: int, tokens: int, sequences: int) -> int:
-    """The peak of vLLM's profiling run: a step of `tokens`, then the sampler on a row of logits a sequence.
-
-    Approximate: the widest feed-forward in 16 bit with its inputs, and the sampler's copies of the logits.
+    Source: max_concurrent_batches in vllm/config/vllm.py, with asynchronous scheduling, which is the default.
     """
-    step = tokens * (6 * metadata.intermediate_size // tensor_parallel + 6 * metadata.hidden_size)
-    return max(step, 14 * min(sequences, tokens) * metadata.vocab_size)
+    return batched * (pipeline_parallel + 1)
 
 
-def refusal(metadata: Metadata, *, tensor_parallel: int, pipeline_parallel: int) -> str | None:
-    """The rule of vLLM that these sizes break, as a sentence; `None` when it will start."""
-    if pipeline_parallel > len(metadata.layers):
-        return f"pipeline parallel {pipeline_parallel}: there are {len(metadata.layers)} layers"
-    broken = next(_broken_rules(metadata, tensor_parallel), None) if tensor_parallel > 1 else None
-    return f"tensor parallel {tensor_parallel}: {broken}" if broken else None
+def ram_block_size(metadata: Metadata, preferred: int) -> int:
+    """Tokens per block that the CPU build takes: for latents always 16 (vllm/platforms/cpu.py)."""
+    latent = any(isinstance(memory, LatentAttention) for layer in metadata.layers for memory in layer.memory)
+    return 16 if latent else preferred
 
 
-def _broken_rules(metadata: Metadata, ranks: int) -> Iterator[str]:
-    """What does not divide; most of it vLLM only finds out by an assertion while it loads."""
-    heads, kv_heads = metadata.num_heads, metadata.num_kv_heads
-    if heads % ranks:
-        yield f"{heads} heads do not divide"
-    if kv_heads and kv_heads % ranks and ranks % kv_heads:
-        yield f"{kv_heads} key-value heads do not divide, nor does {ranks} by them"
-    vocabulary = -(-metadata.vocab_size // _VOCABULARY) * _VOCABULARY
-    if vocabulary % ranks:
-        yield f"a vocabulary of {vocabulary} does not divide"
-    sizes = {metadata.intermediate_size}
-    for layer in metadata.layers:
-        sizes |= {layer.feed_forward_size, layer.expert_feed_forward_size}
-    for size in sorted(sizes - {0}):
-        yield from _broken_by_feed_forward(metadata, size, ranks)
-    for state in {m for layer in metadata.layers for m in layer.memory if isinstance(m, RecurrentState)}:
-        if state.num_heads % ranks:
-            yield f"{state.num_heads} Mamba heads do not divide"
-        if state.num_groups > 1 and state.num_groups % ranks:
-            yield f"{state.num_groups} Mamba groups do not divide"
+def _grouped(pages: Sequence[_Page]) -> list[list[_Page]]:
+    """The layers by the table of blocks that they share.
+
+    Layers of one kind are one group. Layers of several kinds go in groups of g, the smallest kind's count, or
+    the largest's where that is less than half as large again; smaller pages hold more tokens, or are padded.
+    """
+    if len({page.group for page in pages}) <= 1:
+        return [list(pages)] if pages else []
+    largest = max(page.size_bytes for page in pages)
+    kinds: dict[tuple[_Group, tuple[int, ...]], list[_Page]] = {}
+    for page in pages:
+        ratio = 1 if largest % page.size_bytes else largest // page.size_bytes
+        group = dataclasses.replace(page.group, block_size=page.group.block_size * ratio)
+        same = dataclasses.replace(page, group=group, size_bytes=largest)
+        kinds.setdefault((group, page.shape), []).append(same)
+    counts = [len(layers) for layers in kinds.values()]
+    size = max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+    result = []
+    for layers in kinds.values():
+        number = -(-len(layers) // size)
+        result += [layers[start::number] for start in range(number)]
+    return result
 
 
-def _broken_by_feed_forward(metadata: Metadata, size: int, ranks: int) -> Iterator[str]:
-    share, group = size // ranks, metadata.group_size or 1
-    if size % ranks:
-        yield f"a feed-forward of {size} does not divide"
-    elif share % group:
-        yield f"a feed-forward of {share} per rank does not divide into quantization groups of {group}"
-    elif (metadata.quantization or "").startswith(_MARLIN) and share % _MARLIN_STEP:
-        yield f"a feed-forward of {share} per rank is no multiple of Marlin's {_MARLIN_STEP}"
+def _shape(memory: Memory) -> tuple[int, ...]:
+    """What must be the same for layers to share a page's meaning."""
+    if isinstance(memory, Attention):
+        return (memory.num_kv_heads, memory.key_size, memory.value_size)
+    return ()
 
 
 def _token_bytes(memory: Memory, item: int, ranks: int) -> int:
@@ -213,28 +222,16 @@ def _token_bytes(memory: Memory, item: int, ranks: int) -> int:
 
 
 def _state_bytes(memory: RecurrentState, item: int, ranks: int) -> int:
-    """The convolution in the model's precision, the recurrence in 32 bit: so real runs have it."""
-    return (memory.conv_elements * item + memory.ssm_elements * 4) // ranks
+    """The convolution in the model's precision, the recurrence in 32 bits; what a rank cannot cut it copies.
+
+    Source: MambaStateShapeCalculator and the models' `get_mamba_state_dtype_from_config`.
+    """
+    conv = memory.conv_elements
+    if memory.kind == "mamba2" and memory.num_groups < ranks:
+        conv += (ranks - memory.num_groups) * memory.group_channels * _KEPT_STEPS
+    return conv // ranks * item + memory.ssm_elements // ranks * 4
 
 
-def _state_blocks(memory: RecurrentState, *, prefix_caching: bool) -> int:
-    if not prefix_caching:
-        return 1
-    return 2 if memory.kind == "gated-delta-net" else 3
-
-
-def _share(metadata: Metadata, tensor: Tensor, ranks: int, item: int) -> int:
-    """Bytes of one tensor on one rank."""
-    size = tensor.size_bytes
-    if tensor.dtype in ("F32", "F16", "BF16"):
-        # The decay of recurrent layers stays in 32 bit whatever the file has.
-        kept = 4 if tensor.name.endswith((".A", ".A_log")) else item
-        size = size // _ITEM_BYTES[tensor.dtype] * kept
-    if "embed_tokens" in tensor.name or "lm_head" in tensor.name or "word_embeddings" in tensor.name:
-        rows = tensor.shape[0]
-        size = size // rows * (-(-rows // _VOCABULARY) * _VOCABULARY)
-    if ranks == 1 or len(tensor.shape) < 2 or any(part in tensor.name for part in _REPLICATED):
-        return size
-    if any(part in tensor.name for part in _COLUMN_KV) and metadata.num_kv_heads:
-        return size // min(ranks, metadata.num_kv_heads)
-    return size // ranks
+def _state_blocks(memory: RecurrentState) -> int:
+    """Blocks a sequence holds with prefix caching: Mamba 2 keeps a checkpoint of the prompt as well."""
+    return 3 if memory.kind == "mamba2" else 2

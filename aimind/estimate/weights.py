@@ -33,11 +33,13 @@ class Places:
     """Where everything is: indices of devices, or `host` for RAM.
 
     Attributes:
-        layers: of each layer; head: of the output head.
+        layers: of each layer; experts: of the experts' weights in each.
+        head: of the output head.
         host: the number of devices.
     """
 
     layers: tuple[int, ...]
+    experts: tuple[int, ...]
     head: int
     host: int
 
@@ -73,12 +75,19 @@ class Weights:
     first: tuple[Tensor, ...]
 
 
-def places(count: int, layers_per_device: Sequence[int]) -> Places:
-    """The last layers go to devices, the output head counted as one of them and first."""
+def places(count: int, layers_per_device: Sequence[int], *, experts_on_host: int = 0) -> Places:
+    """The last layers go to devices, the output head counted as one of them and first.
+
+    Args:
+        count: layers, without the output head.
+        layers_per_device: of these.
+        experts_on_host: layers, the first ones, whose experts stay in RAM (`--n-cpu-moe`).
+    """
     host = len(layers_per_device)
     spread = [device for device, layers in enumerate(layers_per_device) for _ in range(layers)]
-    every = [host] * (count + 1 - len(spread)) + spread
-    return Places(tuple(every[:-1]), every[-1], host)
+    *layers, head = [host] * (count + 1 - len(spread)) + spread
+    experts = [host] * min(count, experts_on_host) + layers[experts_on_host:]
+    return Places(tuple(layers), tuple(experts), head, host)
 
 
 def summed(metadata: Metadata) -> Weights:
@@ -100,16 +109,16 @@ def summed(metadata: Metadata) -> Weights:
     )
 
 
-def placed(weights: Weights, at: Places, *, experts_on_host: bool) -> tuple[list[int], int]:
+def placed(weights: Weights, at: Places) -> tuple[list[int], int]:
     """Bytes at each place, the host last; and those in RAM that a CPU without devices beside it repacks."""
     host = at.host
     totals = [0] * (host + 1)
     repacked = 0
-    for layer, place in zip(weights.layers, at.layers, strict=True):
+    for layer, place, experts in zip(weights.layers, at.layers, at.experts, strict=True):
         if place == host:
             totals[host] += layer.host
             repacked += layer.repacked
-        elif experts_on_host:
+        elif experts == host:
             totals[place] += layer.device - layer.device_experts
             totals[host] += layer.host_experts
         else:

@@ -45,6 +45,7 @@ class Flag:
         kind: of its value: `tokens` is a number that may end in k or m; `floats` are separated by commas;
             a `switch` is there or not, a `boolean` takes a word.
         off: the switch's negative spellings; without one, `False` is rendered as nothing.
+        presets: spellings that take no value, since they have one (`--cpu-moe`).
         words: spellings of particular values (`{"all": 999}`), in both directions; of `None`: not asked.
         rendered: `False` for what reaches the backend another way (a secret, by its environment).
     """
@@ -52,6 +53,7 @@ class Flag:
     spellings: tuple[str, ...]
     kind: Kind = "text"
     off: tuple[str, ...] = ()
+    presets: tuple[tuple[str, Value], ...] = ()
     words: tuple[tuple[str, Value | None], ...] = ()
     rendered: bool = True
 
@@ -115,9 +117,9 @@ def absorb(launcher: Launcher, request: Request) -> Request:
         UsageError: an argument is aimind's own business, has a bad value, or says otherwise than an option.
     """
     spellings = {
-        _plain(spelling): (field, flag, spelling in flag.off)
+        _plain(spelling): (field, flag)
         for field, flag in launcher.FLAGS.items()
-        for spelling in (*flag.spellings, *flag.off)
+        for spelling in (*flag.spellings, *flag.off, *dict(flag.presets))
     }
     found: dict[str, Value | None] = {}
     extra: list[str] = []
@@ -130,9 +132,12 @@ def absorb(launcher: Launcher, request: Request) -> Request:
         if not name.startswith("-") or key not in spellings:
             extra.append(token)
             continue
-        field, flag, off = spellings[key]
+        field, flag = spellings[key]
+        presets = {_plain(spelling): value for spelling, value in flag.presets}
         if flag.kind == "switch":
-            found[field] = not off
+            found[field] = key not in map(_plain, flag.off)
+        elif key in presets:
+            found[field] = presets[key]
         else:
             found[field] = _value(flag, name, attached if equals else following())
     for field, value in found.items():
@@ -154,6 +159,16 @@ def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
     known = {_plain(spelling) for spelling in launcher.UNCOUNTED}
     names = (token.partition("=")[0] for token in request.extra)
     return tuple(name for name in names if _plain(name) in known)
+
+
+def said(flag: Flag, argv: tuple[str, ...]) -> str | None:
+    """The last text that the arguments give to a flag, before it is known whose arguments they are."""
+    found = None
+    for token, following in _tokens(argv):
+        name, equals, attached = token.partition("=")
+        if _plain(name) in flag.spellings:
+            found = attached if equals else following()
+    return found
 
 
 def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | None]]]:
@@ -244,6 +259,19 @@ def located(settings: Request, weights: str) -> Request:
     if settings.projector is None:
         return settings
     return dataclasses.replace(settings, projector=os.path.join(weights, settings.projector))  # noqa: PTH118
+
+
+def hello(plan: Plan) -> tuple[str, dict[str, object]]:
+    """A small request of the model's kind: the path below `/v1/`, and its JSON."""
+    name = plan.settings.served_name
+    match plan.metadata.category:
+        case "embedding":
+            return "embeddings", {"model": name, "input": "Hello"}
+        case "reranker":
+            return "rerank", {"model": name, "query": "Hello", "documents": ["Hi", "Bye"]}
+    if plan.metadata.chat_template:
+        return "chat/completions", {"model": name, "messages": [{"role": "user", "content": "Hello"}]}
+    return "completions", {"model": name, "prompt": "Hello"}
 
 
 def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:

@@ -29,6 +29,10 @@ FLAGS: Mapping[str, Flag] = {
         kind="int",
         words=(("all", 9999), ("-1", 9999), ("auto", None)),
     ),
+    "cpu_moe_layers": Flag(
+        spellings=("--n-cpu-moe", "-ncmoe"), kind="int", presets=(("--cpu-moe", 9999), ("-cmoe", 9999))
+    ),
+    "swa_full": Flag(spellings=("--swa-full",), kind="switch"),
     "split_mode": Flag(spellings=("--split-mode", "-sm")),
     "split": Flag(spellings=("--tensor-split", "-ts"), kind="floats"),
     "prompt_cache_mib": Flag(spellings=("--cache-ram", "-cram"), kind="int"),
@@ -56,7 +60,7 @@ RESERVED: Mapping[str, str] = {
 }
 
 UNCOUNTED = tuple(
-    "--swa-full --cpu-moe -cmoe --n-cpu-moe -ncmoe --override-tensor -ot --no-kv-offload -nkvo --no-repack "
+    "--override-tensor -ot --no-kv-offload -nkvo --no-repack "
     "-nr --no-mmap --mlock --rpc --model-draft -md --spec-draft-model --lora --control-vector".split()
 )
 

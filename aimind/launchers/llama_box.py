@@ -11,8 +11,17 @@ from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-box"
 SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
-MEMORY = LayeredMemory(shared_slots=False, checkpoints=0)
-_NOT_THERE = ("kv_unified", "split_mode", "prompt_cache_mib", "context_checkpoints", "embedding", "api_key")
+MEMORY = LayeredMemory(shared_slots=False, checkpoints=0, mixed_inputs=False)
+_NOT_THERE = (
+    "kv_unified",
+    "split_mode",
+    "prompt_cache_mib",
+    "context_checkpoints",
+    "embedding",
+    "api_key",
+    "cpu_moe_layers",
+    "swa_full",
+)
 FLAGS = {field: flag for field, flag in ggml.FLAGS.items() if field not in _NOT_THERE} | {
     "gpu_layers": Flag(spellings=("--gpu-layers", "-ngl"), kind="int", words=(("-1", 9999),)),
     "flash_attention": Flag(spellings=("--flash-attn", "-fa"), kind="switch", off=("--no-flash-attn",)),

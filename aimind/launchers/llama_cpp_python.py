@@ -14,6 +14,7 @@ NAME = "llama-cpp-python"
 SUMMARY = "GGUF on llama.cpp behind a Python server; compiled when it is installed"
 # The package is compiled without CUDA, so it uses the CPU.
 MEMORY = LayeredMemory(
+    mixed_inputs=False,
     vendors=(),
     slots=1,
     shared_slots=False,

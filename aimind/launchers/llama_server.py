@@ -7,7 +7,7 @@ from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-server"
 SUMMARY = "GGUF on llama.cpp, from your system"
-MEMORY = LayeredMemory()
+MEMORY = LayeredMemory(expert_offload=True)
 FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED

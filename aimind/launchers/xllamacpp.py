@@ -13,7 +13,7 @@ from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan
 
 NAME = "xllamacpp"
 SUMMARY = "GGUF on llama.cpp, installed by aimind"
-MEMORY = LayeredMemory()
+MEMORY = LayeredMemory(expert_offload=True)
 FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED

@@ -20,10 +20,12 @@ from aimind.types import Reader
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
-LARGEST_CONFIG_BYTES = 4 << 20
+LARGEST_CONFIG_BYTES = 16 << 20  # a tokenizer's too, which lists the words that were added
 LARGEST_NUMBER = 1 << 40
 LONGEST_WORD = 100
-LARGEST_LIST = 8192  # nothing that is asked for has more entries than a model has layers
+# An empty object of 3 bytes takes 64 in memory. The index of 90,000 tensors has as many commas.
+MOST_VALUES = 1 << 19
+LARGEST_LIST = 1024  # nothing that is asked for has more entries than a model has layers
 # vLLM, SGLang and transformers look for the language model of a multimodal one under these names.
 _TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 # What the whole says of its language model too.
@@ -42,19 +44,30 @@ def read_json(reader: Reader, path: str, most_bytes: int = LARGEST_CONFIG_BYTES)
     return parse_json(reader.read(0, reader.size_bytes), path)
 
 
-def parse_json(text: bytes, path: str) -> dict[str, Json]:
-    """The object that the text is.
+def parse_json(text: bytes, path: str, *, unique: bool = False) -> dict[str, Json]:
+    """The object that the text is; of equal names the last counts, as in transformers, or none (`unique`).
 
     Raises:
-        MetadataError: it is no JSON (numbers that are not finite included), nested too deeply, or no object.
+        MetadataError: it is no JSON in UTF-8 (numbers that are not finite included), nested too deeply,
+            of too many values, or no object.
     """
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise MetadataError(f"{path} holds more values than any real one", hint=_HINT)
+    hook = _unique if unique else None
     try:
-        value = cast("Json", json.loads(text, parse_constant=_refuse_constant))
+        value: Json = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"{path} is not JSON: {str(error)[:100]}", hint=_HINT) from error
     if not isinstance(value, dict):
         raise MetadataError(f"{path} holds no JSON object", hint=_HINT)
     return value
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a name appears twice")
+    return values
 
 
 def _refuse_constant(name: str) -> float:
@@ -114,10 +127,15 @@ class Config:
         value = self.raw(name)
         return float(value) if isinstance(value, int | float) and abs(value) < LARGEST_NUMBER else None
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of numbers, empty where there is none."""
+        entries = self._entries(name)
+        return tuple(float(v) for v in entries if isinstance(v, int | float) and 0 <= v < LARGEST_NUMBER)
+
     def text(self, *names: str) -> str:
         """A word, empty where there is none."""
         value = next((self.values[name] for name in names if self.values.get(name)), "")
-        return value if isinstance(value, str) else ""
+        return value if isinstance(value, str) and value.isprintable() else ""
 
     def flag(self, *names: str) -> bool:
         """Whether it says yes."""
@@ -125,7 +143,7 @@ class Config:
 
     def words(self, *names: str) -> tuple[str, ...]:
         """A list of words, empty where there is none."""
-        return tuple(str(item)[:LONGEST_WORD] for item in self._entries(*names))
+        return tuple(_word(item) for item in self._entries(*names))
 
     def _entries(self, *names: str) -> list[Json]:
         value = self.raw(*names)
@@ -143,6 +161,10 @@ class Config:
                 return Config(value, self.path)
         return None
 
+    def sections(self, name: str) -> tuple[Config, ...]:
+        """A list of objects, empty where there is none."""
+        return tuple(Config(item, self.path) for item in self._entries(name) if isinstance(item, dict))
+
     def language_model(self) -> Config:
         """The part that describes the language model; what only the whole says counts there too."""
         inner = self.section(*_TEXT_SECTIONS)
@@ -158,3 +180,8 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_NUMBER:
             raise MetadataError(f"{self.path} is damaged: {name} is {shown(value)}", hint=_HINT)
         return value
+
+
+def _word(value: Json) -> str:
+    """At a length that a line can hold, and without what would confuse a terminal."""
+    return value[:LONGEST_WORD] if isinstance(value, str) and value.isprintable() else shown(value)

@@ -6,16 +6,16 @@ The many ways in which configurations say which layer is of which kind are those
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from aimind.errors import MetadataError
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HEADS, HIDDEN, attention, recurrent, window
+from aimind.metadata.config_rows import Plan, layers_one_by_one
 from aimind.metadata.config_task import is_causal
 from aimind.types import Attention, Memory
 
-MOST_LAYERS = 2048
+MOST_LAYERS = 512
 
 Kind = Literal["full", "sliding", "recurrent", "hybrid", "mlp", "moe"]
 
@@ -39,7 +39,7 @@ _KINDS: dict[str, Kind] = {
     "moe": "moe",
     "E": "moe",
 }
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 _FEED_FORWARD = (
     "intermediate_size",
     "n_inner",
@@ -66,17 +66,6 @@ _SHARED_SIZE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One layer as the configuration has it; the fields are those of `types.Layer`."""
-
-    memory: tuple[Memory, ...]
-    feed_forward_size: int = 0
-    num_experts: int = 0
-    num_experts_used: int = 0
-    expert_feed_forward_size: int = 0
-
-
 def plan(config: Config) -> list[Plan]:
     """All layers of a model that is one stack of them.
 
@@ -87,6 +76,8 @@ def plan(config: Config) -> list[Plan]:
     of_kind = kinds(config, layers)
     mixed = "sliding" in of_kind and "full" in of_kind
     causal = is_causal(config)
+    if listed := layers_one_by_one(config, layers):
+        return listed
     shared_from = layers - (config.integer("num_kv_shared_layers") or 0)
     # Where layers are one thing each, a mixer has no feed-forward.
     apart = "mlp" in of_kind or "moe" in of_kind or not config.integer(*HEADS)
@@ -195,6 +186,9 @@ def _with_feed_forward(config: Config, memory: tuple[Memory, ...], *, sparse: bo
     inner = config.section("ffn_config") or config  # DBRX keeps it apart
     experts = inner.integer(*_EXPERTS) or 0
     dense = config.integer(*_FEED_FORWARD) or 4 * (config.integer(*HIDDEN) or 0)
+    if config.flag("block_auto_adjust_ff_dim"):  # LFM2 names the size before the gate takes a third of it
+        step = config.integer("block_multiple_of") or 1
+        dense = -(-int((config.number("block_ffn_dim_multiplier") or 1) * (2 * dense // 3)) // step) * step
     if experts < 2:
         return Plan(memory=memory, feed_forward_size=config.integer("shared_intermediate_size") or dense)
     if not sparse:

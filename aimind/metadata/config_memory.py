@@ -9,7 +9,7 @@ from aimind.metadata.config import Config
 from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
-HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
 _KV_HEADS = (
     "num_key_value_heads",
     "n_head_kv",
@@ -17,21 +17,24 @@ _KV_HEADS = (
     "multi_query_group_num",
     "num_attention_groups",
 )
-_HEAD_SIZE = ("head_dim", "hidden_size_per_head", "kv_channels", "attention_head_dim", "d_kv")
+_HEAD_SIZE = ("head_dim", "hidden_size_per_head", "attention_head_dim", "kv_channels", "d_kv")
 _MAMBA_HEADS = ("mamba_n_heads", "mamba_num_heads", "n_mamba_heads")
 _MAMBA_HEAD_SIZE = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")
 # Their latent is unpacked before it is remembered (vLLM 0.32 has no latent cache for them).
 _UNPACKED_LATENT = frozenset({"minicpm3"})
+
+# Their windows are of tokens before the one that looks back.
+_BESIDE_ITSELF = frozenset({"cohere2"})
 
 
 def window(config: Config) -> int | None:
     """Tokens in the sliding window of those layers that have one."""
     if config.raw("use_sliding_window") is False and config.values.get("layer_types") is None:
         return None
-    return (
-        config.integer("sliding_window", "sliding_window_size", "local_attention", "attention_chunk_size")
-        or None
+    tokens = config.integer(
+        "sliding_window", "sliding_window_size", "local_attention", "attention_chunk_size"
     )
+    return tokens + (config.model_type in _BESIDE_ITSELF) if tokens else None
 
 
 def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, shared: bool) -> Memory:
@@ -55,6 +58,8 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
     kv_heads = kv_head_count(config, heads)
     size = config.integer(*_HEAD_SIZE) or (rope + nope) or _even(config, heads)
     value_size = config.integer("v_head_dim") or size
+    if config.model_type in _UNPACKED_LATENT:
+        value_size = size  # padded to the keys' size
     if mixed and sliding:
         heads = config.integer("swa_num_attention_heads") or heads
         kv_heads = config.integer("swa_num_key_value_heads") or kv_heads
@@ -94,21 +99,36 @@ def recurrent(config: Config) -> RecurrentState | None:
     if heads := config.integer("linear_num_value_heads"):
         key_size = config.integer("linear_key_head_dim") or 0
         value_size = config.integer("linear_value_head_dim") or 0
-        keys = 2 * key_size * (config.integer("linear_num_key_heads") or heads)
+        groups = config.integer("linear_num_key_heads") or heads
+        keys = 2 * key_size * groups
         return RecurrentState(
             kind="gated-delta-net",
             conv_elements=kept * (keys + value_size * heads),
             ssm_elements=heads * value_size * key_size,
+            num_heads=heads,
+            num_groups=groups,
         )
     if linear := config.section("linear_attn_config"):
         heads, size = linear.integer("num_heads") or 0, linear.integer("head_dim") or 0
         kept = (linear.integer("short_conv_kernel_size") or 4) - 1
         return RecurrentState(
-            kind="gated-delta-net", conv_elements=kept * 3 * heads * size, ssm_elements=heads * size * size
+            kind="gated-delta-net",
+            conv_elements=kept * 3 * heads * size,
+            ssm_elements=heads * size * size,
+            num_heads=heads,
+            num_groups=heads,
         )
     if length := config.integer("conv_L_cache"):
         return RecurrentState(kind="short-conv", conv_elements=hidden * (length - 1), ssm_elements=0)
+    if config.model_type.startswith("rwkv"):
+        return _rwkv(config, hidden)
     return _mamba(config, hidden, kept)
+
+
+def _rwkv(config: Config, hidden: int) -> RecurrentState:
+    """Two shifted tokens, and a matrix a head; of the fourth generation three vectors."""
+    size = config.integer("head_size", "head_dim") or (64 if config.model_type != "rwkv" else 3)
+    return RecurrentState(kind="rwkv", conv_elements=2 * hidden, ssm_elements=size * hidden)
 
 
 def _mamba(config: Config, hidden: int, kept: int) -> RecurrentState | None:
@@ -130,4 +150,5 @@ def _mamba(config: Config, hidden: int, kept: int) -> RecurrentState | None:
         ssm_elements=inner * state,
         num_heads=heads,
         num_groups=groups,
+        group_channels=2 * state,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aimind.errors import MetadataError
-from aimind.metadata import config_layers, summary
+from aimind.metadata import config_layers, config_rows, summary, unknown
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
 from aimind.metadata.config_task import category, modalities, needs_remote_code
@@ -134,7 +135,7 @@ def _layers(
 
 def _chosen(
     config: Config, stacks: Mapping[str, Mapping[int, Sequence[Tensor]]]
-) -> list[tuple[str, list[config_layers.Plan]]]:
+) -> list[tuple[str, list[config_rows.Plan]]]:
     """Which stacks are the language model's layers, and what the configuration says of them."""
     sizes = {
         name: sum(tensor.size_bytes for tensors in stack.values() for tensor in tensors)
@@ -148,11 +149,24 @@ def _chosen(
             (next((name for name in by_size if "encoder" in name), ""), encoder),
             (next((name for name in by_size if "decoder" in name), ""), decoder),
         ]
-    plans = config_layers.plan(config)
     name = by_size[0] if by_size else ""
-    if not plans and name:  # nothing is known of them but that they are there
-        plans = [config_layers.Plan(memory=())] * len(stacks[name])
+    plans = config_layers.plan(config)
+    if not config.known and name:
+        stack, hidden = stacks[name], config.integer(*HIDDEN) or _hidden(stacks[name])
+        said = [*plans, *[None] * len(stack)]
+        plans = [
+            unknown.bounded(said[index], stack.get(index, ()), hidden) for index in range(max(stack) + 1)
+        ]
     return [(name, plans)]
+
+
+def _hidden(stack: Mapping[int, Sequence[Tensor]]) -> int:
+    """The hidden size where the configuration has no known name of it: that of the norms, or of a matrix."""
+    tensors = [tensor for tensors in stack.values() for tensor in tensors]
+    vectors = Counter(tensor.shape[0] for tensor in tensors if len(tensor.shape) == 1)
+    if vectors:
+        return max(vectors, key=lambda size: (vectors[size], size))
+    return max((min(tensor.shape) for tensor in tensors if tensor.shape), default=0)
 
 
 _LENGTHS = (
@@ -165,6 +179,7 @@ _LENGTHS = (
     "max_seq_length",
     "seq_len",
 )
+_OTHER_LENGTHS = ("max_context_length", "context_length", "n_ctx")  # of models that vLLM does not know
 # Their `max_position_embeddings` counts what scaling gives.
 _SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 
@@ -172,7 +187,7 @@ _SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn"
 def max_model_len(config: Config, beside: Beside) -> int | None:
     """Tokens that the model was made for, as vLLM 0.32 derives them (`_get_and_verify_max_len`)."""
     found = [length for name in _LENGTHS if (length := config.integer(name))]
-    length = config.integer("model_max_length") or min(found, default=None)
+    length = config.integer("model_max_length") or min(found, default=None) or config.integer(*_OTHER_LENGTHS)
     if config.text("position_embedding_type") == "absolute" and beside.tokenizer_length:
         length = min(length or beside.tokenizer_length, beside.tokenizer_length)
     if length and "gemma3" not in config.model_type:

@@ -14,8 +14,11 @@ ENCODERS = frozenset(
 )
 _SPEECH_TO_TEXT = frozenset("cohere_asr funasr moonshine parakeet qwen3_asr speech_to_text whisper".split())
 _TEXT_TO_SPEECH = frozenset("bark csm dia fastspeech2_conformer parler_tts qwen3_tts speecht5 vits".split())
-_SEES = ("vision_config", "visual", "vit_config", "vision_tower", "mm_vision_tower", "img_processor")
-_HEARS = ("audio_config", "audio_encoder", "audio_processor")
+_SEES = (
+    *("vision_config", "visual", "vit_config", "vision_tower", "mm_vision_tower"),
+    *("img_processor", "image_embd_layer"),
+)
+_HEARS = ("audio_config", "audio_encoder", "audio_processor", "audio_embd_layer")
 # Files that make a folder one of sentence-transformers.
 _SENTENCES = frozenset({"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"})
 # Bare models (`Qwen2Model`) give vectors, but these names of whole ones end the same way.
@@ -30,7 +33,7 @@ def is_causal(config: Config) -> bool:
 
 def modalities(whole: Config) -> tuple[str, ...]:
     """What it takes beside text."""
-    parts = [whole, *(part for name in ("thinker_config",) if (part := whole.section(name)))]
+    parts = [whole, *(part for name in ("thinker_config", "embd_layer") if (part := whole.section(name)))]
     found = {"image": _SEES, "audio": _HEARS}
     return tuple(
         name for name, keys in found.items() if any(part.values.get(key) for part in parts for key in keys)

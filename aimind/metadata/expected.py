@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from aimind.metadata import config_layers
+from aimind.metadata import config_layers, config_rows
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
 from aimind.metadata.config_task import ENCODERS
@@ -157,7 +157,7 @@ def _model(config: Config, style: Style) -> Shapes:
     if style.norms:
         yield from _norm("model.norm", hidden, style)
     if not config.flag("tie_word_embeddings"):
-        yield "lm_head.weight", (vocabulary, hidden)
+        yield from _linear("lm_head", vocabulary, hidden, bias=config.flag("lm_head_bias"))
 
 
 def _norm(name: str, size: int, style: Style) -> Shapes:
@@ -172,11 +172,11 @@ def _linear(name: str, rows: int, columns: int, *, bias: bool) -> Shapes:
         yield f"{name}.bias", (rows,)
 
 
-def _layer(config: Config, style: Style, plan: config_layers.Plan) -> Shapes:
+def _layer(config: Config, style: Style, plan: config_rows.Plan) -> Shapes:
     hidden = config.integer(*HIDDEN) or 0
     width = plan.feed_forward_size or plan.num_experts
     for number in range(style.norms if width else 1):
-        yield from _norm(f"norm.{number}", hidden, style)
+        yield from _norm(f"norm_{number}", hidden, style)
     for memory in plan.memory:
         if isinstance(memory, Attention):
             yield from _attention(hidden, memory, style)
@@ -228,7 +228,7 @@ def _feed_forward(name: str, hidden: int, size: int, style: Style) -> Shapes:
     yield from _linear(f"{name}.down_proj", hidden, size, bias=style.mlp_bias)
 
 
-def _experts(config: Config, hidden: int, style: Style, plan: config_layers.Plan) -> Shapes:
+def _experts(config: Config, hidden: int, style: Style, plan: config_rows.Plan) -> Shapes:
     number, size = plan.num_experts, plan.expert_feed_forward_size
     yield from _linear("mlp.gate", number, hidden, bias=style.router_bias == "gate")
     if style.router_bias == "correction":

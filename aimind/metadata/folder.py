@@ -11,7 +11,6 @@ from aimind.types import File, Model, Reader
 
 OpenFile = Callable[[File], Reader]
 
-LARGEST_TOKENIZER_BYTES = 32 << 20
 _PICKLES = (".bin", ".pt", ".pth")
 # Not weights, in spite of their names.
 _STATE = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth")
@@ -27,13 +26,16 @@ class Folder:
         self.root = dirname(min(described, key=lambda path: (path.count("/"), path), default=""))
         self.files = {basename(file.path): file for file in model.files if dirname(file.path) == self.root}
         self.names = frozenset(self.files)
+        self._known: dict[str, Config] = {}
 
-    def json(self, name: str, most_bytes: int = LARGEST_TOKENIZER_BYTES) -> Config | None:
+    def json(self, name: str) -> Config | None:
         """A JSON file beside config.json, if it is there."""
         file = self.files.get(name)
         if file is None:
             return None
-        return Config(read_json(self.open_file(file), file.path, most_bytes), file.path)
+        if name not in self._known:
+            self._known[name] = Config(read_json(self.open_file(file), file.path), file.path)
+        return self._known[name]
 
     def config(self) -> Config:
         """config.json.
@@ -41,10 +43,10 @@ class Folder:
         Raises:
             MetadataError: there is none, or it is damaged.
         """
-        file = self.files.get("config.json")
-        if file is None:
+        config = self.json("config.json")
+        if config is None:
             raise self._without_config()
-        return Config(read_json(self.open_file(file), file.path), file.path)
+        return config
 
     def _without_config(self) -> MetadataError:
         name = self.model.reference.name

@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 
 from aimind.errors import MetadataError
 from aimind.metadata.ggml import TENSOR_TYPES
@@ -21,12 +20,14 @@ from aimind.types import Reader, Tensor
 
 Scalar = str | int | float | bool
 
-FIRST_BLOCK_BYTES = 1 << 20
+FIRST_BLOCK_BYTES = 2 << 20
 LARGEST_BLOCK_BYTES = 4 << 20
-# Eight times the largest header known (Gemma 4: 16 MB); it bounds the time that a hostile file can take.
-LARGEST_HEADER_BYTES = 128 << 20
+# Some times the largest known (Gemma 4: 16 MB): they bound the time and memory that a hostile file can take.
+LARGEST_HEADER_BYTES = 64 << 20
+MOST_KEYS = 1024
+MOST_TENSORS = 32_768
 LARGEST_STRING_BYTES = 1 << 20
-LARGEST_KEPT_ARRAY = 4096
+LARGEST_KEPT_ARRAY = 1024  # of those with a number for each layer
 LARGEST_NAME_BYTES = 1024
 LARGEST_ALIGNMENT = 1 << 16
 MAX_DIMENSIONS = 4
@@ -79,13 +80,13 @@ def read_header(reader: Reader, path: str) -> Header:
     """
     cursor = _Cursor(reader, path)
     _check_magic(cursor)
-    tensor_count = cursor.count(_SMALLEST_TENSOR_BYTES, "tensors")
-    key_count = cursor.count(_SMALLEST_KEY_BYTES, "keys")
+    tensor_count = cursor.count(_SMALLEST_TENSOR_BYTES, "tensors", MOST_TENSORS)
+    key_count = cursor.count(_SMALLEST_KEY_BYTES, "keys", MOST_KEYS)
     values: dict[str, Scalar | tuple[Scalar, ...]] = {}
     lengths: dict[str, int] = {}
     keys: set[str] = set()
     for _ in range(key_count):
-        key = cursor.text("a key", LARGEST_NAME_BYTES)
+        key = cursor.name("a key")
         if key in keys:
             raise cursor.damaged(f"the key {shown(key)} appears twice")
         keys.add(key)
@@ -132,22 +133,27 @@ class _Cursor:
         """The next unsigned number of 8 bytes."""
         return int(_U64.unpack(self.take(8))[0])
 
-    def count(self, smallest_bytes: int, of: str) -> int:
+    def count(self, smallest_bytes: int, of: str, most: int | None = None) -> int:
         """A number of things that take at least so many bytes each, refused when the file is too small."""
         count = self.u64()
         if count * smallest_bytes > self.size_bytes - self.offset:
             raise self.damaged(f"it claims {count:,} {of}, more than its {self.size_bytes:,} bytes can hold")
+        if most is not None and count > most:
+            raise self.damaged(f"it claims {count:,} {of}, more than any model has")
         return count
 
-    def text(self, what: str, most_bytes: int) -> str:
-        """The next string, which must not be empty or longer than that."""
+    def name(self, what: str) -> str:
+        """The next string, which must be one that a terminal can show."""
         length = self.u64()
-        if not 0 < length <= most_bytes:
+        if not 0 < length <= LARGEST_NAME_BYTES:
             raise self.damaged(f"{what} of {length:,} bytes at byte {self.offset:,}")
         try:
-            return self.take(length).decode()
+            text = self.take(length).decode()
         except UnicodeDecodeError as error:
             raise self.damaged(f"{what} at byte {self.offset - length:,} is not UTF-8") from error
+        if not text.isprintable():
+            raise self.damaged(f"{what} at byte {self.offset - length:,} is {shown(text)}")
+        return text
 
     def skip(self, length: int) -> None:
         """Jump over so many bytes without fetching them."""
@@ -157,15 +163,17 @@ class _Cursor:
 
     def skip_strings(self, count: int) -> None:
         """Jump over strings: only their lengths are read."""
-        length_at = _U64.unpack_from
+        length_at = _U64.unpack_from  # hundreds of thousands of calls: what this loop does not do is time won
         while count:
             self._fill(8)
-            buffer, at, last = self._buffer, self._at, len(self._buffer) - 8
-            for _ in repeat(None, count):
-                if at > last:
-                    break
-                at += length_at(buffer, at)[0] + 8
-                count -= 1
+            buffer, at, walked = self._buffer, self._at, 0
+            try:
+                for walked in range(count):  # noqa: B007 - how many there were when the buffer ended
+                    (length,) = length_at(buffer, at)
+                    at += length + 8
+                count = 0
+            except (struct.error, OverflowError):  # the buffer ends before this one does
+                count -= walked
             self._at = at
 
     def _fill(self, length: int) -> None:
@@ -274,7 +282,7 @@ class _Info:
 
 
 def _read_tensor(cursor: _Cursor) -> _Info:
-    name = cursor.text("a tensor's name", LARGEST_NAME_BYTES)
+    name = cursor.name("a tensor's name")
     dimensions = cursor.u32()
     if dimensions > MAX_DIMENSIONS:
         raise cursor.damaged(f"the tensor {shown(name)} has {dimensions:,} dimensions")

@@ -25,7 +25,8 @@ from aimind.metadata.gguf_families import (
 from aimind.metadata.summary import shown
 from aimind.types import Attention, LatentAttention, Layer, Memory, RecurrentState, Tensor
 
-_LAYER_NAME = re.compile(r"(?:(enc|dec)\.)?blk\.(\d{1,4})\.(.+)")
+_LAYER_NAME = re.compile(r"(?:(enc|dec)\.)?blk\.(\d+)\.(.+)")
+_MOST_LAYERS = 512  # `LLAMA_MAX_LAYERS` in src/llama-hparams.h
 _LARGEST_NUMBER = 1 << 40
 
 
@@ -79,7 +80,7 @@ def stacks(tensors: Sequence[Tensor], path: str) -> tuple[list[Stack], list[Tens
     """The tensors by layer, and those outside the layers.
 
     Raises:
-        MetadataError: a layer between two others has no tensor.
+        MetadataError: a layer between two others has no tensor, or there are more than llama.cpp can have.
     """
     found: dict[str, dict[int, dict[str, Tensor]]] = {"": {}, "enc": {}, "dec": {}}
     others = []
@@ -91,6 +92,8 @@ def stacks(tensors: Sequence[Tensor], path: str) -> tuple[list[Stack], list[Tens
             others.append(tensor)
     result = []
     for name, layers in found.items():
+        if len(layers) > _MOST_LAYERS:
+            raise MetadataError(f"{path} is damaged: it has {len(layers):,} layers", hint=FETCH_AGAIN)
         if missing := set(range(len(layers))) - layers.keys():
             raise MetadataError(
                 f"{path} is damaged: layer {min(missing)} has no tensors but layer {max(layers)} has",

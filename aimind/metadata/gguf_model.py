@@ -84,7 +84,11 @@ def _embedding(others: Sequence[Tensor]) -> tuple[int, int]:
 
 def _architecture(header: Header) -> str:
     architecture = header.values.get("general.architecture")
-    if not isinstance(architecture, str) or not 0 < len(architecture) <= LONGEST_NAME:
+    if (
+        not isinstance(architecture, str)
+        or not 0 < len(architecture) <= LONGEST_NAME
+        or not architecture.isprintable()
+    ):
         raise MetadataError(f"{header.path} does not say its architecture", hint=FETCH_AGAIN)
     kind = header.values.get("general.type", "model")
     if what := _NOT_A_MODEL.get(str(kind)) or _NOT_A_MODEL.get(architecture):

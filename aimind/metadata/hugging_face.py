@@ -25,7 +25,7 @@ def read(model: Model, open_file: OpenFile) -> Metadata:
         return found
     if "model_index.json" in folder.names:
         return _image(folder)
-    config = folder.config()
+    config = _config(folder)
     beside = _beside(folder)
     if any(name.endswith(".safetensors") for name in folder.names):
         tensors = read_tensors(model.files, folder.root, open_file)
@@ -47,6 +47,14 @@ def from_config(text: bytes, path: str) -> Metadata:
     """As `aimind.metadata.from_config`."""
     config = Config(parse_json(text, path), path)
     return describe(config, expected.tensors_of(config), weights="safetensors", beside=Beside())
+
+
+def _config(folder: Folder) -> Config:
+    """config.json, with what ModelOpt writes beside it where that does not say how it is quantized."""
+    config, quantized = folder.config(), folder.json("hf_quant_config.json")
+    if quantized is None or config.section("quantization_config") is not None:
+        return config
+    return Config({**config.values, "quantization_config": dict(quantized.values)}, config.path)
 
 
 def _beside(folder: Folder) -> Beside:

@@ -44,8 +44,7 @@ def _read(section: Config) -> Quantization:
     if method == "compressed-tensors" or section.section("config_groups"):
         return _compressed_tensors(section)
     if method.startswith("modelopt") or algorithm:
-        fp4 = "FP4" in algorithm.upper() or method.endswith("fp4")
-        return Quantization("NVFP4" if fp4 else "FP8", 4 if fp4 else 8, 16 if fp4 else None)
+        return _modelopt(section, algorithm.upper() or method.upper())
     if method == "fp8":
         block = section.integers("weight_block_size")
         return Quantization("FP8", 8, max(block) if block else None)
@@ -56,6 +55,18 @@ def _read(section: Config) -> Quantization:
         return Quantization("BNB-4bit" if four else "BNB-8bit", 4 if four else 8)
     bits = section.integer("bits", "w_bit") or 4
     return Quantization(method.upper() or None, bits, _group_size(section))
+
+
+def _modelopt(section: Config, algorithm: str) -> Quantization:
+    """NVIDIA's names of algorithms (vllm/model_executor/layers/quantization/modelopt.py)."""
+    inner = section.section("quantization")
+    group_size = _group_size(section) or (_group_size(inner) if inner else None)
+    if "FP4" in algorithm:
+        return Quantization("NVFP4", 4, group_size or 16)
+    if "AWQ" in algorithm:
+        return Quantization("AWQ", 4, group_size or 128)
+    blocks = {"FP8_PB_WO": 128, "MXFP8": 32}
+    return Quantization("FP8", 8, blocks.get(algorithm))
 
 
 def _group_size(section: Config) -> int | None:
@@ -79,6 +90,8 @@ def _compressed_tensors(section: Config) -> Quantization:
     bits = (weights.integer("num_bits") if weights else None) or 8
     activations = first.section("input_activations") if first else None
     group_size = _group_size(weights) if weights else None
+    if weights and (block := weights.integers("block_structure")):
+        group_size = max(block)
     if weights and weights.text("type") == "float":
         return Quantization({4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8"), bits, group_size)
     computed = (activations.integer("num_bits") if activations else None) or 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +15,7 @@ USUAL_BYTES = 2  # of a parameter in files that are only weighed
 
 def shown(value: object) -> str:
     """What a file says, at a length that a message can hold and without what would confuse a terminal."""
-    text = ascii(value)
+    text = ascii(value) if isinstance(value, str) else reprlib.repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 

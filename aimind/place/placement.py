@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aimind.errors import DeviceError, UsageError
@@ -10,7 +10,10 @@ from aimind.types import Device, Estimate, Host, Metadata, Reason, Request, Shar
 
 # Below this many tokens a chat model is of little use: more devices come before a shorter context.
 CONTEXT_FLOOR = 8192
+# Below this many it is of none: no plan goes there by itself.
+CONTEXT_MINIMUM = 2048
 CONTEXT_STEP = 256
+ENCODERS = ("embedding", "reranker")  # they read a text at once, and remember nothing
 # Of what is free, this share is planned with; the estimates were never more than 1 % too low.
 SPENDABLE = 0.99
 # In RAM others live too: the cache takes at most this share of what the weights leave, unless asked for more.
@@ -20,13 +23,14 @@ RAM_CHECKPOINT_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Settings with every decision made, what each device and RAM then hold, and why."""
+    """Settings with every decision made, what each place then holds, why, and from what that is known."""
 
     settings: Request
     shards: tuple[Shard, ...]
     host: Estimate
     kv_cache_tokens: int | None
     reasons: tuple[Reason, ...]
+    sources: Mapping[str, str]
 
 
 def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tuple[Device, ...]:
@@ -63,6 +67,12 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     asked = request.max_model_len
     if asked is None:
         return limit
+    least = min(limit, CONTEXT_MINIMUM)
+    if asked < least and metadata.category not in ENCODERS and not request.force:
+        raise UsageError(
+            f"a context of {asked} tokens is too short to be of use: {least} at least",
+            hint=f"--context {asked}k, if thousands are meant; --force takes it all the same",
+        )
     if asked > limit and not request.force:
         raise UsageError(
             f"a context of {asked} tokens is larger than the model's {limit}",
@@ -71,6 +81,13 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     if asked < 1:
         raise UsageError(f"a context of {asked} tokens holds nothing", hint="--context 8k")
     return asked
+
+
+def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[int, ...]:
+    """Lengths of a request that a place must hold, the preferred first; one that was asked for is alone."""
+    if request.max_model_len or metadata.category in ENCODERS:
+        return (request.max_model_len or min(limit, CONTEXT_FLOOR),)
+    return tuple(dict.fromkeys((min(limit, CONTEXT_FLOOR), min(limit, CONTEXT_MINIMUM))))
 
 
 def check_cache_dtypes(request: Request, known: Sequence[str]) -> None:
@@ -84,18 +101,3 @@ def check_cache_dtypes(request: Request, known: Sequence[str]) -> None:
             raise UsageError(
                 f"the cache cannot be {dtype} on this backend", hint=f"it can be {', '.join(known)}"
             )
-
-
-def gib(size_bytes: int) -> str:
-    """A size for a sentence: `15.3 GiB`, `420 MiB`."""
-    if size_bytes >= 1 << 30:
-        return f"{size_bytes / (1 << 30):.1f} GiB"
-    return (
-        f"{size_bytes / (1 << 20):.0f} MiB" if size_bytes >= 10 << 20 else f"{size_bytes / (1 << 20):.1f} MiB"
-    )
-
-
-def names(devices: Sequence[Device]) -> str:
-    """Devices for a sentence: `device 0`, `devices 0, 1`."""
-    numbers = ", ".join(str(device.index) for device in devices)
-    return f"device{'s' if len(devices) > 1 else ''} {numbers}"

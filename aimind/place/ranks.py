@@ -7,20 +7,21 @@ than is free now: vLLM does not start when a device has less free than what it w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import paged
+from aimind.phrases import gib, names
 from aimind.place.placement import (
-    CONTEXT_FLOOR,
+    ENCODERS,
     RAM_CACHE_SHARE,
     SPENDABLE,
     Placement,
     check_cache_dtypes,
     context_limit,
-    gib,
-    names,
+    contexts_to_try,
     usable_devices,
 )
 from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, Request, Shard
@@ -30,6 +31,10 @@ ENGINE_RAM_BYTES = 2300 * 10**6
 # Unless it is told how large the cache is, the CPU build (0.32) wants 92 % of the RAM, even for a model that
 # needs no cache; of this figure it then takes nothing.
 UNUSED_CACHE_BYTES = 1 << 20
+# vLLM compares the share with what is free once its own CUDA context is there: about half a GiB less.
+START_BYTES = 512 << 20
+# Requests at once for which models that take no more than they need have a cache.
+FEW_REQUESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,17 @@ class _Search:
 
     def __init__(self, metadata: Metadata, host: Host, request: Request, memory: PagedMemory) -> None:
         self.metadata, self.host, self.request, self.memory = metadata, host, request, memory
-        self.pooling = metadata.category in ("embedding", "reranker")
+        self.pooling = metadata.category in ENCODERS
         self.limit = context_limit(metadata, request)
-        self.needed = request.max_model_len or min(self.limit, CONTEXT_FLOOR)
+        self.needs = contexts_to_try(metadata, request, self.limit)
         self.sequences = request.max_num_seqs or memory.max_num_seqs
         self.batched = request.max_num_batched_tokens or max(
             memory.max_num_batched_tokens, self.limit if self.pooling else 0
         )
 
-    def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:
+    def on_devices(
+        self, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int
+    ) -> _Ranks | None:
         """This cut on these devices, if every rank holds its part and a request of the needed length."""
         metadata, request = self.metadata, self.request
         weights = self._weights(tensor, pipeline)
@@ -72,19 +79,25 @@ class _Search:
         layout = self._layout(tensor, pipeline, self.memory.block_size)
         share = self._utilization(devices)
         spendable = min(int(device.total_bytes * share) for device in devices)
-        rest = spendable - weights - compute - graphs - paged.CONTEXT_BYTES
+        besides = weights + compute + graphs + paged.CONTEXT_BYTES
+        rest = spendable - besides
         if request.kv_cache_memory_bytes is not None:
             rest = min(rest, request.kv_cache_memory_bytes)
-        context = layout.longest(rest, self.limit, in_flight=2 * self.batched) if rest > 0 else 0
-        if context < self.needed:
+        in_flight = paged.in_flight_tokens(self.batched, pipeline)
+        context = layout.longest(rest, self.limit, in_flight=in_flight) if rest > 0 else 0
+        if context < needed:
             return None
+        if self.pooling and request.gpu_memory_utilization is None:
+            rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
+            share = max(math.ceil(100 * (besides + rest) / device.total_bytes) / 100 for device in devices)
         return _Ranks(tensor, pipeline, devices, share, weights, compute, graphs, rest, context, layout)
 
     def in_ram(self) -> _Ranks | None:
         """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
         tensor = self.request.tensor_parallel_size or 1
         weights = self._weights(tensor, 1) * tensor
-        layout = self._layout(tensor, 1, self.memory.cpu_block_size)
+        block_size = paged.ram_block_size(self.metadata, self.memory.cpu_block_size)
+        layout = self._layout(tensor, 1, block_size)
         compute = paged.activation_bytes(
             self.metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
         )
@@ -93,11 +106,11 @@ class _Search:
         if free < 0 or most * tensor > free:
             return None
         context = layout.longest(most, self.limit, in_flight=self.batched)
-        if context < self.needed and self.request.kv_cache_memory_bytes is None:
+        if context < self.needs[0] and self.request.kv_cache_memory_bytes is None:
             # One request of the length that is needed comes before what others may want of the RAM.
             most = free // tensor
-            context = min(self.needed, layout.longest(most, self.needed, in_flight=self.batched))
-        if context < self.needed:
+            context = min(self.needs[0], layout.longest(most, self.needs[0], in_flight=self.batched))
+        if context < self.needs[-1]:
             return None
         cache = self._enough(layout, context, most)
         return _Ranks(tensor, 1, (), None, weights, compute, 0, cache, context, layout)
@@ -108,9 +121,12 @@ class _Search:
             return self.request.kv_cache_memory_bytes
         if not layout.block_bytes:
             return UNUSED_CACHE_BYTES
-        requests = self.request.max_num_seqs or 4
-        wanted = requests * layout.blocks_needed(context, in_flight=self.batched) + 1
-        return min(wanted, most // layout.block_bytes) * layout.block_bytes
+        wanted = self._of_few_requests(layout, context, in_flight=self.batched)
+        return min(wanted, most // layout.block_bytes * layout.block_bytes)
+
+    def _of_few_requests(self, layout: paged.Layout, context: int, *, in_flight: int) -> int:
+        requests = self.request.max_num_seqs or FEW_REQUESTS
+        return (requests * layout.blocks_needed(context, in_flight=in_flight) + 1) * layout.block_bytes
 
     def _weights(self, tensor: int, pipeline: int) -> int:
         return paged.weights_bytes(
@@ -130,8 +146,12 @@ class _Search:
         """The share of every device: what was asked for, or what is free on the fullest, rounded down."""
         if self.request.gpu_memory_utilization is not None:
             return self.request.gpu_memory_utilization
-        free = min(device.free_bytes / device.total_bytes for device in devices)
-        return min(self.memory.utilization, math.floor(free * SPENDABLE * 100) / 100)
+        return min(self.memory.utilization, self.accepted(devices))
+
+    def accepted(self, devices: tuple[Device, ...]) -> float:
+        """The largest share that vLLM accepts at its start, with what is free now."""
+        free = min((d.free_bytes * SPENDABLE - START_BYTES) / d.total_bytes for d in devices)
+        return max(0.0, math.floor(free * 100) / 100)
 
 
 def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: PagedMemory) -> Placement:
@@ -145,31 +165,52 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     _check(metadata, request, memory)
     devices = usable_devices(host, request, memory.vendors)
     search = _Search(metadata, host, request, memory)
+    if not devices and request.cpu_offload is False:
+        raise DoesNotFitError(
+            "no device is used, and --no-cpu-offload keeps the model out of RAM", hint="see `aimind devices`"
+        )
     if not devices:
         found = search.in_ram()
         if found is None:
             raise DoesNotFitError(
-                f"{gib(metadata.weight_bytes)} of weights and {search.needed} tokens of context do not fit "
+                f"{gib(metadata.weight_bytes)} of weights and {search.needs[-1]} tokens do not fit "
                 f"the {gib(host.ram_free_bytes)} of RAM that are free",
                 hint="a shorter --context, or a smaller or quantized model",
             )
         return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
+    _check_utilization(search, devices)
     broken: list[str] = []
     too_small: list[str] = []
-    for tensor, pipeline in _cuts(request, len(devices)):
+    for needed, (tensor, pipeline) in itertools.product(search.needs, _cuts(request, len(devices))):
         rule = _broken_rule(metadata, len(devices), tensor, pipeline)
         if rule is not None:
             broken.append(rule)
             continue
         chosen = devices[: tensor * pipeline]
-        found = search.on_devices(chosen, tensor, pipeline)
+        found = search.on_devices(chosen, tensor, pipeline, needed)
         if found is not None:
             return _placement(search, found, _why(search, found, too_small + broken))
-        too_small.append(_too_small(search, chosen, tensor, pipeline))
+        too_small.append(_too_small(search, chosen, tensor, pipeline, needed))
     if too_small:
-        hint = "a shorter --context, a quantized model, or more devices"
-        raise DoesNotFitError("; ".join(too_small + broken), hint=hint)
-    raise UsageError("; ".join(broken), hint="leave the sizes out, and they are chosen so that they fit")
+        last = too_small[-(len(too_small) // len(search.needs)) :]
+        raise DoesNotFitError(
+            "; ".join(dict.fromkeys(last + broken)),
+            hint="a shorter --context, a quantized model, or more devices",
+        )
+    raise UsageError(
+        "; ".join(dict.fromkeys(broken)), hint="leave the sizes out, and they are chosen so that they fit"
+    )
+
+
+def _check_utilization(search: _Search, devices: tuple[Device, ...]) -> None:
+    """Whether vLLM would start with the share that was asked for."""
+    share = search.request.gpu_memory_utilization
+    best = max(search.accepted((device,)) for device in devices)
+    if share is not None and share > best and not search.request.force:
+        raise DoesNotFitError(
+            f"a share of {share:g} is more than is free on any device: vLLM would not start",
+            hint=f"--gpu-memory-utilization {best:g} is the largest that it takes now",
+        )
 
 
 def _broken_rule(metadata: Metadata, devices: int, tensor: int, pipeline: int) -> str | None:
@@ -191,7 +232,7 @@ def _cuts(request: Request, count: int) -> list[tuple[int, int]]:
 def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     metadata = search.metadata
     cached = bool(found.layout.block_bytes)
-    in_flight = search.batched * (2 if found.devices else 1)
+    in_flight = paged.in_flight_tokens(search.batched, found.pipeline) if found.devices else search.batched
     tokens = (
         found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
     )
@@ -214,15 +255,20 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         compute_bytes=found.compute_bytes,
         graphs_bytes=found.graphs_bytes,
         overhead_bytes=paged.CONTEXT_BYTES if found.devices else ENGINE_RAM_BYTES * found.tensor,
+        approximate=frozenset({"compute_bytes", "graphs_bytes", "overhead_bytes"}),
     )
+    if not metadata.known or (found.devices and search.request.kv_cache_memory_bytes is None):
+        shard = shard.about("kv_cache_bytes")  # on a device it is what the rest leaves
     in_ram = dataclasses.replace(shard, kv_cache_bytes=shard.kv_cache_bytes * found.tensor)
-    host = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)) if found.devices else in_ram
+    engine = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)).about("overhead_bytes")
+    host = engine if found.devices else in_ram
     return Placement(
         settings=settings,
         shards=tuple(Shard(device, shard) for device in found.devices),
         host=host,
         kv_cache_tokens=tokens,
         reasons=(reason, _why_context(search, found), *_why_parallel(found, tokens, metadata)),
+        sources=paged.SOURCES,
     )
 
 
@@ -279,12 +325,12 @@ def _why_parallel(found: _Ranks, tokens: int | None, metadata: Metadata) -> tupl
     )
 
 
-def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeline: int) -> str:
+def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int) -> str:
     weights = paged.weights_bytes(
         search.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=search.request.dtype
     )
     each = gib(min(device.free_bytes for device in devices))
     return (
         f"{_cut(tensor, pipeline)}: {gib(weights)} of weights per rank and "
-        f"a context of {search.needed} tokens do not fit {names(devices)} ({each} free)"
+        f"a context of {needed} tokens do not fit {names(devices)} ({each} free)"
     )

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 from aimind.supervisor.output import Output
-from aimind.supervisor.policy import GiveUp, decide
+from aimind.supervisor.policy import GiveUp, Rules, decide
 from aimind.supervisor.probe import FOREVER
 from aimind.supervisor.run import Run
 from aimind.supervisor.spec import environment
@@ -65,6 +65,11 @@ class Supervisor:
         self._spec = spec
         self._wakeup = wakeup
         self._env = environment(spec)
+        self._rules = Rules(
+            restart=spec["restart"],
+            max_restarts=spec["max_restarts"],
+            first_delay_seconds=spec["first_delay_seconds"],
+        )
         self._stdout, self._stderr = Output(1), Output(2)
         self._run: Run | None = None  # none while it waits to start the next one
         self._restart_at = FOREVER
@@ -117,22 +122,24 @@ class Supervisor:
             poll.register(self._run.tree.channel, select.POLLIN)
             if not self._run.silent:
                 poll.register(self._run.tree.output, select.POLLIN)
-            if self._run.health.get is not None:
-                poll.register(self._run.health.get, self._run.health.get.events)
+            if self._run.health.exchange is not None:
+                poll.register(self._run.health.exchange, self._run.health.exchange.events)
             deadline = self._run.deadline
         timeout = None if deadline == FOREVER else max(0.0, deadline - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(timeout)}
 
     def _step(self, run: Run, ready: set[int], now: float) -> None:
         """Go on with the run."""
-        if run.tree.output in ready:
-            run.read()
+        if run.tree.output in ready and run.read():
+            self._on_output(run, now)
         if run.tree.channel.fileno() in ready and run.tree.listen():
             self._on_end(run, now)
             return
-        io = run.health.get is not None and run.health.get.fileno() in ready
+        io = run.health.exchange is not None and run.health.exchange.fileno() in ready
         if io or now >= run.health.deadline:
             self._on_health(run, run.health.step(now=now, io=io), now)
+        if run.progress.look(now):
+            self._on_stall(run, now)
         run.escalate(now)
 
     # ── What can happen ────────────────────────────────────────────────────────────────────────────────────
@@ -150,11 +157,29 @@ class Supervisor:
         elif number == signal.SIGINT:
             self._run.kill()
 
+    def _on_output(self, run: Run, now: float) -> None:
+        """While it loads: progress, and perhaps another phase."""
+        run.progress.made(now)
+        if run.health.ready_at is None and run.log.phase != run.phase:
+            run.phase = run.log.phase
+            self._say(f"{run.phase} ({now - run.started_at:.0f} s)")
+
+    def _on_stall(self, run: Run, now: float) -> None:
+        phase = f" while {run.phase}" if run.phase else ""
+        self._say(
+            f"the backend has stalled{phase}: no line, no computing and no reading for "
+            f"{self._spec['stall_seconds']:g} s: stopping it"
+        )
+        run.stop(now)
+
     def _on_health(self, run: Run, change: str | None, now: float) -> None:
         if change == "unhealthy":
-            self._say("the backend failed its last health probes: stopping it")
+            refused = run.health.refusal
+            why = f"refused a tiny request ({refused})" if refused else "failed its last health probes"
+            self._say(f"the backend {why}: stopping it")
             run.stop(now)
         elif change == "ready":
+            run.progress.end()
             announce = f"ready again: {self._spec['url']}" if self._ever_ready else self._spec["announce"]
             self._ever_ready = True
             self._stdout.write_line(announce)
@@ -173,12 +198,16 @@ class Supervisor:
             ever_ready=self._ever_ready,
             cause_known=run.log.cause is not None,
             failures=self._failures,
-            first_delay_seconds=self._spec["first_delay_seconds"],
+            rules=self._rules,
         )
         what = f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s"
         if isinstance(decision, GiveUp):
             self._exit_code = decision.exit_code
-            self._say(f"error: {what} and was never ready: not starting it again. Its last lines:")
+            if not decision.exit_code:
+                self._say(f"{what}: done")
+                return
+            never = "" if self._ever_ready else " and was never ready"
+            self._say(f"error: {what}{never}: not starting it again. Its last lines:")
             for line in run.log.last_lines:
                 self._say(f"| {line}")
         else:

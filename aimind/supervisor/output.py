@@ -81,13 +81,17 @@ class Log:
     Attributes:
         last_lines: the newest ten, cut at 4 KiB.
         cause: the first signature with a cause that matched.
+        phase: that the newest signature with one has begun.
     """
 
     def __init__(self, signatures: Sequence[Signature]) -> None:
-        self._causes = [(re.compile(s["pattern"]), s) for s in signatures if s["cause"]]
+        patterns = [(re.compile(s["pattern"]), s) for s in signatures]
+        self._causes = [(pattern, s) for pattern, s in patterns if s["cause"]]
+        self._phases = [(pattern, s["phase"]) for pattern, s in patterns if s["phase"]]
         self._partial = b""
         self.last_lines: deque[str] = deque(maxlen=10)
         self.cause: Signature | None = None
+        self.phase: str | None = None
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -107,3 +111,4 @@ class Log:
         self.last_lines.append(text)
         if self.cause is None:
             self.cause = next((s for pattern, s in self._causes if pattern.search(text)), None)
+        self.phase = next((phase for pattern, phase in self._phases if pattern.search(text)), self.phase)

@@ -1,4 +1,4 @@
-"""Whether the backend answers: an HTTP GET that never blocks the loop, and what a series of them means."""
+"""Whether the backend answers: HTTP requests that never block the loop, and what a series of them means."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Literal
 
     from aimind.supervisor.spec import Ready
 
 LONGEST_BODY = 64 * 1024
 FAILURES = 3
+# A first request may compile what it needs; it is no sign of a hang until then.
+LONGEST_REQUEST_SECONDS = 600.0
 FOREVER = float("inf")
 
 
-class Get:
-    """One HTTP GET in steps: `step` whenever the descriptor is ready for `events`."""
+class Exchange:
+    """One HTTP request in steps: `step` whenever the descriptor is ready for `events`.
 
-    def __init__(self, url: str, *, bearer: str | None = None) -> None:
+    A GET, or a POST of a JSON body.
+    """
+
+    def __init__(self, url: str, *, bearer: str | None = None, body: str | None = None) -> None:
         """Begin to connect.
 
         Raises:
@@ -29,8 +35,11 @@ class Get:
         """
         host, port, path = split(url)
         authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+        content = b"" if body is None else body.encode()
+        about = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
         # HTTP/1.0: no chunked answer, and the connection ends with it.
-        self._request = f"GET {path} HTTP/1.0\r\nHost: {url.split('/')[2]}\r\n{authorization}\r\n".encode()
+        head = f"{'POST' if content else 'GET'} {path} HTTP/1.0\r\nHost: {url.split('/')[2]}\r\n"
+        self._request = f"{head}{authorization}{about}\r\n".encode() + content
         self._answer = b""
         # The host as bytes: a str would bring the tables for international names, 1 MiB of them.
         found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
@@ -94,29 +103,33 @@ class Health:
 
     Attributes:
         ready_at: when it was first ready, by the clock of `now`; `None` before.
-        get: the probe under way.
+        exchange: the probe under way.
         deadline: when `step` is to be called at the latest.
+        refusal: what the backend answered to the tiny request, if it refused it.
     """
 
-    def __init__(self, ready: Ready, *, bearer: str | None, probe_seconds: float, now: float) -> None:
-        """Begin at once."""
+    def __init__(self, ready: Ready, *, env: Mapping[str, str], probe_seconds: float, now: float) -> None:
+        """Begin at once. `env` is the backend's, where the keys are."""
         self._ready = ready
-        self._bearer = bearer
+        self._env = env
         self._probe_seconds = probe_seconds
         self._started_at = now
         self._failures = 0
+        self._requesting = False
         self.ready_at: float | None = None
-        self.get: Get | None = None
+        self.exchange: Exchange | None = None
         self.deadline = now
+        self.refusal: str | None = None
 
     def step(self, *, now: float, io: bool) -> Literal["ready", "unhealthy"] | None:
         """Go on where the probe's descriptor has something (`io`) or the deadline has come; what changed."""
         try:
-            if self.get is None:
-                self.get = Get(self._ready["url"], bearer=self._bearer)
-                self.deadline = now + self._probe_seconds
+            if self.exchange is None:
+                self.exchange = self._begin()
+                patience = LONGEST_REQUEST_SECONDS if self._requesting else self._probe_seconds
+                self.deadline = now + patience
                 return None
-            answer = self.get.step() if io else (0, "no answer in time")
+            answer = self.exchange.step() if io else (0, "no answer in time")
         except OSError as error:
             answer = (0, str(error))
         if answer is None:
@@ -126,24 +139,50 @@ class Health:
 
     def close(self) -> None:
         """End the probe under way, and begin no other."""
-        if self.get is not None:
-            self.get.close()
-            self.get = None
+        if self.exchange is not None:
+            self.exchange.close()
+            self.exchange = None
         self.deadline = FOREVER
+
+    def _begin(self) -> Exchange:
+        request = self._ready["request"] if self._requesting else None
+        if request is not None:
+            return Exchange(request["url"], bearer=self._key(request["bearer_env"]), body=request["body"])
+        return Exchange(self._ready["url"], bearer=self._key(self._ready["bearer_env"]))
+
+    def _key(self, name: str | None) -> str | None:
+        return self._env.get(name) if name else None
 
     def _judge(self, status: int, body: str, *, now: float) -> Literal["ready", "unhealthy"] | None:
         lie = self._ready["lie"]
         healthy = 200 <= status < 300 and not (lie and re.search(lie, body))
-        if self.ready_at is None and not healthy:
-            # A tenth of the time waited so far: seen soon, and few probes while a large model loads.
-            self.deadline = now + min(max((now - self._started_at) / 10, 0.05), 1.0)
-            return None
+        if self.ready_at is None:
+            return self._judge_first(status, body, healthy=healthy, now=now)
         self.deadline = now + self._probe_seconds
         self._failures = 0 if healthy else self._failures + 1
-        if self.ready_at is None:
-            self.ready_at = now
-            return "ready"
         if self._failures < FAILURES:
             return None
         self.close()
         return "unhealthy"
+
+    def _judge_first(
+        self, status: int, body: str, *, healthy: bool, now: float
+    ) -> Literal["ready", "unhealthy"] | None:
+        """Before it is ready: a first answer, then the tiny request."""
+        if healthy and (self._requesting or self._ready["request"] is None):
+            self._requesting = False
+            self.ready_at = now
+            self.deadline = now + self._probe_seconds
+            return "ready"
+        if healthy:
+            self._requesting = True
+            self.deadline = now
+            return None
+        if self._requesting and 400 <= status < 500:
+            # It would say so again: no waiting makes this answer a better one.
+            self.refusal = f"{status} {body.strip()[:500]}"
+            return "unhealthy"
+        self._requesting = False
+        # A tenth of the time waited so far: seen soon, and few probes while a large model loads.
+        self.deadline = now + min(max((now - self._started_at) / 10, 0.05), 1.0)
+        return None

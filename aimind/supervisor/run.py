@@ -6,6 +6,7 @@ import os
 
 from aimind.supervisor.output import Log
 from aimind.supervisor.probe import FOREVER, Health
+from aimind.supervisor.progress import Progress
 from aimind.supervisor.tree import Tree
 
 TYPE_CHECKING = False
@@ -22,18 +23,19 @@ class Run:
     """From the start of the backend until nothing of its tree is left.
 
     Attributes:
-        tree, log, health: its parts.
+        tree, log, health, progress: its parts.
+        phase: of loading, as it was last said.
         started_at: by the monotonic clock.
         silent: its output has ended.
     """
 
     def __init__(self, spec: Spec, *, env: Mapping[str, str], stdout: Output, now: float) -> None:
         """Start the backend."""
-        ready = spec["ready"]
-        bearer = env.get(ready["bearer_env"]) if ready["bearer_env"] else None
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"])
         self.log = Log(spec["signatures"])
-        self.health = Health(ready, bearer=bearer, probe_seconds=spec["probe_seconds"], now=now)
+        self.health = Health(spec["ready"], env=env, probe_seconds=spec["probe_seconds"], now=now)
+        self.progress = Progress(self.tree.guardian, stall_seconds=spec["stall_seconds"], now=now)
+        self.phase: str | None = None
         self.started_at = now
         self.silent = False
         self._stdout = stdout
@@ -44,11 +46,12 @@ class Run:
     @property
     def deadline(self) -> float:
         """When `step` is to be called at the latest."""
-        return min(self._escalate_at, self.health.deadline)
+        return min(self._escalate_at, self.health.deadline, self.progress.deadline)
 
     def stop(self, now: float) -> None:
         """TERM now, TERM again after `stop_seconds` (some swallow it while they start), and then KILL."""
         self.health.close()
+        self.progress.end()
         if self._terms == 2:
             self.kill()
             return
@@ -59,6 +62,7 @@ class Run:
     def kill(self) -> None:
         """End it at once."""
         self.health.close()
+        self.progress.end()
         self._escalate_at = FOREVER
         self.tree.kill()
 

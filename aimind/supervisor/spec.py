@@ -9,12 +9,20 @@ TYPE_CHECKING = False  # `typing` itself costs 1.5 MiB of memory
 if TYPE_CHECKING:
     from typing import TypedDict
 
+    class Request(TypedDict):
+        """A request of the model's kind: `aimind.types.TinyRequest`."""
+
+        url: str
+        body: str
+        bearer_env: str | None
+
     class Ready(TypedDict):
         """How to ask whether the backend is ready: `aimind.types.Probe`."""
 
         url: str
         bearer_env: str | None
         lie: str | None
+        request: Request | None
 
     class Signature(TypedDict):
         """What a line of the log means: `aimind.types.Signature`."""
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 
         Attributes:
             announce: printed when the backend is ready for the first time.
+            restart: `always`, `on-failure` or `never`; max_restarts: in a row.
+            stall_seconds: without any progress before it is ready; 0 for no limit.
             first_delay_seconds: before the first restart.
             probe_seconds: between two health probes, and the longest that one may take.
         """
@@ -43,6 +53,9 @@ if TYPE_CHECKING:
         url: str
         stop_seconds: float
         announce: str
+        restart: str
+        max_restarts: int | None
+        stall_seconds: float
         first_delay_seconds: float
         probe_seconds: float
 
@@ -52,6 +65,9 @@ def read(fd: int) -> Spec:
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
         spec: Spec = json.loads(file.read())
+    spec.setdefault("restart", "always")
+    spec.setdefault("max_restarts", None)
+    spec.setdefault("stall_seconds", 300.0)
     spec.setdefault("first_delay_seconds", 5.0)
     spec.setdefault("probe_seconds", 10.0)
     return spec

@@ -36,6 +36,7 @@ class Tree:
     Attributes:
         output: descriptor of its stdout and stderr, in one, not blocking.
         channel: to the guardian; closed by it when nothing of the tree is left.
+        guardian: its process id, the backend's parent.
         pid: of the backend, once the guardian told it.
     """
 
@@ -48,8 +49,8 @@ class Tree:
         self._told = b""
         # No signal may reach our handlers in the guardian before it has its own.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        self._guardian = os.fork()
-        if self._guardian == 0:
+        self.guardian = os.fork()
+        if self.guardian == 0:
             self.channel.close()
             os.close(self.output)
             _guard(channel, output, argv, env, cwd)
@@ -78,7 +79,7 @@ class Tree:
         """The backend's return code, or `None` when the guardian was killed; then the tree is killed here."""
         self.channel.close()
         os.close(self.output)
-        os.waitpid(self._guardian, 0)
+        os.waitpid(self.guardian, 0)
         words = self._told.split()
         if len(words) == 2:
             return int(words[1])

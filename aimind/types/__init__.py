@@ -7,7 +7,7 @@ in tokens. `None` means unknown or not applicable in what was found, and "decide
 from __future__ import annotations
 
 from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
-from aimind.types.command import Command, Probe, Signature, TextFile
+from aimind.types.command import Command, Probe, Signature, TextFile, TinyRequest
 from aimind.types.decision import API_KEY_VARIABLE, Estimate, Plan, Reason, Refusal, Request, Shard
 from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
@@ -61,4 +61,5 @@ __all__ = [
     "Tenant",
     "Tensor",
     "TextFile",
+    "TinyRequest",
 ]

@@ -85,7 +85,9 @@ class LayeredMemory:
         shared_slots: several requests can share one cache (`kv_unified`).
         batch_size, ubatch_size: tokens per step, logical and physical, that the launcher sets.
         flash_attention: that the launcher sets.
+        expert_offload: the experts of some layers can stay in RAM (llama.cpp's `--n-cpu-moe`).
         full_window_cache: sliding-window layers keep all tokens (llama.cpp's `swa_full`).
+        mixed_inputs: a step may hold tokens and embeddings side by side, as in llama.cpp since late 2026.
         outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
         checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
         cache_dtypes: that the KV cache may have.
@@ -97,7 +99,9 @@ class LayeredMemory:
     batch_size: int = 2048
     ubatch_size: int = 512
     flash_attention: bool = True
+    expert_offload: bool = False
     full_window_cache: bool = False
+    mixed_inputs: bool = True
     outputs_per_slot: int | None = 1
     checkpoints: int = 32
     cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -9,6 +9,21 @@ from aimind.types.decision import NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TinyRequest:
+    """The smallest request of the model's kind: once it is answered, the backend really works.
+
+    Attributes:
+        url: to POST to; 2xx is an answer.
+        body: JSON.
+        bearer_env: the variable of the command's environment that holds the key it wants, if any.
+    """
+
+    url: str
+    body: str
+    bearer_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """How to ask whether the backend is ready.
 
@@ -16,11 +31,13 @@ class Probe:
         url: to GET; 2xx is an answer.
         bearer_env: the variable of the command's environment that holds the key it wants, if any.
         lie: a regular expression; a body that matches it is not ready, whatever the status says.
+        request: made once, after the first answer; ready is when that is answered, too.
     """
 
     url: str
     bearer_env: str | None = None
     lie: str | None = None
+    request: TinyRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 from aimind.types.backend import Backend
@@ -33,6 +33,9 @@ class Request:
         max_num_batched_tokens: tokens per step (vLLM).
         devices: the drivers' indices (`--device`); an empty tuple means the CPU.
         gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
+        cpu_moe_layers: layers, the first ones, whose experts stay in RAM (llama.cpp's `--n-cpu-moe`).
+        cpu_offload: `False` where no layer may be in RAM (`--no-cpu-offload`).
+        swa_full: sliding-window layers remember all tokens (llama.cpp's `--swa-full`).
         split: shares of these layers per device, in order (llama.cpp's `--tensor-split`).
         prompt_cache_mib: prompts remembered in RAM between requests, in MiB (llama.cpp's `--cache-ram`).
         context_checkpoints: copies of windows and recurrent states kept in RAM, a slot (llama.cpp).
@@ -59,6 +62,9 @@ class Request:
     max_num_batched_tokens: int | None = None
     devices: tuple[int, ...] | None = None
     gpu_layers: int | None = None
+    cpu_moe_layers: int | None = None
+    cpu_offload: bool | None = None
+    swa_full: bool | None = None
     split_mode: str | None = None
     split: tuple[float, ...] | None = None
     tensor_parallel_size: int | None = None
@@ -88,37 +94,50 @@ class Estimate:
     """Bytes of each kind in one place (a device, or host memory).
 
     Attributes:
-        weights_bytes: with padding and repacked copies, where the backend makes them.
+        weights_bytes: with the padding of the backend's buffers.
+        repacked_bytes: copies of weights in the order of the CPU's kernels, beside the mapped file.
         kv_cache_bytes: keys and values.
-        state_bytes: of recurrent layers.
-        compute_bytes: activations, scratch and output buffers.
+        state_bytes: of recurrent layers, and what a server keeps in RAM to go back to.
+        compute_bytes: activations and scratch of one step.
+        output_bytes: logits and embeddings that wait to be read.
         graphs_bytes: captured CUDA graphs.
         overhead_bytes: the driver's context, libraries, pools.
         projector_bytes: of a vision or audio tower in a file of its own.
-        exact: whether every component is what the backend allocates, to the byte.
+        approximate: the components, by these names, that are not what the backend allocates to the byte.
     """
 
     weights_bytes: int = 0
+    repacked_bytes: int = 0
     kv_cache_bytes: int = 0
     state_bytes: int = 0
     compute_bytes: int = 0
+    output_bytes: int = 0
     graphs_bytes: int = 0
     overhead_bytes: int = 0
     projector_bytes: int = 0
-    exact: bool = False
+    approximate: frozenset[str] = frozenset()
+
+    @property
+    def components(self) -> Mapping[str, int]:
+        """Each component's bytes by its name."""
+        return {name: getattr(self, name) for name in COMPONENTS}
 
     @property
     def total_bytes(self) -> int:
         """The sum of all components."""
-        return (
-            self.weights_bytes
-            + self.kv_cache_bytes
-            + self.state_bytes
-            + self.compute_bytes
-            + self.graphs_bytes
-            + self.overhead_bytes
-            + self.projector_bytes
-        )
+        return sum(self.components.values())
+
+    @property
+    def exact(self) -> bool:
+        """Whether every component that is there is what the backend allocates, to the byte."""
+        return not any(self.components[name] for name in self.approximate)
+
+    def about(self, *names: str) -> Estimate:
+        """The same, with these components approximate, too."""
+        return replace(self, approximate=self.approximate.union(names))
+
+
+COMPONENTS = tuple(field.name for field in fields(Estimate) if field.name != "approximate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +176,7 @@ class Plan:
         shards: per device; host: in RAM; ram_free_bytes: of that.
         kv_cache_tokens: that the cache holds over all requests; `None` where nothing is cached.
         reasons: why.
+        sources: component of the estimates -> from what its bytes are known.
         uncounted: arguments of the user that move memory in ways that the plan does not count.
     """
 
@@ -170,4 +190,20 @@ class Plan:
     ram_free_bytes: int = 0
     kv_cache_tokens: int | None = None
     reasons: tuple[Reason, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     uncounted: tuple[str, ...] = ()
+
+    @property
+    def requests_at_once(self) -> int:
+        """How many requests of the full context run at once."""
+        sequences = self.settings.max_num_seqs or 1
+        if not self.kv_cache_tokens or not self.settings.max_model_len:
+            return sequences
+        return min(sequences, max(1, self.kv_cache_tokens // self.settings.max_model_len))
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing that could be on a device is in RAM."""
+        settings = self.settings
+        all_layers = settings.gpu_layers in (None, len(self.metadata.layers) + 1)
+        return bool(self.shards) and all_layers and not settings.cpu_moe_layers

@@ -135,7 +135,9 @@ class RecurrentState:
         kind: the mixer's family.
         conv_elements: of the convolution's state, a sequence.
         ssm_elements: of the recurrent state, a sequence.
-        num_heads, num_groups: of Mamba 2, which tensor parallelism divides; 0 where not told.
+        num_heads, num_groups: of Mamba 2, and of a gated delta net those of values and of keys, which tensor
+            parallelism divides; 0 where not told.
+        group_channels: of the convolution's channels, those of one group.
     """
 
     kind: Literal["mamba1", "mamba2", "gated-delta-net", "rwkv", "short-conv"]
@@ -143,6 +145,7 @@ class RecurrentState:
     ssm_elements: int
     num_heads: int = 0
     num_groups: int = 0
+    group_channels: int = 0
 
 
 Memory = Attention | LatentAttention | RecurrentState

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aimind import environments
+from aimind.environments import install
 from aimind.errors import InstallError
 from aimind.types import Package
 
@@ -22,13 +23,13 @@ OLD_SIX = Package(distribution="six", version="1.16.0", import_name="six")
 # Says each line of progress, and goes on when it is given a line.
 INSTALLER = """
 import sys
-from aimind import environments
+from aimind.environments import install
 from aimind.types import Package
 def progress(line):
     print(line, flush=True)
     sys.stdin.readline()
 package = Package(distribution="six", version="1.17.0", import_name="six")
-print("done", environments.ensure("toy", package, progress=progress).executable, flush=True)
+print("done", install.ensure("toy", package, progress=progress).executable, flush=True)
 """
 
 
@@ -69,7 +70,7 @@ def output(python: str, code: str) -> str:
 def test_an_environment_is_made_once_and_found(data: Path) -> None:
     assert environments.find("toy", SIX) == ()
     said: list[str] = []
-    made = environments.ensure("toy", SIX, progress=said.append)
+    made = install.ensure("toy", SIX, progress=said.append)
     assert made.executable == environments.executable("toy", SIX, "1.17.0")
     assert Path(made.executable).is_relative_to(data / "environments" / "toy" / "1.17.0")
     assert output(made.executable, "import six; print(six.__version__)") == "1.17.0\n"
@@ -77,12 +78,12 @@ def test_an_environment_is_made_once_and_found(data: Path) -> None:
     assert any(line.startswith("toy 1.17.0: installed 1 package") for line in said)
     assert environments.find("toy", SIX) == (made,)
     said.clear()
-    assert environments.ensure("toy", SIX, progress=said.append) == made
+    assert install.ensure("toy", SIX, progress=said.append) == made
     assert said == []
 
 
 def test_it_has_the_python_that_runs_aimind_and_nothing_of_aimind() -> None:
-    made = environments.ensure("toy", SIX, progress=ignore)
+    made = install.ensure("toy", SIX, progress=ignore)
     assert output(made.executable, "import sys; print(sys.version)") == sys.version + "\n"
     code = "import importlib.util; print(importlib.util.find_spec('aimind'))"
     assert output(made.executable, code) == "None\n"
@@ -90,19 +91,19 @@ def test_it_has_the_python_that_runs_aimind_and_nothing_of_aimind() -> None:
 
 def test_the_version_of_the_package_comes_first_then_the_newest() -> None:
     for version in ("1.9.0", "1.17.0", "1.16.0"):
-        environments.ensure("toy", SIX, version=version, progress=ignore)
+        install.ensure("toy", SIX, version=version, progress=ignore)
     found = environments.find("toy", OLD_SIX)
     assert [installed.version for installed in found] == ["1.16.0", "1.17.0", "1.9.0"]
 
 
 def test_a_short_version_is_the_same_version() -> None:
     package = Package(distribution="iniconfig", version="2.0", import_name="iniconfig")
-    assert environments.ensure("toy", package, progress=ignore).version == "2.0"
+    assert install.ensure("toy", package, progress=ignore).version == "2.0"
 
 
 def test_a_variant_is_an_environment_of_its_own() -> None:
     cpu = Package(distribution="six", version="1.17.0", import_name="six", variant="cpu")
-    made = environments.ensure("toy", cpu, progress=ignore)
+    made = install.ensure("toy", cpu, progress=ignore)
     assert environments.find("toy", SIX) == ()
     assert environments.find("toy", cpu) == (made,)
     assert made.version == "1.17.0"
@@ -116,7 +117,7 @@ def test_requirements_are_installed_and_overrides_replace() -> None:
         requirements=("six==1.16.0",),
         overrides=("mdurl ; sys_platform == 'never'",),
     )
-    made = environments.ensure("toy", package, progress=ignore)
+    made = install.ensure("toy", package, progress=ignore)
     code = "import importlib.metadata as m; print(sorted((d.name, d.version) for d in m.distributions()))"
     assert output(made.executable, code) == "[('markdown-it-py', '3.0.0'), ('six', '1.16.0')]\n"
 
@@ -132,17 +133,17 @@ def test_size_counts_a_file_once(tmp_path: Path) -> None:
 
 
 def test_an_environment_whose_interpreter_is_gone_is_made_again() -> None:
-    made = environments.ensure("toy", SIX, progress=ignore)
+    made = install.ensure("toy", SIX, progress=ignore)
     python = Path(made.executable)
     python.unlink()
     python.symlink_to("/nonexistent/python3")
     assert environments.find("toy", SIX) == ()
-    assert environments.ensure("toy", SIX, progress=ignore) == made
+    assert install.ensure("toy", SIX, progress=ignore) == made
     assert output(made.executable, "print(1)") == "1\n"
 
 
 def test_a_marker_that_was_cut_does_not_count(data: Path) -> None:
-    environments.ensure("toy", SIX, progress=ignore)
+    install.ensure("toy", SIX, progress=ignore)
     marker = data / "environments" / "toy" / "1.17.0" / "aimind.json"
     marker.write_bytes(marker.read_bytes()[:20])
     assert environments.find("toy", SIX) == ()
@@ -160,7 +161,7 @@ def test_a_killed_installation_is_not_found_and_made_anew(
     assert (folder / "bin" / "python").exists(), "it was killed before there was anything"
     assert environments.find("toy", SIX) == ()
     (folder / "rubbish").touch()
-    made = environments.ensure("toy", SIX, progress=ignore)
+    made = install.ensure("toy", SIX, progress=ignore)
     assert output(made.executable, "import six; print(six.__version__)") == "1.17.0\n"
     assert not (folder / "rubbish").exists()
 
@@ -174,7 +175,7 @@ def test_two_at_once_make_one(installer: subprocess.Popen[str]) -> None:
         installer.stdin.write("\n" * 9)
         installer.stdin.close()
 
-    made = environments.ensure("toy", SIX, progress=progress)
+    made = install.ensure("toy", SIX, progress=progress)
     assert installer.stdout
     assert installer.stdout.read().splitlines()[-1] == f"done {made.executable}"
     assert said == ["waiting for another process, which is installing or removing toy 1.17.0"]
@@ -186,7 +187,7 @@ def test_an_interrupt_leaves_nothing(data: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        environments.ensure("toy", SIX, progress=interrupt)
+        install.ensure("toy", SIX, progress=interrupt)
     assert not (data / "environments" / "toy" / "1.17.0").exists()
 
 
@@ -262,7 +263,7 @@ def test_the_lock_is_held_as_long_as_uv_lives(gate: Path) -> None:
         reached.read_bytes()
         process.kill()
     try:
-        made = environments.ensure("toy", TOY, progress=progress)
+        made = install.ensure("toy", TOY, progress=progress)
     finally:
         open_gate()
     assert said[0].startswith("waiting for another process")
@@ -275,10 +276,10 @@ def test_the_lock_is_held_as_long_as_uv_lives(gate: Path) -> None:
 
 def test_one_version_or_all_are_removed(data: Path) -> None:
     for version in ("1.17.0", "1.16.0", "1.15.0"):
-        environments.ensure("toy", SIX, version=version, progress=ignore)
-    assert environments.remove("toy", "1.16.0") == ("toy 1.16.0",)
+        install.ensure("toy", SIX, version=version, progress=ignore)
+    assert install.remove("toy", "1.16.0") == ("toy 1.16.0",)
     assert [installed.version for installed in environments.find("toy", SIX)] == ["1.17.0", "1.15.0"]
-    assert sorted(environments.remove("toy")) == ["toy 1.15.0", "toy 1.17.0"]
+    assert sorted(install.remove("toy")) == ["toy 1.15.0", "toy 1.17.0"]
     assert environments.find("toy", SIX) == ()
     assert [path for path in (data / "environments" / "toy").iterdir() if path.is_dir()] == []
 
@@ -288,18 +289,18 @@ def test_what_a_killed_installation_left_is_removed(installer: subprocess.Popen[
     installer.wait()
     with (data / "environments" / "toy" / ".1.17.0.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # uv, its child, may be at work for a moment
-    assert environments.remove("toy", "1.17.0") == ("toy 1.17.0",)
+    assert install.remove("toy", "1.17.0") == ("toy 1.17.0",)
     assert not (data / "environments" / "toy" / "1.17.0").exists()
 
 
 def test_what_is_being_installed_is_not_removed(installer: subprocess.Popen[str]) -> None:
     with pytest.raises(InstallError, match=r"toy 1\.17\.0 is just being installed"):
-        environments.remove("toy")
+        install.remove("toy")
 
 
 def test_what_is_not_there_cannot_be_removed() -> None:
     with pytest.raises(InstallError, match=r"toy 1\.0 is not installed by aimind"):
-        environments.remove("toy", "1.0")
+        install.remove("toy", "1.0")
 
 
 # ── What goes wrong ────────────────────────────────────────────────────────────────────────────────────────
@@ -307,7 +308,7 @@ def test_what_is_not_there_cannot_be_removed() -> None:
 
 def failure(package: Package, *, version: str | None = None) -> InstallError:
     with pytest.raises(InstallError) as caught:
-        environments.ensure("toy", package, version=version, progress=ignore)
+        install.ensure("toy", package, version=version, progress=ignore)
     assert environments.find("toy", package) == ()
     assert "\n" not in caught.value.message
     return caught.value
@@ -344,7 +345,7 @@ def test_wheels_of_this_machine_replace_the_index_of_torch(
     links = os.environ["UV_FIND_LINKS"]
     monkeypatch.delenv("UV_FIND_LINKS")
     monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path} {links}")
-    assert environments.ensure("toy", package, progress=ignore).version == "1.0"
+    assert install.ensure("toy", package, progress=ignore).version == "1.0"
 
 
 def test_a_build_that_fails(gate: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,11 +53,14 @@ def parser() -> argparse.ArgumentParser:
     add("--print-bytes", type=int, default=0, metavar="N", help="so many bytes, in lines of 100")
     add("--exit-at-start", type=int, metavar="CODE")
     add("--bind-after", type=float, default=0.0, metavar="SECONDS")
+    add("--busy", type=float, default=0.0, metavar="SECONDS", help="compute for so long, in silence")
+    add("--chatter", type=float, default=0.0, metavar="SECONDS", help="print a line now and then for so long")
     # While it listens.
     add("--unready", type=float, default=0.0, metavar="SECONDS", help="answer 503 for so long")
     add("--lie", metavar="BODY", help="answer 200 with this body")
     add("--fail-after", type=float, metavar="SECONDS", help="answer 500 from then on")
     add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
+    add("--refuse", action="store_true", help="answer 400 to every POST")
     add("--exit-after", type=float, metavar="SECONDS", help="listen for so long, then end")
     add("--exit-code", type=int, default=0, help="for --exit-after")
     return options
@@ -103,6 +106,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not self.admit():
+            return
+        if self.server.flags.refuse:
+            self.answer(400, {"error": "not like this"})
             return
         if self.path != "/v1/chat/completions":
             self.answer(404, {"error": "no such page"})
@@ -187,6 +193,13 @@ def main() -> None:
     if flags.exit_at_start is not None:
         sys.exit(flags.exit_at_start)
     time.sleep(flags.bind_after)
+    until = time.process_time() + flags.busy
+    while time.process_time() < until:
+        pass
+    until = time.monotonic() + flags.chatter
+    while time.monotonic() < until:
+        print("still loading", flush=True)
+        time.sleep(0.1)
     server = Server(flags)
     if flags.exit_after is not None:
         threading.Timer(flags.exit_after, os._exit, (flags.exit_code,)).start()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from aimind import environments
+from aimind.environments import install
 from aimind.launchers import xllamacpp
 from aimind.types import Package
 from tests.samples import host
@@ -88,7 +88,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
         patch.setenv("AIMIND_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         package = xllamacpp.source(host())
         assert isinstance(package, Package)
-        return environments.ensure("xllamacpp", package, progress=print).executable
+        return install.ensure("xllamacpp", package, progress=print).executable
 
 
 @pytest.fixture

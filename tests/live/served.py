@@ -105,7 +105,7 @@ class Served:
 def plan(*arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What `aimind plan --json` says."""
     shown = subprocess.run(
-        [str(AIMIND), "plan", *arguments, "--json"], capture_output=True, check=True, env=environment(env)
+        [str(AIMIND), "plan", "--json", *arguments], capture_output=True, check=True, env=environment(env)
     )
     document: dict[str, Any] = json.loads(shown.stdout)
     return document

@@ -12,7 +12,8 @@ import pytest
 
 from aimind.errors import MetadataError
 from aimind.metadata.config import Config
-from aimind.metadata.config_layers import MOST_LAYERS, Plan, encoder_decoder, kinds, plan
+from aimind.metadata.config_layers import MOST_LAYERS, encoder_decoder, kinds, plan
+from aimind.metadata.config_rows import Plan
 from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
 DATA = Path(__file__).parents[1] / "data"
@@ -197,6 +198,7 @@ def test_wide_heads_where_nothing_slides() -> None:
                 ssm_elements=128 * 8192,
                 num_heads=128,
                 num_groups=8,
+                group_channels=256,
             ),
         ),
         (
@@ -208,7 +210,13 @@ def test_wide_heads_where_nothing_slides() -> None:
                 "model_type": "kimi_linear",
                 "linear_attn_config": {"full_attn_layers": [4], "num_heads": 32, "head_dim": 128},
             },
-            RecurrentState(kind="gated-delta-net", conv_elements=3 * 3 * 4096, ssm_elements=32 * 128 * 128),
+            RecurrentState(
+                kind="gated-delta-net",
+                conv_elements=3 * 3 * 4096,
+                ssm_elements=32 * 128 * 128,
+                num_heads=32,
+                num_groups=32,
+            ),
         ),
         (
             {"model_type": "lfm2", "layer_types": ["conv"]},
@@ -231,6 +239,7 @@ def test_mixers_side_by_side() -> None:
         ssm_elements=256 * 1024,
         num_heads=16,
         num_groups=1,
+        group_channels=512,
     )
 
 

@@ -10,7 +10,7 @@ from aimind.errors import MetadataError
 from aimind.metadata.config import Config
 from aimind.metadata.config_model import Beside, describe, max_model_len
 from aimind.metadata.quantization import Quantization
-from aimind.types import Metadata, Tensor
+from aimind.types import Attention, Metadata, Tensor
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2}
 
@@ -103,8 +103,32 @@ def test_fewer_layers_than_described() -> None:
 def test_an_unknown_type_is_told_by_its_tensors() -> None:
     metadata = model(model_type="brandnew", num_hidden_layers=None)
     assert not metadata.known
-    assert [layer.memory for layer in metadata.layers] == [(), ()]
     assert [names(layer.tensors) for layer in metadata.layers] == [{name} for name in BLOCKS]
+    assert metadata.weight_bytes == 5 * 64 * 2
+
+
+def kept(config_values: dict[str, Any], *found: Tensor) -> list[int]:
+    """Elements of keys and values a token that each layer of an unknown type remembers at most."""
+    values = {"model_type": "brandnew", "architectures": ["BrandNewForCausalLM"], **config_values}
+    metadata = describe(config(**values), found, weights="safetensors", beside=Beside())
+    assert not metadata.known
+    return [
+        sum(m.num_kv_heads * (m.key_size + m.value_size) for m in layer.memory if isinstance(m, Attention))
+        for layer in metadata.layers
+    ]
+
+
+def test_what_an_unknown_type_remembers_is_bounded_by_its_tensors() -> None:
+    norms = tensors("blocks.0.norm.weight", "blocks.1.norm.weight", shape=(64,))
+    keys = tensors("blocks.0.k_proj.weight", "blocks.1.k_proj.weight", shape=(16, 64))
+    fused = tensors("blocks.0.qkv.weight", "blocks.1.qkv.weight", shape=(96, 64))
+    assert kept({}, *norms, *keys) == [32, 32]
+    assert kept({}, *norms, *fused) == [64, 64]
+    assert kept({}, *norms) == [128, 128]  # as wide as the hidden state
+    # What the configuration says counts where it is more, windows do not.
+    heads = {"num_attention_heads": 4, "hidden_size": 64, "num_hidden_layers": 2, "sliding_window": 8}
+    assert kept(heads, *norms, *keys) == [128, 128]
+    assert kept({**heads, "num_key_value_heads": 1}, *norms, *keys) == [32, 32]
 
 
 def test_both_halves_get_their_layers() -> None:
@@ -198,6 +222,12 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, Quantization("BNB-8bit", 8, None)),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, Quantization("NVFP4", 4, 16)),
         ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}}, Quantization("FP8", 8, None)),
+        ({"quantization": {"quant_algo": "FP8_PB_WO"}}, Quantization("FP8", 8, 128)),
+        ({"quantization": {"quant_algo": "W4A16_AWQ", "group_size": 64}}, Quantization("AWQ", 4, 64)),
+        (
+            group(weights={"num_bits": 8, "type": "float", "block_structure": [128, 128]}),
+            Quantization("FP8", 8, 128),
+        ),
         (
             group(weights={"num_bits": 4, "type": "int", "group_size": 128}, input_activations=None),
             Quantization("W4A16", 4, 128),

@@ -182,6 +182,6 @@ def test_a_header_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(40 << 30)
     reader = Account(path)
-    with pytest.raises(MetadataError, match="does not end within 128 MiB"):
+    with pytest.raises(MetadataError, match=f"does not end within {LARGEST_HEADER_BYTES >> 20} MiB"):
         read_header(reader, path.name)
     assert reader.bytes_read <= LARGEST_HEADER_BYTES + LARGEST_BLOCK_BYTES

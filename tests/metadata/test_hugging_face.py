@@ -96,6 +96,18 @@ def test_sentence_transformers(folder: Path) -> None:
     assert (metadata.category, metadata.max_model_len) == ("embedding", 256)
 
 
+def test_a_quantization_that_lies_beside_the_configuration(folder: Path) -> None:
+    write(
+        folder,
+        "hf_quant_config.json",
+        {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4"}},
+    )
+    metadata = read(folder)
+    assert (metadata.quantization, metadata.group_size) == ("NVFP4", 16)
+    write(folder, "config.json", {**CONFIG, "quantization_config": {"quant_method": "fp8"}})
+    assert read(folder).quantization == "FP8"
+
+
 # ── Weights that cannot be read ────────────────────────────────────────────────────────────────────────────
 
 

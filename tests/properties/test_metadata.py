@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from aimind import metadata
 from aimind.errors import MetadataError
-from aimind.types import File, Metadata, Model, Reference
 from tests import models
+from tests.hostile import Bounded, check, outcome
 from tests.metadata import craft
 
 EDGES = (0, 1, 7, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, 1 << 63, (1 << 64) - 1)
@@ -45,41 +45,6 @@ SMALL = craft.gguf(
 )
 RECORDED = gzip.decompress((models.RECORDED / "nomic-embed-v1.5.Q8_0.header.gz").read_bytes())
 CONFIGS = sorted((models.RECORDED.parent / "vllm").glob("*.config.json"))
-
-
-class Bounded:
-    """A reader that fails the test when it is asked for bytes that do not exist."""
-
-    def __init__(self, raw: bytes, size_bytes: int | None = None) -> None:
-        self._raw = raw
-        self.size_bytes = len(raw) if size_bytes is None else size_bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        assert offset >= 0
-        assert length >= 0
-        assert offset + length <= self.size_bytes
-        part = self._raw[offset : offset + length]
-        return part + bytes(length - len(part))
-
-
-def check(error: MetadataError) -> None:
-    """It says what happened and what to do, at a length that a terminal shows."""
-    assert error.hint
-    assert 0 < len(error.message) < 600
-
-
-def outcome(files: dict[str, Bounded]) -> Metadata | None:
-    """What is read of such files; `None` for an error that says what and what to do."""
-    named = tuple(File(name, reader.size_bytes) for name, reader in files.items())
-    model = Model(reference=Reference(source="local", name="owner/model"), files=named)
-    try:
-        found = metadata.read(model, lambda file: files[file.path])
-    except MetadataError as error:
-        check(error)
-        return None
-    assert found.parameters >= 0
-    assert found.weight_bytes >= 0
-    return found
 
 
 def replaced(raw: bytes, at: int, part: bytes) -> bytes:

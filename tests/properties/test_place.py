@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.place import place
-from aimind.place.placement import Placement
+from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM, Placement
 from aimind.types import Device, Host, LayeredMemory, Metadata, PagedMemory, Request
 from tests.samples import device, host, llama
 
-GGUF = LayeredMemory()
+GGUF = LayeredMemory(expert_offload=True)
 PAGED = PagedMemory()
 
 shapes = st.builds(
@@ -23,6 +23,14 @@ shapes = st.builds(
     hidden=st.sampled_from([512, 1024, 2048, 4096]),
     vocab=st.sampled_from([1024, 32000, 151936]),
     safetensors=st.just(value=False),
+    experts=st.sampled_from([0, 0, 8]),
+)
+folders = st.builds(
+    llama,
+    layers=st.integers(1, 24),
+    hidden=st.sampled_from([1024, 2048, 4096]),
+    vocab=st.sampled_from([32000, 151936]),
+    safetensors=st.just(value=True),
 )
 frees = st.just(0.0) | st.floats(0.0, 24.0)
 machines = st.builds(
@@ -41,9 +49,25 @@ def placed(
         return None
 
 
-def rank(placement: Placement | None) -> tuple[bool, int]:
-    """How good it is: placed at all, and with how many layers on devices."""
-    return (False, 0) if placement is None else (True, placement.settings.gpu_layers or 0)
+def rank(placement: Placement | None) -> tuple[int, ...]:
+    """How good it is: placed at all, layers on devices, experts there, a useful context, and few devices."""
+    if placement is None:
+        return (0,)
+    settings = placement.settings
+    useful = (settings.max_model_len or 0) >= CONTEXT_FLOOR
+    return 1, settings.gpu_layers or 0, -(settings.cpu_moe_layers or 0), useful, -len(placement.shards)
+
+
+def richer(machine: Host, index: int, more: int) -> Host:
+    """The machine with more memory free on a device, or in RAM with an index of -1."""
+    if index < 0:
+        return dataclasses.replace(machine, ram_free_bytes=machine.ram_free_bytes + more)
+    devices = list(machine.devices)
+    old = devices[index]
+    devices[index] = dataclasses.replace(
+        old, free_bytes=old.free_bytes + more, total_bytes=old.total_bytes + more
+    )
+    return dataclasses.replace(machine, devices=tuple(devices))
 
 
 @settings(deadline=None, max_examples=60)
@@ -61,47 +85,81 @@ def test_every_layer_is_placed_once_and_nothing_overflows(metadata: Metadata, ma
     assert weights >= metadata.weight_bytes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=80)
 @given(shapes, machines, st.floats(0.0, 8.0), st.data())
 def test_more_memory_never_makes_a_plan_worse(
     metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
 ) -> None:
-    """Law: with more of anything free, the model still fits, with as many layers on devices."""
-    before = placed(metadata, machine, Request())
-    more = int(more_gib * (1 << 30))
+    """Law: with more of anything free the model still fits, no layer or expert leaves the devices."""
     index = data.draw(st.integers(-1, len(machine.devices) - 1))
-    if index >= 0:
-        devices = list(machine.devices)
-        old = devices[index]
-        devices[index] = dataclasses.replace(
-            old, free_bytes=old.free_bytes + more, total_bytes=old.total_bytes + more
-        )
-        richer = dataclasses.replace(machine, devices=tuple(devices))
-    else:
-        richer = dataclasses.replace(machine, ram_free_bytes=machine.ram_free_bytes + more)
-    after = placed(metadata, richer, Request())
+    before = placed(metadata, machine, Request())
+    after = placed(metadata, richer(machine, index, int(more_gib * (1 << 30))), Request())
     assert rank(after) >= rank(before)
 
 
-@settings(deadline=None, max_examples=40)
-@given(shapes, machines, st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=60)
+@given(folders, machines, st.floats(0.0, 8.0), st.data())
+def test_more_memory_never_makes_a_plan_of_ranks_worse(
+    metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
+) -> None:
+    """Law: with more of anything free the model still fits, on no more devices but for a useful context."""
+    index = data.draw(st.integers(-1, len(machine.devices) - 1))
+    before = placed(metadata, machine, Request(), memory=PAGED)
+    after = placed(metadata, richer(machine, index, int(more_gib * (1 << 30))), Request(), memory=PAGED)
+    assert rank(after) >= rank(before)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes | folders, machines, st.randoms(use_true_random=False))
 def test_the_order_of_devices_does_not_matter(metadata: Metadata, machine: Host, random: object) -> None:
     """Law: the plan is the same however the driver lists the devices."""
+    memory = PAGED if metadata.format == "safetensors" else GGUF
     devices = list(machine.devices)
     random.shuffle(devices)  # type: ignore[attr-defined]
-    one = placed(metadata, machine, Request())
-    other = placed(metadata, dataclasses.replace(machine, devices=tuple(devices)), Request())
+    one = placed(metadata, machine, Request(), memory=memory)
+    other = placed(metadata, dataclasses.replace(machine, devices=tuple(devices)), Request(), memory=memory)
     assert one == other
 
 
-@settings(deadline=None, max_examples=40)
-@given(shapes, machines, st.integers(256, 65536), st.integers(1, 65536))
+@settings(deadline=None, max_examples=80)
+@given(shapes | folders, machines, st.integers(2048, 65536), st.integers(1, 65536))
 def test_a_plan_for_many_tokens_is_one_for_fewer(
     metadata: Metadata, machine: Host, tokens: int, fewer: int
 ) -> None:
     """Law: what is accepted with N tokens is accepted with less."""
-    if placed(metadata, machine, Request(max_model_len=tokens)) is not None:
-        assert placed(metadata, machine, Request(max_model_len=max(1, tokens - fewer))) is not None
+    memory = PAGED if metadata.format == "safetensors" else GGUF
+    if placed(metadata, machine, Request(max_model_len=tokens), memory=memory) is not None:
+        shorter = Request(max_model_len=max(2048, tokens - fewer))
+        assert placed(metadata, machine, shorter, memory=memory) is not None
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes | folders, machines)
+def test_no_plan_is_shorter_than_of_use(metadata: Metadata, machine: Host) -> None:
+    """Law: a context that nobody asked for has 2048 tokens at least, and 8192 in as good a place."""
+    memory = PAGED if metadata.format == "safetensors" else GGUF
+    found = placed(metadata, machine, Request(), memory=memory)
+    if found is None:
+        return
+    context = found.settings.max_model_len or 0
+    assert context >= CONTEXT_MINIMUM
+    if context < CONTEXT_FLOOR and found.shards:
+        wanted = placed(metadata, machine, Request(max_model_len=CONTEXT_FLOOR), memory=memory)
+        assert rank(wanted) < rank(found) or wanted is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, machines)
+def test_without_cpu_offload_all_is_on_devices_or_nothing_is(metadata: Metadata, machine: Host) -> None:
+    """Law: --no-cpu-offload takes just the plans that are wholly on devices anyway."""
+    usual = placed(metadata, machine, Request())
+    strict = placed(metadata, machine, Request(cpu_offload=False))
+    whole = len(metadata.layers) + 1
+    if usual is not None and usual.settings.gpu_layers == whole and not usual.settings.cpu_moe_layers:
+        assert strict is not None
+        assert strict.shards == usual.shards
+    else:
+        assert strict is None
 
 
 @settings(deadline=None, max_examples=60)

@@ -81,11 +81,13 @@ def fake(folder: Path, *flags: str, port: int | None = None) -> Command:
 class Supervised:
     """A running supervisor; its stdout and stderr go to files of `folder`."""
 
-    def __init__(self, command: Command, folder: Path, *, stdout: int | None = None, **pace: float) -> None:
+    def __init__(
+        self, command: Command, folder: Path, *, stdout: int | None = None, **rules: float | str
+    ) -> None:
         self.command = command
         self.folder = folder
         document = supervise.document(command, announce="READY")
-        document |= {"first_delay_seconds": 0.01, **pace}
+        document |= {"first_delay_seconds": 0.01, **rules}
         with (
             tempfile.TemporaryFile() as spec,
             (folder / "stdout").open("wb") as out,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimind.supervisor.policy import ATTEMPTS, STABLE_SECONDS, GiveUp, Restart, decide
+from aimind.supervisor.policy import ATTEMPTS, STABLE_SECONDS, GiveUp, Restart, Rules, decide
 
 failures = st.integers(min_value=0, max_value=100_000)
 delays = st.floats(min_value=0.001, max_value=1000)
@@ -21,7 +21,7 @@ def after(failures: int, *, ready_seconds: float = 1.0, first_delay_seconds: flo
         ever_ready=True,
         cause_known=False,
         failures=failures,
-        first_delay_seconds=first_delay_seconds,
+        rules=Rules(first_delay_seconds=first_delay_seconds),
     )
     assert isinstance(decision, Restart)
     return decision
@@ -93,3 +93,50 @@ def test_it_tries_three_times() -> None:
         for n in range(ATTEMPTS)
     ]
     assert kinds == [Restart, Restart, GiveUp]
+
+
+@given(returncodes, failures, st.booleans(), st.booleans())
+def test_never_is_never(returncode: int, failures: int, ever_ready: bool, cause_known: bool) -> None:
+    decision = decide(
+        returncode=returncode,
+        ready_seconds=1e6,
+        ever_ready=ever_ready,
+        cause_known=cause_known,
+        failures=failures,
+        rules=Rules(restart="never"),
+    )
+    assert isinstance(decision, GiveUp)
+    assert 0 < decision.exit_code < 256
+
+
+@pytest.mark.parametrize(("returncode", "exit_code"), [(0, 0), (3, None), (-9, None)])
+def test_on_failure_takes_0_for_done(returncode: int, exit_code: int | None) -> None:
+    decision = decide(
+        returncode=returncode,
+        ready_seconds=1,
+        ever_ready=True,
+        cause_known=False,
+        failures=0,
+        rules=Rules(restart="on-failure"),
+    )
+    assert (decision.exit_code if isinstance(decision, GiveUp) else None) == exit_code
+
+
+@given(st.integers(0, 10), st.floats(0, 120))
+def test_so_many_restarts_in_a_row_and_no_more(limit: int, ready_seconds: float) -> None:
+    """Law: with a limit of N there are N restarts, unless one of them was stable."""
+    failures, restarts = 0, 0
+    while restarts <= limit + 1:
+        decision = decide(
+            returncode=1,
+            ready_seconds=ready_seconds,
+            ever_ready=True,
+            cause_known=False,
+            failures=failures,
+            rules=Rules(max_restarts=limit),
+        )
+        if isinstance(decision, GiveUp):
+            break
+        failures, restarts = decision.failures, restarts + 1
+    stable = ready_seconds >= STABLE_SECONDS and limit > 0
+    assert restarts == (limit + 2 if stable else limit)

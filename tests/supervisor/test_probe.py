@@ -8,10 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
-from aimind.supervisor.probe import Get, Health, split
+from aimind.supervisor.probe import Exchange, Health, split
+
+if TYPE_CHECKING:
+    from aimind.supervisor.spec import Ready
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def server(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def fetch(url: str, bearer: str | None = None) -> tuple[int, str]:
-    get = Get(url, bearer=bearer)
+    get = Exchange(url, bearer=bearer)
     try:
         while True:
             poll = select.poll()
@@ -51,25 +55,25 @@ def ask(health: Health, times: int = 1) -> list[str | None]:
     """What changed with each of so many probes."""
     changes: list[str | None] = []
     while len(changes) < times:
-        if health.get is None:
+        if health.exchange is None:
             now = max(time.monotonic(), health.deadline)
             change = health.step(now=now, io=False)  # refused at once, or begun
-            if health.get is None:
+            if health.exchange is None:
                 changes.append(change)
             continue
         poll = select.poll()
-        poll.register(health.get, health.get.events)
+        poll.register(health.exchange, health.exchange.events)
         assert poll.poll(10_000)
         change = health.step(now=time.monotonic(), io=True)
-        if health.get is None:
+        if health.exchange is None:
             changes.append(change)
     return changes
 
 
-def health_of(url: str, lie: str | None = None) -> Health:
-    return Health(
-        {"url": url, "bearer_env": None, "lie": lie}, bearer=None, probe_seconds=10, now=time.monotonic()
-    )
+def health_of(url: str, lie: str | None = None, *, request: bool = False) -> Health:
+    body = {"url": url.replace("/health", "/v1/x"), "body": '{"a": 1}', "bearer_env": "KEY"}
+    ready: Ready = {"url": url, "bearer_env": None, "lie": lie, "request": body if request else None}  # type: ignore[typeddict-item]
+    return Health(ready, env={"KEY": "canary"}, probe_seconds=10, now=time.monotonic())
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -152,10 +156,10 @@ def test_an_answer_that_does_not_come_in_time_is_a_failure() -> None:
         health = health_of(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         now = time.monotonic()
         health.step(now=now, io=False)
-        assert health.get is not None
+        assert health.exchange is not None
         assert health.deadline == now + 10
         assert health.step(now=now + 10, io=False) is None
-        assert health.get is None  # given up, and the next one is due soon
+        assert health.exchange is None  # given up, and the next one is due soon
         assert now + 10 < health.deadline <= now + 11
 
 
@@ -168,8 +172,43 @@ def test_probes_are_frequent_at_first_and_one_a_second_later() -> None:
     for now in (begin, begin + 2, begin + 3600):
         health.deadline = now
         health.step(now=now, io=False)
-        assert health.get is not None
-        select.select([], [health.get], [], 10)
+        assert health.exchange is not None
+        select.select([], [health.exchange], [], 10)
         health.step(now=now, io=True)
         waits.append(round(health.deadline - now, 3))
     assert waits == [0.05, 0.2, 1.0]
+
+
+REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 8\r\n\r\nno model"
+BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_ready_is_when_the_tiny_request_is_answered() -> None:
+    with server(LOADING, OK, OK) as (url, requests):
+        health = health_of(url, request=True)
+        assert ask(health, 3) == [None, None, "ready"]
+    assert requests[1].startswith(b"GET /health ")
+    head, _, body = requests[2].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/x HTTP/1.0\r\n")
+    assert b"Content-Length: 8" in head
+    assert b"Authorization: Bearer canary" in head
+    assert body == b'{"a": 1}'
+
+
+def test_a_tiny_request_that_fails_is_tried_again_from_the_start() -> None:
+    with server(OK, BROKEN, OK, OK) as (url, _):
+        assert ask(health_of(url, request=True), 4) == [None, None, None, "ready"]
+
+
+def test_a_tiny_request_that_is_refused_is_no_sign_of_health() -> None:
+    with server(OK, REFUSED) as (url, _):
+        health = health_of(url, request=True)
+        assert ask(health, 2) == [None, "unhealthy"]
+    assert health.refusal == "400 no model"
+
+
+def test_once_ready_the_health_url_is_enough() -> None:
+    with server(OK, OK, OK) as (url, requests):
+        health = health_of(url, request=True)
+        assert ask(health, 3) == [None, "ready", None]
+    assert [request.split()[0] for request in requests] == [b"GET", b"POST", b"GET"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from aimind import supervise
-from aimind.types import Command, Signature
+from aimind.types import Command, Signature, TinyRequest
 from tests.supervisor.harness import BACKEND, LINUX, STANDARD_SIGNALS, Supervised, alive, fake, get, wait_for
 
 
@@ -46,6 +46,82 @@ def test_the_probe_carries_the_key(tmp_path: Path) -> None:
     with Supervised(command, tmp_path) as supervised:
         supervised.wait_until_ready()
         assert get(command.ready.url) == 401  # it does want one
+
+
+def asking(command: Command) -> Command:
+    """The command with a tiny request before it is ready."""
+    request = TinyRequest(url=f"{command.url}/v1/chat/completions", body='{"messages": []}')
+    return dataclasses.replace(command, ready=dataclasses.replace(command.ready, request=request))
+
+
+def test_ready_is_when_a_request_is_answered(tmp_path: Path) -> None:
+    with Supervised(asking(fake(tmp_path)), tmp_path) as supervised:
+        supervised.wait_until_ready()
+
+
+def test_a_backend_that_refuses_the_request_is_given_up(tmp_path: Path) -> None:
+    with Supervised(asking(fake(tmp_path, "--refuse")), tmp_path) as supervised:
+        assert supervised.wait() == 143
+        assert supervised.stdout == ""
+        assert 'refused a tiny request (400 {"error": "not like this"})' in supervised.stderr
+        assert "was never ready: not starting it again" in supervised.stderr
+
+
+@LINUX
+def test_a_start_without_any_progress_is_a_stall(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--bind-after", "3600"), tmp_path, stall_seconds=0.4) as supervised:
+        assert supervised.wait() == 143
+        assert supervised.stderr.count("has stalled: no line, no computing and no reading for 0.4 s") == 3
+
+
+@LINUX
+@pytest.mark.parametrize("progress", ["--busy", "--chatter"])
+def test_a_long_start_that_gets_on_is_none(tmp_path: Path, progress: str) -> None:
+    with Supervised(fake(tmp_path, progress, "2"), tmp_path, stall_seconds=0.8) as supervised:
+        supervised.wait_until_ready()
+        assert "stalled" not in supervised.stderr
+
+
+def test_the_phases_of_loading_are_said(tmp_path: Path) -> None:
+    lines = ("--print", "reading shards 1/2", "--print", "reading shards 2/2", "--print", "capturing")
+    command = dataclasses.replace(
+        fake(tmp_path, *lines),
+        signatures=(
+            Signature("reading shards", phase="loading weights"),
+            Signature("capturing", phase="capturing graphs"),
+        ),
+    )
+    with Supervised(command, tmp_path) as supervised:
+        supervised.wait_until_ready()
+        assert "capturing graphs (0 s)" in supervised.stderr
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "starts"),
+    [
+        ({"restart": "never"}, 3, 1),
+        ({"restart": "on-failure"}, None, 3),
+        ({"max_restarts": 1}, 3, 2),
+        ({"max_restarts": 0}, 3, 1),
+    ],
+)
+def test_the_rules_of_restarting(
+    tmp_path: Path, rules: dict[str, str | int], code: int | None, starts: int
+) -> None:
+    flags = ("--exit-after", "0.5", "--exit-code", "3")
+    with Supervised(fake(tmp_path, *flags), tmp_path, probe_seconds=0.05, **rules) as supervised:  # type: ignore[arg-type]
+        if code is None:
+            supervised.wait_until_ready(times=starts)
+        else:
+            assert supervised.wait() == code
+            assert supervised.starts == starts
+
+
+def test_done_is_done_where_only_failures_count(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--exit-after", "0.3"), tmp_path, restart="on-failure") as supervised:
+        assert supervised.wait() == 0
+        assert "the backend exited with code 0" in supervised.stderr
+        assert "error" not in supervised.stderr
 
 
 def test_a_killed_backend_is_started_again_and_answers(tmp_path: Path) -> None:

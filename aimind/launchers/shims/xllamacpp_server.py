@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from operator import attrgetter
+from typing import Any
 
 import xllamacpp  # type: ignore[import-not-found]
 
@@ -87,6 +88,9 @@ VALUES: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
     "sampling.temp": (float, ("--temp", "--temperature")),
     "verbosity": (int, ("--verbosity", "--log-verbosity", "-lv")),
 }
+# llama.cpp's common/common.h: LLM_FFN_EXPS_REGEX, of one layer or of all.
+EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+ALL = -1
 SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "kv_unified": (("--kv-unified", "-kvu"), ("--no-kv-unified", "-no-kvu")),
     "embedding": (("--embedding", "--embeddings"), ()),
@@ -117,12 +121,28 @@ def parse(argv: list[str]) -> dict[str, object]:
         parser.add_argument(*on, dest=field, action="store_true")
         if off:
             parser.add_argument(*off, dest=field, action="store_false")
+    parser.add_argument("--n-cpu-moe", "-ncmoe", dest="experts", type=int, metavar="LAYERS")
+    parser.add_argument("--cpu-moe", "-cmoe", dest="experts", action="store_const", const=ALL)
     given = {"n_parallel": -1, "fit_params": False, "verbosity": 4, **vars(parser.parse_args(argv))}
+    count = given.pop("experts", 0)
+    experts = [EXPERTS] if count == ALL else [rf"blk\.{layer}{EXPERTS}" for layer in range(count)]
+    if experts:
+        asked = given.get("tensor_buft_overrides")
+        given["tensor_buft_overrides"] = ",".join([asked, *experts] if asked else experts)
     if given.pop("reranking", False):
         given |= {"embedding": True, "pooling_type": members("llama_pooling_type")["rank"]}
     if key := os.environ.get("LLAMA_API_KEY"):
         given["api_keys"] = [key]
     return given
+
+
+def configured(argv: list[str]) -> Any:
+    """llama.cpp's parameters as the arguments set them."""
+    params = xllamacpp.CommonParams()
+    for path, value in parse(argv).items():
+        owner, _, field = path.rpartition(".")
+        setattr(attrgetter(owner)(params) if owner else params, field, value)
+    return params
 
 
 def wait_for_signal() -> None:
@@ -137,10 +157,7 @@ def wait_for_signal() -> None:
 
 def main() -> int:
     """Serve until told to stop; returns only when the server could not start."""
-    params = xllamacpp.CommonParams()
-    for path, value in parse(sys.argv[1:]).items():
-        owner, _, field = path.rpartition(".")
-        setattr(attrgetter(owner)(params) if owner else params, field, value)
+    params = configured(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         _server = xllamacpp.Server(params)

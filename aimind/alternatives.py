@@ -1,0 +1,243 @@
+"""What else could be served: other quantizations of a model, and what would fit where a plan does not.
+
+All of it is `plan.make`, tried with something changed. Of the other quantizations the bytes are first guessed
+from the one that was read, by the sizes of the files; only what then looks right is read, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from aimind import plan
+from aimind.errors import DoesNotFitError, UsageError
+from aimind.files import quantization
+from aimind.launchers.base import Launcher
+from aimind.phrases import gib
+from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM
+from aimind.types import Host, Metadata, Model, Plan, Reason, Request, Tensor
+
+
+class Changes(TypedDict, total=False):
+    """Fields of a request, and their values instead."""
+
+    max_model_len: None
+    max_num_seqs: int
+    kv_cache_dtype: str
+    cpu_offload: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """The files that could be served.
+
+    Attributes:
+        candidates: the ways to narrow the model (`files.candidates`), the preferred one first.
+        siblings: the model's other quantizations, also where one was named, the largest first.
+        read: reads the headers of one of them.
+    """
+
+    candidates: Sequence[Model]
+    siblings: Sequence[Model]
+    read: Callable[[Model], Metadata]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What shall be served, where; `prefer_quality`: with the largest file that fits, not the usual one."""
+
+    offer: Offer
+    host: Host
+    request: Request
+    launchers: Sequence[Launcher]
+    prefer_quality: bool = False
+
+    def ask(self, model: Model, metadata: Metadata) -> Plan | DoesNotFitError:
+        """The plan of one candidate, or why there is none."""
+        try:
+            return plan.make(model, metadata, self.host, self.request, self.launchers)
+        except DoesNotFitError as problem:
+            return problem
+
+    def fits(self, model: Model, metadata: Metadata) -> Plan | None:
+        """The plan of one candidate, if there is one."""
+        answer = self.ask(model, metadata)
+        return answer if isinstance(answer, Plan) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One candidate, and its plan here.
+
+    Attributes:
+        model: narrowed to its files.
+        plan: `None` where it does not fit.
+        guessed: its bytes are scaled from those of another one, by the sizes of the files.
+    """
+
+    model: Model
+    plan: Plan | None
+    guessed: bool
+
+
+def best(question: Question) -> Plan:
+    """The preferred candidate if all of it fits where it runs fast; else the largest one that does.
+
+    Where none does, the preferred one in part; where that does not fit, the largest that fits at all.
+
+    Raises:
+        DoesNotFitError: none fits; the hint names what would.
+        AimindError: as `plan.make`.
+    """
+    candidates = question.offer.candidates
+    first = candidates[0]
+    described = question.offer.read(first)
+    answer = question.ask(first, described)
+    preferred = answer if isinstance(answer, Plan) else None
+    if len(candidates) > 1:
+        larger = question.prefer_quality
+        found = _largest(question, described, preferred, wanted=_is_fast, larger=larger)
+        if found is None and preferred is None:
+            found = _largest(
+                question, described, preferred, wanted=lambda _plan, _question: True, larger=False
+            )
+        if found is not None:
+            return found if found is preferred else _with_reason(found, question)
+    if isinstance(answer, Plan):
+        return answer
+    would = "; ".join(_nearest(question, described))
+    raise DoesNotFitError(answer.message, hint=f"this would fit: {would}" if would else answer.hint)
+
+
+def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
+    """Every candidate, the largest first, and whether it fits; `chosen` is what `best` gave, if anything."""
+    first = question.offer.candidates[0]
+    described = question.offer.read(first)
+    options = []
+    for model in _by_size((first, *question.offer.siblings)):
+        if chosen is not None and model.files == chosen.model.files:
+            options.append(Option(model, chosen, guessed=False))
+        elif model is first:
+            options.append(Option(model, question.fits(model, described), guessed=False))
+        else:
+            guess = question.fits(model, _scaled(described, first, model))
+            options.append(Option(model, guess, guessed=True))
+    return tuple(options)
+
+
+def label(model: Model) -> str:
+    """What a person calls this candidate: its quantization, or its file."""
+    path = next(file.path for file in model.files if not file.is_projector)
+    return quantization(path) or path
+
+
+def file_bytes(model: Model) -> int:
+    """Of the model's files without its projector."""
+    return sum(file.size_bytes for file in model.files if not file.is_projector)
+
+
+def _by_size(models: Sequence[Model]) -> list[Model]:
+    return sorted(models, key=lambda model: (-file_bytes(model), label(model)))
+
+
+# ── Which quantization ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _largest(
+    question: Question,
+    described: Metadata,
+    preferred: Plan | None,
+    *,
+    wanted: Callable[[Plan, Question], bool],
+    larger: bool,
+) -> Plan | None:
+    """The largest candidate whose plan is what is wanted; none larger than the preferred one, unless told."""
+    first = question.offer.candidates[0]
+    for model in _by_size(question.offer.candidates):
+        if model is first:
+            if preferred is not None and wanted(preferred, question):
+                return preferred
+        elif larger or file_bytes(model) < file_bytes(first):
+            guess = question.fits(model, _scaled(described, first, model))
+            if guess is not None and wanted(guess, question):
+                found = question.fits(model, question.offer.read(model))
+                if found is not None and wanted(found, question):
+                    return found
+    return None
+
+
+def _is_fast(found: Plan, question: Question) -> bool:
+    """All of it is where it runs fast, with a useful context; layers that the user has placed are fine."""
+    request = question.request
+    if request.gpu_layers is not None:
+        return True
+    floor = min(CONTEXT_FLOOR, found.metadata.max_model_len or CONTEXT_FLOOR)
+    enough = request.max_model_len is not None or (found.settings.max_model_len or 0) >= floor
+    return enough and (found.is_whole or not question.host.devices)
+
+
+def _scaled(metadata: Metadata, of: Model, to: Model) -> Metadata:
+    """The metadata of another quantization of the same model: every tensor smaller as the files are."""
+    ratio = file_bytes(to) / max(1, file_bytes(of))
+
+    def scaled(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(dataclasses.replace(t, size_bytes=int(t.size_bytes * ratio)) for t in tensors)
+
+    layers = tuple(dataclasses.replace(each, tensors=scaled(each.tensors)) for each in metadata.layers)
+    return dataclasses.replace(metadata, layers=layers, others=scaled(metadata.others))
+
+
+def _with_reason(found: Plan, question: Question) -> Plan:
+    usual, count = question.offer.candidates[0], len(question.offer.candidates)
+    sizes = [f"{label(model)}, {gib(file_bytes(model))}" for model in (found.model, usual)]
+    sentence = f"{sizes[0]}: the largest of {count} quantizations that fits; the usual one is {sizes[1]}"
+    return dataclasses.replace(found, reasons=(Reason("model", sentence), *found.reasons))
+
+
+# ── What would fit ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _nearest(question: Question, described: Metadata) -> Iterator[str]:
+    """Changes each of which makes it fit by itself: options to type, or what to bring."""
+    first = question.offer.candidates[0]
+    for changes, words in _changes(question.request):
+        changed = dataclasses.replace(question, request=dataclasses.replace(question.request, **changes))
+        try:
+            found = changed.fits(first, described)
+        except UsageError:
+            continue  # not on this backend
+        if found is not None:
+            yield words.format(found.settings.max_model_len)
+    for model in _by_size((first, *question.offer.siblings)):
+        smaller = file_bytes(model) < file_bytes(first)
+        if smaller and question.fits(model, _scaled(described, first, model)):
+            yield f"{label(model)}, {gib(file_bytes(model))}"
+            break
+    host = question.host
+    if host.devices and question.request.devices is None:
+        more = dataclasses.replace(question, host=_with_one_more_device(host))
+        if more.fits(first, described):
+            yield f"one more device of {gib(max(device.total_bytes for device in host.devices))}"
+
+
+def _changes(request: Request) -> Iterator[tuple[Changes, str]]:
+    """Changes to a request that make it need less, as a person would type them."""
+    if (request.max_model_len or 0) > CONTEXT_MINIMUM:
+        yield {"max_model_len": None}, "--context {}"
+    if (request.max_num_seqs or 1) > 1:
+        yield {"max_num_seqs": 1}, "--parallel 1"
+    if request.kv_cache_dtype is None:
+        yield {"kv_cache_dtype": "q8_0"}, "--kv-cache-type q8_0"
+        yield {"kv_cache_dtype": "fp8"}, "--kv-cache-type fp8"
+    if request.cpu_offload is False:
+        yield {"cpu_offload": None}, "part of it in RAM, without --no-cpu-offload"
+
+
+def _with_one_more_device(host: Host) -> Host:
+    """The largest device a second time, empty."""
+    largest = max(host.devices, key=lambda device: device.total_bytes)
+    index = max(device.index for device in host.devices) + 1
+    more = dataclasses.replace(largest, index=index, uuid="", free_bytes=largest.total_bytes, tenants=())
+    return dataclasses.replace(host, devices=(*host.devices, more))

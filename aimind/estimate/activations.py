@@ -1,0 +1,87 @@
+"""What a step of vLLM 0.32 has in memory at once, beside weights and cache: upper figures, from its source.
+
+vLLM finds the figure out by a step of the most tokens with made-up inputs, the encoder of a multimodal model
+before it, and the sampler after it (`profile_run` and `_dummy_sampler_run` in
+vllm/v1/worker/gpu_model_runner.py); all in 16 bits. Approximate: what inductor fuses and what kernels keep
+for themselves differs from GPU to GPU.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aimind.types import Attention, LatentAttention, Layer, Memory, Metadata
+
+# Rows of context that latent attention unpacks at once
+# (determine_chunked_prefill_workspace_size in vllm/model_executor/layers/attention/mla_attention.py).
+_UNPACKED_ROWS = 64 << 10
+# Programs that sort logits, one for each multiprocessor, with a row of scratch each (topk_topp_triton.py).
+_SORTING_ROWS = 160
+# Tokens between states that a recurrent layer keeps of a prompt (the chunks of flash linear attention).
+_CHUNK = 64
+# Patches of the largest image of Qwen2-VL, and patches that give one token of others (Gemma 3: 4096 for 256).
+_LARGEST_IMAGE, _PATCHES_PER_TOKEN = 64 << 10, 16
+_TOWER_LAYER = re.compile(r"(vision|visual|vit|image|audio|speech|tower).*\.\d+\.")
+
+
+def activation_bytes(metadata: Metadata, *, tensor_parallel: int, tokens: int, sequences: int) -> int:
+    """The peak of a step of `tokens`, of the sampler on a row of logits a sequence, or of the encoder."""
+    hidden = 2 * tokens * metadata.hidden_size
+    layers = {(layer.memory, *_widths(layer)): layer for layer in metadata.layers}.values()
+    step = max(
+        (_layer_bytes(layer, tokens, metadata.hidden_size, tensor_parallel) for layer in layers), default=0
+    )
+    if metadata.quantization:  # the inputs of a matrix in 8 bits beside those in 16
+        step += tokens * max(metadata.hidden_size, metadata.intermediate_size // tensor_parallel)
+    generates = metadata.category not in ("embedding", "reranker")
+    sampler = _sampler_bytes(metadata.vocab_size, min(sequences, tokens)) if generates else 0
+    # A step has its residual and its input, the sampler what the step gave.
+    return max(2 * hidden + step, hidden + sampler, _encoder_bytes(metadata, tokens, tensor_parallel))
+
+
+def _widths(layer: Layer) -> tuple[int, ...]:
+    return (layer.feed_forward_size, layer.num_experts_used, layer.expert_feed_forward_size)
+
+
+def _sampler_bytes(vocabulary: int, rows: int) -> int:
+    """Logits in 16 and in 32 bits, probabilities, as many random numbers, and what sorting needs."""
+    return vocabulary * (14 * rows + 4 * min(rows, _SORTING_ROWS))
+
+
+def _layer_bytes(layer: Layer, tokens: int, hidden: int, ranks: int) -> int:
+    """The widest part of a layer: its mixer, its feed-forward, or its experts."""
+    mixers = [_mixer_bytes(memory, tokens, ranks) for memory in layer.memory]
+    dense = 6 * tokens * layer.feed_forward_size // ranks  # gate, up, and their product
+    experts = 0
+    if layer.num_experts:  # workspace_shapes in vllm/model_executor/layers/fused_moe/experts/triton_moe.py
+        size = layer.expert_feed_forward_size // ranks
+        rows = 2 * tokens * layer.num_experts_used
+        experts = rows * (max(size, hidden) + max(2 * size, hidden)) + 2 * tokens * hidden
+    return max([*mixers, dense, experts])
+
+
+def _mixer_bytes(memory: Memory, tokens: int, ranks: int) -> int:
+    if isinstance(memory, Attention):
+        queries = memory.num_heads * (memory.key_size + memory.value_size)
+        return 2 * tokens * (queries + memory.num_kv_heads * (memory.key_size + memory.value_size)) // ranks
+    if isinstance(memory, LatentAttention):
+        unpacked = memory.key_size - memory.rope_size + memory.value_size
+        step = tokens * (3 * memory.key_size + unpacked)
+        return 2 * memory.num_heads * (step + _UNPACKED_ROWS * unpacked) // ranks
+    # A convolution of four steps keeps three: what goes in and out of it, and the gates.
+    channels = memory.conv_elements // 3
+    return (8 * tokens * channels + 4 * (tokens // _CHUNK) * memory.ssm_elements) // ranks
+
+
+def _encoder_bytes(metadata: Metadata, tokens: int, ranks: int) -> int:
+    """A vision or audio tower on as much as one step may bring it."""
+    sides = [
+        tensor.shape
+        for tensor in metadata.others
+        if len(tensor.shape) == 2 and _TOWER_LAYER.search(tensor.name)
+    ]
+    if not sides:
+        return 0
+    patches = max(_PATCHES_PER_TOKEN * tokens, _LARGEST_IMAGE if "image" in metadata.modalities else 0)
+    hidden, widest = min(min(shape) for shape in sides), max(max(shape) for shape in sides)
+    return 2 * patches * (4 * hidden + 3 * widest // ranks)

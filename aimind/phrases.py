@@ -1,0 +1,22 @@
+"""How sizes and devices are said in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aimind.types import Device
+
+
+def gib(size_bytes: int) -> str:
+    """A size for a sentence: `15.3 GiB`, `420 MiB`, `7.2 MiB`, `64 KiB`."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if size_bytes >= unit:
+            digits = 0 if name == "MiB" and size_bytes >= 10 * unit else 1
+            return f"{size_bytes / unit:.{digits}f} {name}"
+    return f"{-(-size_bytes // 1024)} KiB"
+
+
+def names(devices: Sequence[Device]) -> str:
+    """Devices for a sentence: `device 0`, `devices 0, 1`."""
+    numbers = ", ".join(str(device.index) for device in devices)
+    return f"device{'s' if len(devices) > 1 else ''} {numbers}"

@@ -1,0 +1,23 @@
+"""All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
+
+from aimind.show.decision import command_line, plan
+from aimind.show.machine import backends, devices
+from aimind.show.messages import announcement, bug, error
+from aimind.show.progress import Progress
+from aimind.show.tables import candidates, comparison
+from aimind.show.terminal import data, note
+
+__all__ = [
+    "Progress",
+    "announcement",
+    "backends",
+    "bug",
+    "candidates",
+    "command_line",
+    "comparison",
+    "data",
+    "devices",
+    "error",
+    "note",
+    "plan",
+]

@@ -1,0 +1,124 @@
+"""A plan as a person reads it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from aimind.phrases import gib
+from aimind.reference import unparse
+from aimind.show.terminal import console, escape, grid, table
+from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COMPONENTS = (
+    ("weights", "weights_bytes"),
+    ("repacked", "repacked_bytes"),
+    ("KV cache", "kv_cache_bytes"),
+    ("state", "state_bytes"),
+    ("compute", "compute_bytes"),
+    ("outputs", "output_bytes"),
+    ("graphs", "graphs_bytes"),
+    ("projector", "projector_bytes"),
+    ("overhead", "overhead_bytes"),
+    ("total", "total_bytes"),
+)
+
+
+def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
+    """The plan as a person reads it: what, with what, where, why, and how it is started."""
+    screen = console(err=err)
+    settings, backend = plan.settings, plan.backend
+    screen.print(f"[bold]{escape(unparse(plan.model.reference))}[/]  {_describe(plan)}")
+    screen.print()
+    facts = grid()
+    state = "" if backend.installed else " [dim](is installed on first use)[/]"
+    facts.add_row("backend", f"{backend.name} {backend.version}{state}")
+    cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""
+    at_once = f"{plan.requests_at_once} of that length at once, {settings.max_num_seqs} at most{cached}"
+    facts.add_row("context", f"{settings.max_model_len} tokens a request; {at_once}")
+    facts.add_row("files", _files(plan))
+    screen.print(facts)
+    screen.print()
+    screen.print(_memory(plan))
+    screen.print()
+    reasons = grid()
+    for reason in plan.reasons:
+        reasons.add_row(reason.field, escape(reason.sentence))
+    for refusal in plan.refused:
+        reasons.add_row(f"not {refusal.backend}", f"[dim]{escape(refusal.sentence)}[/]")
+    screen.print(reasons)
+    screen.print()
+    screen.print(_sources(plan))
+    screen.print()
+    screen.print(escape(command_line(command)), soft_wrap=True)
+
+
+def command_line(command: Command) -> str:
+    """The command as a line for a shell; a secret is taken from `AIMIND_API_KEY` there."""
+    words = [word for name in sorted(filter(command.removes, os.environ)) for word in ("-u", name)]
+    words += [f"{name}={value}" for name, value in command.env.items()]
+    secrets = "".join(f'{name}="${API_KEY_VARIABLE}" ' for name in command.secret_env)
+    prefix = f"env {shlex.join(words)} " if words else ("env " if secrets else "")
+    change = f"cd {shlex.quote(command.cwd)} && " if command.cwd else ""
+    return f"{change}{prefix}{secrets}{shlex.join(command.argv)}"
+
+
+def _describe(plan: Plan) -> str:
+    metadata: Metadata = plan.metadata
+    parts = [
+        metadata.category,
+        metadata.architecture,
+        metadata.quantization or metadata.dtype or metadata.format,
+    ]
+    if metadata.parameters:
+        parts.append(_count(metadata.parameters) + " parameters")
+    return escape(" · ".join(parts))
+
+
+def _count(number: int) -> str:
+    for unit, size in (("billion", 10**9), ("million", 10**6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)
+
+
+def _files(plan: Plan) -> str:
+    files = plan.model.files
+    size = gib(sum(file.size_bytes for file in files))
+    names = ", ".join(file.path for file in files[:2]) + (", …" if len(files) > 2 else "")
+    return escape(f"{size} in {len(files)} file{'s' if len(files) != 1 else ''}: {names}")
+
+
+def _memory(plan: Plan) -> Table:
+    places: list[tuple[str, Estimate, int]] = [
+        (f"device {shard.device.index}", shard.estimate, shard.device.free_bytes) for shard in plan.shards
+    ]
+    places.append(("RAM", plan.host, plan.ram_free_bytes))
+    shown = [(title, field) for title, field in COMPONENTS if any(getattr(e, field) for _, e, _ in places)]
+    rows = table("memory", *(title for title, _ in shown), "of free", right=True)
+    for name, estimate, free in places:
+        sizes = [_size(estimate, field) for _, field in shown]
+        rows.add_row(name, *sizes, gib(free))
+    return rows
+
+
+def _sources(plan: Plan) -> Table:
+    """How the bytes are known: to the byte or about, and from what."""
+    titles = {field: title for title, field in COMPONENTS}
+    places = [shard.estimate for shard in plan.shards] + [plan.host]
+    rows = grid()
+    for name, source in plan.sources.items():
+        about = any(name in place.approximate and place.components[name] for place in places)
+        rows.add_row(titles[name], ("~ about: " if about else "exact: ") + escape(source))
+    return rows
+
+
+def _size(estimate: Estimate, component: str) -> str:
+    """A size as the table has it: `~` where it is approximate."""
+    size: int = getattr(estimate, component)
+    exact = estimate.exact if component == "total_bytes" else component not in estimate.approximate
+    return ("" if exact else "~") + gib(size) if size else ""

@@ -1,0 +1,43 @@
+"""Errors, bugs, and what is said when a server is ready."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+from aimind import __version__
+from aimind.errors import AimindError
+from aimind.launchers.base import hello
+from aimind.show.terminal import note
+from aimind.types import API_KEY_VARIABLE, Command, Plan
+
+
+def error(problem: AimindError) -> None:
+    """What happened, and what to do."""
+    note(f"error: {problem.message}")
+    note(f"hint: {problem.hint}")
+
+
+def bug(problem: BaseException) -> None:
+    """An error that should not be: one line, and a file with the rest."""
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(problem))
+    with tempfile.NamedTemporaryFile("w", prefix="aimind-", suffix=".log", delete=False) as file:
+        file.write(f"aimind {__version__}, Python {sys.version}\n{text}")
+    note(f"error: this is a bug in aimind: {type(problem).__name__}: {problem}")
+    note(f"hint: please report it with {file.name}")
+
+
+def announcement(plan: Plan, command: Command) -> str:
+    """What is said when the server answers: where, and a line to try it with."""
+    return f"ready: {command.url}\ntry:   {_curl(plan, command)}"
+
+
+def _curl(plan: Plan, command: Command) -> str:
+    path, body = hello(plan)
+    key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if plan.settings.api_key else ""
+    text = shlex.quote(json.dumps(body, ensure_ascii=False))
+    return f"curl {command.url}/v1/{path} -H 'Content-Type: application/json'{key} -d {text}"

@@ -1,0 +1,59 @@
+"""What all that is printed shares: lines and data, and rich's console, grids and tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def note(line: str) -> None:
+    """One line for the person, on stderr."""
+    click.echo(line, err=True)
+
+
+def data(value: Mapping[str, object]) -> None:
+    """A document, on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def console(*, err: bool = False) -> Console:
+    """Rich's console; a pipe gets lines as long as they are."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    return Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)
+
+
+def grid() -> Table:
+    """Names, and what is said of them."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column()
+    return made
+
+
+def table(*titles: str, right: bool = False) -> Table:
+    """An empty table; `right` aligns all but the first column so."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for number, title in enumerate(titles):
+        made.add_column(title, justify="right" if right and number else "left", no_wrap=right)
+    return made
+
+
+def escape(text: str) -> str:
+    """The text without any meaning to rich."""
+    from rich.markup import escape as escaped
+
+    return escaped(text)

@@ -1,0 +1,184 @@
+"""The steps that commands share: each is one arrow of the way from a text to a running backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from aimind import show
+from aimind.errors import AimindError, BadReferenceError, InstallError
+from aimind.types import (
+    API_KEY_VARIABLE,
+    Backend,
+    Command,
+    Host,
+    Metadata,
+    Model,
+    Package,
+    Plan,
+    Program,
+    Request,
+    TinyRequest,
+)
+
+if TYPE_CHECKING:
+    from aimind.alternatives import Offer, Question
+    from aimind.options import Wanted
+
+
+def offer(asked: Wanted) -> Offer:
+    """From the text to the files that could be served, and how to read them."""
+    from aimind import files, hub, metadata, reference
+    from aimind.alternatives import Offer
+
+    text = asked.text
+    try:
+        parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)
+    except BadReferenceError as problem:
+        if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
+            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
+        raise
+    twin = hub.local_twin(parsed)
+    if twin is not None:
+        show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
+    model = hub.resolve(parsed)
+    candidates = files.candidates(model, projector=asked.projector)
+
+    @functools.cache
+    def read(candidate: Model) -> Metadata:
+        return metadata.read(candidate, lambda file: hub.open_file(candidate, file))
+
+    siblings = files.siblings(model, candidates[0], projector=asked.projector)
+    return Offer(candidates=candidates, siblings=siblings, read=read)
+
+
+def machines(specs: tuple[str, ...]) -> dict[str, Host]:
+    """The machines that are described, or this one."""
+    if specs:
+        from aimind.devices import hardware
+
+        return {spec: hardware.parse(spec) for spec in specs}
+    from aimind import devices
+
+    return {"this one": devices.probe()}
+
+
+def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None) -> Question:
+    """What shall be served on which machine, with the backends that are there or can be brought."""
+    from aimind.alternatives import Question
+    from aimind.launchers import LAUNCHERS
+
+    request = asked.request
+    if context is not None:
+        request = dataclasses.replace(request, max_model_len=context)
+    # Without devices other builds of the backends are right.
+    allowed = dataclasses.replace(host, devices=()) if request.devices == () else host
+    return Question(
+        offer=offered,
+        host=with_backends(allowed, request),
+        request=request,
+        launchers=LAUNCHERS,
+        prefer_quality=asked.prefer_quality,
+    )
+
+
+def answer(question: Question) -> Plan | AimindError:
+    """The plan, or why there is none; nothing is downloaded but headers, nothing installed."""
+    from aimind import alternatives
+
+    try:
+        return alternatives.best(question)
+    except AimindError as problem:
+        return problem
+
+
+def decided(found: Plan | AimindError) -> Plan:
+    """The plan, once its warnings are said.
+
+    Raises:
+        AimindError: there is none.
+    """
+    from aimind import plan
+
+    if isinstance(found, AimindError):
+        raise found
+    for warning in plan.warnings(found):
+        show.note(f"warning: {warning}")
+    return found
+
+
+def with_backends(host: Host, request: Request) -> Host:
+    """The machine with the backends that are here, and those that can be installed."""
+    from aimind import environments
+    from aimind.launchers import LAUNCHERS
+
+    found: list[Backend] = []
+    for launcher in LAUNCHERS:
+        if request.backend not in (None, launcher.NAME):
+            continue
+        came_from = launcher.source(host)
+        here = environments.find(launcher.NAME, came_from)
+        found += here
+        version = request.backend_version or (came_from.version if isinstance(came_from, Package) else None)
+        if isinstance(came_from, Package) and version and version not in {i.version for i in here}:
+            executable = environments.executable(launcher.NAME, came_from, version)
+            found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
+    return dataclasses.replace(host, backends=tuple(found))
+
+
+def command(plan: Plan, *, ready_probe: str = "request") -> Command:
+    """How the plan is started, its files where the hub keeps them; `ready_probe`: `request` or `health`."""
+    from aimind import hub
+    from aimind.launchers import LAUNCHERS
+    from aimind.select import named
+
+    made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
+    ready = made.ready
+    if ready_probe == "request":
+        ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
+    # The backend has the key under its own name.
+    return dataclasses.replace(made, unset_env=(*made.unset_env, API_KEY_VARIABLE), ready=ready)
+
+
+def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
+    """One token, one embedding or one ranking: what shows that the model really works."""
+    import json
+
+    from aimind.launchers.base import hello
+
+    path, body = hello(plan)
+    if path.endswith("completions"):
+        body["max_tokens"] = 1
+    key = next(iter(made.secret_env), None)
+    return TinyRequest(url=f"{made.url}/v1/{path}", body=json.dumps(body), bearer_env=key)
+
+
+def install(plan: Plan, host: Host, *, allowed: bool) -> None:
+    """Bring the plan's backend, if it is not here.
+
+    Raises:
+        InstallError: it may not be brought, or cannot.
+    """
+    from aimind.environments.install import ensure
+
+    backend = plan.backend
+    if backend.installed:
+        return
+    if not allowed:
+        raise InstallError(
+            f"{backend.name} {backend.version} is not installed",
+            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
+        )
+    came_from = source(backend.name, host)
+    if isinstance(came_from, Package):
+        ensure(backend.name, came_from, version=backend.version, progress=show.note)
+
+
+def source(name: str, host: Host) -> Package | Program:
+    """Where the backend of this name comes from on such a machine."""
+    from aimind.launchers import LAUNCHERS
+    from aimind.select import named
+
+    return named(name, LAUNCHERS).source(host)

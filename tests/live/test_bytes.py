@@ -1,0 +1,95 @@
+"""What llama.cpp allocates for real models of many families is what the plan said, component by component."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aimind.exact import Exact, ExactSizesError, exact, sparse
+from aimind.types import Command, Probe
+from tests.live import tiny
+from tests.live.served import Served, plan, serve
+
+pytestmark = pytest.mark.live
+
+MIB = 1 << 20
+# The fewest checkpoints: they are filled in time, and no buffer in the log holds them.
+FLAGS = ("--backend", "xllamacpp", "--device", "none", "--", "--ctx-checkpoints", "0")
+
+
+class _File:
+    """As `sparse` reads a model's file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size_bytes = path, path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.path.read_bytes()[offset : offset + length]
+
+
+def asked(argv: list[str]) -> tuple[Exact, ...]:
+    """What llama.cpp answers to the arguments of a server."""
+    return exact(Command(argv=tuple(argv), ready=Probe(url=""), url=""))
+
+
+def logged(served: Served) -> dict[str, float]:
+    """MiB by component, as the server's log has them to hundredths."""
+    log = "\n".join(served.lines)
+    found = re.findall(r"CPU\S* +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB", log)
+    sums: dict[str, float] = {}
+    for name, mib in found:
+        sums[name] = sums.get(name, 0.0) + float(mib)
+    return sums
+
+
+def planned(host: dict[str, Any]) -> dict[str, float]:
+    """The same of a plan."""
+    names = {
+        "model": "weights_bytes",
+        "KV": "kv_cache_bytes",
+        "RS": "state_bytes",
+        "compute": "compute_bytes",
+        "output": "output_bytes",
+    }
+    return {name: host[field] / MIB for name, field in names.items() if host[field]}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_its_log_and_its_answer_are_the_plan(family: str, tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / f"{family}.gguf", family)
+    host = plan(str(path), *FLAGS)["host"]
+    with serve(str(path), *FLAGS) as served:
+        argv = served.backend().cmdline()
+    assert logged(served) == pytest.approx(planned(host), abs=0.0101)  # two windows of caches are two lines
+
+    (answer,) = asked(argv)
+    assert answer.place == "host"
+    assert answer.weights_bytes == host["weights_bytes"]
+    assert answer.context_bytes == host["kv_cache_bytes"] + host["state_bytes"]
+    assert answer.compute_bytes == pytest.approx(host["compute_bytes"], abs=64)
+
+    if family == "qwen3moe":
+        (beside,) = asked([*argv, "--n-cpu-moe", "2"])
+        assert beside == answer  # in RAM they are anyway
+
+    header = tmp_path / "header.gguf"
+    sparse(header, _File(path), header_bytes=MIB)
+    assert header.stat().st_blocks * 512 < path.stat().st_size
+    assert asked([str(header) if word == str(path) else word for word in argv]) == (answer,)
+
+
+def test_a_file_that_it_cannot_open_is_said(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path / "llama.gguf", "llama")
+    with serve(str(path), *FLAGS) as served:
+        argv = served.backend().cmdline()
+    path.write_bytes(b"GGUF")
+    with pytest.raises(ExactSizesError, match="cannot open this model"):
+        asked(argv)
+
+
+def test_a_llama_server_without_its_companion_cannot_tell(tmp_path: Path) -> None:
+    with pytest.raises(ExactSizesError, match="no llama-fit-params beside it"):
+        asked([str(tmp_path / "llama-server"), "--model", "m.gguf"])
