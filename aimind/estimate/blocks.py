@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from aimind.estimate import families
 from aimind.estimate.graph import (
     F16,
     F32,
@@ -76,15 +77,17 @@ class Blocks:
 
     Attributes:
         weights: of the layer at hand, by the name that follows `blk.N.`.
-        norm: the operation of its norms.
+        bare_norms: norms that have no weight in the file.
     """
 
-    def __init__(
-        self, graph: Graph, step: Step, *, norm: str, host: int, softmax_of_chosen: bool, keys_first: bool
-    ) -> None:
-        self.graph, self.step, self.norm_op = graph, step, norm
-        self.host = host
-        self.softmax_of_chosen, self.keys_first = softmax_of_chosen, keys_first
+    def __init__(self, graph: Graph, step: Step, *, architecture: str, host: int, keys_first: bool) -> None:
+        self.graph, self.step, self.host = graph, step, host
+        self.norm_op = "norm" if architecture in families.LAYER_NORM else "rms_norm"
+        self.head_norm_op = "norm" if architecture in families.HEAD_LAYER_NORM else "rms_norm"
+        self.bare_norms = families.BARE_NORMS.get(architecture, frozenset())
+        self.softmax_of_chosen = architecture in families.SOFTMAX_OF_CHOSEN
+        self.precise_experts = architecture in families.PRECISE_EXPERTS
+        self.keys_first = keys_first
         self.weights: Mapping[str, Node] = {}
 
     def linear(self, name: str, x: Node) -> Node:
@@ -98,7 +101,7 @@ class Blocks:
         weight = self.weights.get(f"{name}")
         bias = self.weights.get(f"{name}.bias")
         if weight is None:
-            return x
+            return x if name not in self.bare_norms else same(op or self.norm_op, x)
         y = same("mul", same(op or self.norm_op, x), weight)
         return y if bias is None else same("add", y, bias)
 
@@ -113,21 +116,27 @@ class Blocks:
             fused = self.linear("attn_qkv", x)
             q, k, v = (view(fused, shape) for shape in shapes)
             return q, k, v
-        projected = [
-            self.linear(name, x) for name in ("attn_q", "attn_k", "attn_v") if f"{name}" in self.weights
-        ]
+        projected = [self.linear(name, x) for name in ("attn_q", "attn_k", "attn_v") if name in self.weights]
         if len(projected) == 2:  # values are the keys (Gemma 4)
             projected.append(projected[1])
+        for index, name in enumerate(("attn_q_norm", "attn_k_norm")):
+            if self._norms_all_heads(name, shapes[index]):
+                projected[index] = self.norm(name, projected[index])
         q, k, v = (view(node, shape, dense=True) for node, shape in zip(projected, shapes, strict=True))
         return q, k, v
 
     def head_norm(self, name: str, x: Node) -> Node:
-        """A norm of queries or keys, of each head or (OLMo 2) of all of them at once."""
-        weight = self.weights.get(f"{name}")
-        if weight is None or weight.shape[0] == x.shape[0]:
-            return self.norm(name, x)
-        flat = view(x, (x.shape[0] * x.shape[1], x.shape[2]), dense=True)
-        return view(self.norm(name, flat), x.shape, dense=True)
+        """A norm of each head of queries or keys, if the layer has one and it is not of all heads at once."""
+        if self._norms_all_heads(name, x.shape):
+            if x.layout is not None:
+                return x
+            flat = operation("cont", (x.shape[0] * x.shape[1], x.shape[2]), x)
+            return view(self.norm(name, flat), x.shape, dense=True)
+        return self.norm(name, x, op=self.head_norm_op)
+
+    def _norms_all_heads(self, name: str, heads: tuple[int, ...]) -> bool:
+        """Whether queries or keys are normed before they are cut into heads (OLMo 2)."""
+        return name in self.weights and self.weights[name].shape[0] > heads[0]
 
     def attend(
         self,
@@ -213,6 +222,7 @@ class Blocks:
             out = operation(
                 "flash_attn", (v.shape[0], heads, tokens // streams, streams), q, k, v, mask, *sinks
             )
+            out.host_only = not flash_kernel(attention)
             self._flash_scratch(out, q, k, v)
             if decompress is not None:
                 out = view(out, (v.shape[0], tokens // streams, heads, streams))
@@ -268,7 +278,7 @@ class Blocks:
             hidden = (
                 same("unary", up) if up.shape[0] == width else operation("glu", (width, *up.shape[1:]), up)
             )
-        return self.linear(f"ffn_down{suffix}", hidden)
+        return self.linear(f"ffn_down{suffix}", self.norm("ffn_sub_norm", hidden))
 
     def experts(self, x: Node, used: int, *, router_input: Node | None = None) -> Node:
         """The router, the experts that it chooses, and their weighted sum (`build_moe_ffn`)."""
@@ -293,7 +303,7 @@ class Blocks:
         weights = expand(view(flat, (1, used, tokens), dense=True))
         routed = self.graph.nodes.index(probabilities), len(self.graph.nodes)
         hidden = self._expert_hidden(view(x, (size, 1, tokens), dense=True), ids, used)
-        out = self._expert_linear("ffn_down_exps", hidden, ids)
+        out = self._expert_linear("ffn_down_exps", hidden, ids, host_only=self.precise_experts)
         weighted = expand(same("mul", out, weights))
         if count in _FUSED_ROUTERS and not self.softmax_of_chosen:
             self._keep_router(*routed)
@@ -317,8 +327,9 @@ class Blocks:
             return same("unary", up)
         return same("glu", self._expert_linear("ffn_gate_exps", x, ids), up)
 
-    def _expert_linear(self, name: str, x: Node, ids: Node) -> Node:
+    def _expert_linear(self, name: str, x: Node, ids: Node, *, host_only: bool = False) -> Node:
         y = mul_mat_id(self.weights[f"{name}"], x, ids)
+        y.host_only = host_only
         bias = self.weights.get(f"{name}.bias")
         return y if bias is None else same("add_id", y, bias, ids)
 

@@ -13,15 +13,16 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from aimind.errors import MetadataError
 from aimind.estimate import cache, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.cache import padded
-from aimind.estimate.graph import Node, stored
+from aimind.estimate.graph import F16, F32, Node, stored
 from aimind.estimate.network import Network, understands
-from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
+from aimind.estimate.schedule import DEVICE_ALIGNMENT, PIPELINE_COPIES, buffer_sizes
 from aimind.estimate.weights import Places
 from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
 
@@ -56,7 +57,8 @@ class Settings:
         kv_unified: they share the cache's tokens.
         n_batch, n_ubatch: tokens per step, logical and physical.
         type_k, type_v: of keys and values, a name of `cache.BLOCKS`.
-        flash_attention: used wherever the device has a kernel for all layers (`--flash-attn auto`).
+        flash_attention: used wherever the device has a kernel for all layers (`--flash-attn auto`); always
+            for quantized values, which llama.cpp reads in no other way, on the CPU if it must.
         n_outputs: logits per step at most: llama-server wants one a sequence; `None` for every token of a
             batch.
         swa_full: sliding-window layers remember all tokens.
@@ -112,6 +114,7 @@ class Profile:
             large, too.
         window: the sliding window, 0 without one.
         causal: there is a cache, and logits.
+        cached: every layer has a place in the cache, even without attention, since none recurs.
         understood: the operations of all layers are known; else compute is a bound.
     """
 
@@ -121,6 +124,7 @@ class Profile:
     same: tuple[int, ...]
     window: int
     causal: bool
+    cached: bool
     understood: bool
 
 
@@ -139,7 +143,10 @@ def profile(metadata: Metadata) -> Profile:
         same=tuple(sizes.index(size) for size in sizes),
         window=max((m.window or 0 for m in attention), default=0),
         causal=all(m.causal for m in attention),
-        understood=metadata.known and all(understands(layer) for layer in metadata.layers),
+        cached=bool(attention) and not any(map(cache.state, metadata.layers)),
+        understood=metadata.known
+        and any(tensor.name == "token_embd.weight" for tensor in metadata.others)
+        and all(understands(layer) for layer in metadata.layers),
     )
 
 
@@ -218,6 +225,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
     batch = min(context, settings.n_batch) if model.causal else settings.n_batch
     ubatch = min(batch, settings.n_ubatch)
     tokens = min(context, ubatch)
+    quantized = settings.type_v not in cache.PLAIN
     window_cells = padded(min(cells, model.window * (n_seq if unified else 1) + ubatch), cache.PADDING)
     return Step(
         tokens=padded(tokens, n_seq),
@@ -226,7 +234,7 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
         streams=1 if unified else n_seq,
         cells=cells,
         window_cells=cells if settings.swa_full else window_cells,
-        flash=settings.flash_attention and _has_kernels(model, at),
+        flash=settings.flash_attention and (quantized or _has_kernels(model, at)),
         key_block=cache.BLOCKS[settings.type_k],
         value_block=cache.BLOCKS[settings.type_v],
         mixed_inputs=settings.mixed_inputs,
@@ -284,6 +292,13 @@ def _remembered(model: Profile, settings: Settings, step: Step, at: Places) -> t
 
 def _layer_cache(model: Profile, settings: Settings, step: Step, layer: Layer, *, on_device: bool) -> int:
     memory = cache.attention(layer)
+    if model.cached and layer.tensors and not layer.memory and not step.flash:  # as wide as the others
+        return cache.tensor_bytes(
+            settings.type_v,
+            cache.widest_value(model.metadata),
+            step.cells * step.streams,
+            on_device=on_device,
+        )
     if memory is None or not cache.stores(memory):
         return 0
     window = memory.window if isinstance(memory, Attention) else None
@@ -318,7 +333,7 @@ def _compute(model: Profile, settings: Settings, step: Step, at: Places, compute
     if compute == "none":
         return (0,) * (at.host + 1)
     if not model.understood:
-        return _bound(model, step, at)
+        return _bound(model, settings, step, at)
     layers = _kinds(model, at)
     job = _Job(
         step=step,
@@ -404,27 +419,65 @@ def _weight(tensor: Tensor, place: int) -> Node:
     return stored(tensor.size_bytes, tensor.shape, place, device_bytes=weights.copied_bytes(tensor))
 
 
-def _bound(model: Profile, step: Step, at: Places) -> tuple[int, ...]:
-    """For layers whose operations are not known: all results of the widest at once, and what stays."""
+def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[int, ...]:
+    """For layers whose operations are not known: more than any order of them can need.
+
+    All results of the widest layer at once, beside what stays all the time; on a device also what it copies
+    of a layer in RAM.
+    """
     metadata, tokens = model.metadata, step.tokens
-    widest = largest = 0
-    for index in set(model.same):
-        layer = metadata.layers[index]
-        rows = [
-            t.shape[1] * (layer.num_experts_used if "_exps." in t.name else 1)
-            for t in layer.tensors
-            if len(t.shape) > 1
-        ]
-        widest = max(widest, sum(rows))
-        largest = max([largest, *(t.size_bytes for t in layer.tensors)])
-    memories = [m for m in map(cache.attention, metadata.layers) if m is not None]
-    scores = 0 if step.flash else max((m.num_heads for m in memories), default=0) * 8 * step.cells
-    masks = (2 if step.flash else 4) * step.cells * (2 if model.window else 1) if memories else 0
-    logits = 4 * step.outputs * (metadata.vocab_size + metadata.hidden_size)
-    ids = 64  # positions and where to store, a token
-    embeddings = 20 if step.mixed_inputs else 8  # of the tokens, what the caller brings, and both in one
-    step_bytes = tokens * (4 * widest + (16 + embeddings) * metadata.hidden_size + scores + masks + ids)
-    copied = largest if at.host in at.layers and at.host else 0
-    device = max(logits, step_bytes) + copied
-    host = device if not at.host else tokens * (embeddings * metadata.hidden_size + masks + ids)
-    return (*([device * (4 if at.host > 1 else 1)] * at.host), host)
+    layers = [metadata.layers[index] for index in set(model.same)]
+    width = max((_result_elements(layer, step) for layer in layers), default=0)
+    results = 4 * (tokens * (width + 8 * metadata.hidden_size) + _score_elements(layers, step))
+    logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
+    # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
+    masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
+    embedded = metadata.hidden_size
+    embedded += sum(t.shape[0] for t in model.weights.inputs if t.name.startswith("per_layer"))
+    inputs = tokens * (masks + 8 * F32 * embedded + 64) + _pooled_bytes(model, step)
+    results += logits  # holes may keep one from taking the other's place
+    if not at.host:
+        return (inputs + results,)
+    converted = max((_converted_bytes(layer, step) for layer in layers), default=0)
+    copied = 0
+    if at.host in at.experts:
+        sizes = sorted((t.size_bytes for layer in layers for t in layer.tensors), reverse=True)
+        caches = [_layer_cache(model, settings, step, layer, on_device=True) for layer in layers]
+        copied = sum(sizes[:2]) + 2 * max(caches, default=0)
+    copies = PIPELINE_COPIES if at.host > 1 else 1
+    device = copies * inputs + results + converted + copied
+    host = copies * inputs + (results if at.host in at.experts else 0)
+    return (*([device] * at.host), host)
+
+
+def _result_elements(layer: Layer, step: Step) -> int:
+    """Of what a layer's matrices make of one token, and what a state does with it."""
+    total = 0
+    for tensor in layer.tensors:
+        if len(tensor.shape) > 1:
+            used = layer.num_experts_used if weights.is_expert(tensor) else 0
+            total += tensor.shape[1] * used if used else prod(tensor.shape[1:])
+    state = cache.state(layer)
+    if state is not None:
+        recurring = 2 * (state.conv_elements + state.ssm_elements) * step.sequences
+        total = 3 * total + -(-recurring // step.tokens)
+    return total
+
+
+def _score_elements(layers: Sequence[Layer], step: Step) -> int:
+    """Of attention that is computed without a fused kernel: scores and their softmax."""
+    heads = max((m.num_heads for m in map(cache.attention, layers) if m is not None), default=0)
+    return 0 if step.flash else 2 * heads * step.cells * step.tokens
+
+
+def _converted_bytes(layer: Layer, step: Step) -> int:
+    """16-bit copies of quantized keys and values."""
+    memory = cache.attention(layer)
+    if memory is None or step.key_block == step.value_block == cache.BLOCKS["f16"]:
+        return 0
+    values = cache.value_elements(memory) or cache.key_elements(memory)
+    return F16 * step.cells * step.streams * (cache.key_elements(memory) + values)
+
+
+def _pooled_bytes(model: Profile, step: Step) -> int:
+    return 4 * step.tokens * (model.metadata.hidden_size + step.sequences)

@@ -25,6 +25,7 @@ IN_PLACE = frozenset(
         "mul",
         "div",
         "sqr",
+        "sqrt",
         "unary",
         "rope",
         "rms_norm",

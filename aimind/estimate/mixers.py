@@ -26,7 +26,7 @@ class States:
     other_order: Node
 
 
-def _load(blocks: Blocks, state: Node, states: States) -> Node:
+def load(blocks: Blocks, state: Node, states: States) -> Node:
     """The states of the step's sequences (`build_rs`)."""
     _clear(blocks, state)
     loaded = blocks.graph.expand(get_rows(view(state, state.shape, dense=True), states.order))
@@ -48,7 +48,7 @@ def _keep_others(blocks: Blocks, state: Node, states: States) -> None:
 
 def _convolve(blocks: Blocks, states: States, x: Node, weight: str) -> Node:
     """Put the last inputs before x, keep the newest ones, convolve; x is (channels, tokens, sequences)."""
-    loaded = _load(blocks, states.conv, states)
+    loaded = load(blocks, states.conv, states)
     kernel = blocks.weights[f"{weight}"].shape[0]
     channels, tokens, sequences = x.shape
     before = view(loaded, (kernel - 1, channels, sequences), dense=True)
@@ -156,6 +156,8 @@ def short_convolution(blocks: Blocks, x: Node, states: States) -> Node:
 
 def delta_net(blocks: Blocks, x: Node, states: States) -> Node:
     """The gated delta net of Qwen 3 Next and 3.5: projections, convolution, recurrence, gate."""
+    if "ssm_conv1d_q" in blocks.weights:
+        return _delta_attention(blocks, x, states)
     weights, step = blocks.weights, blocks.step
     tokens, sequences = step.tokens // step.sequences, step.sequences
     rows = (tokens, sequences)
@@ -174,7 +176,7 @@ def delta_net(blocks: Blocks, x: Node, states: States) -> Node:
         gate = _decay(blocks, alpha)
     beta, gate = (view(node, (1, value_heads, *rows), dense=True) for node in (beta, gate))
     convolved = _convolve(blocks, states, mixed, "ssm_conv1d")
-    loaded = view(_load(blocks, states.ssm, states), (value, value, value_heads, sequences), dense=True)
+    loaded = view(load(blocks, states.ssm, states), (value, value, value_heads, sequences), dense=True)
     conv = same("unary", convolved)
     q, k = (same("scale", same("rms_norm", view(conv, (key, key_heads, *rows)))) for _ in range(2))
     if key_heads != value_heads and "ssm_ba" in weights:
@@ -189,6 +191,52 @@ def delta_net(blocks: Blocks, x: Node, states: States) -> Node:
     final = same("mul", normed, same("unary", z))
     out = blocks.linear("ssm_out", view(final, (inner, *rows), dense=True))
     return view(out, (out.shape[0], step.tokens), dense=True)
+
+
+def _delta_attention(blocks: Blocks, x: Node, states: States) -> Node:
+    """Kimi's: queries, keys and values are convolved apart, and every element has a decay of its own."""
+    weights, step = blocks.weights, blocks.step
+    rows = (step.tokens // step.sequences, step.sequences)
+    inner, size = weights["attn_output"].shape[0], weights["ssm_norm"].shape[0]
+    heads = (size, inner // size, *rows)
+    blocks.graph.expand(x)
+    loaded = load(blocks, states.conv, states)
+    q, k, v = (view(_convolved(blocks, x, states, loaded, name), heads, dense=True) for name in "qkv")
+    decay = mul_mat(weights["ssm_f_b"], mul_mat(weights["ssm_f_a"], x))
+    decay = same("unary", same("add", decay, weights["ssm_dt.bias"]))
+    decay = same("mul", view(decay, (size, inner // size, step.tokens), dense=True), weights["ssm_a"])
+    decay = view(decay, heads, dense=True)
+    beta = same("unary", view(mul_mat(weights["ssm_beta"], x), (1, *heads[1:]), dense=True))
+    state_shape = (size, size, inner // size, step.sequences)
+    state = view(load(blocks, states.ssm, states), state_shape, dense=True)
+    q, k = (same("scale", same("rms_norm", node)) for node in (q, k))
+    out_shape = (inner, step.tokens + size * step.sequences)
+    result = operation("gated_delta_net", out_shape, q, k, v, decay, beta, state)
+    output = operation("cont", heads, view(result, heads, dense=True))
+    new_state = view(result, state_shape)
+    blocks.graph.expand(write(view(states.ssm, states.ssm.shape), new_state, op="cpy"))
+    flat = (size, inner // size, step.tokens)
+    gate = view(mul_mat(weights["ssm_g_b"], mul_mat(weights["ssm_g_a"], x)), flat, dense=True)
+    normed = blocks.norm("ssm_norm", view(output, flat, dense=True))
+    gated = operation("cont", (inner, step.tokens), same("mul", normed, same("unary", gate)))
+    return mul_mat(weights["attn_output"], gated)
+
+
+def _convolved(blocks: Blocks, x: Node, states: States, loaded: Node, name: str) -> Node:
+    """One of queries, keys and values, its last inputs kept in its third of the state."""
+    weight = blocks.weights[f"ssm_conv1d_{name}"]
+    step, kernel = blocks.step, weight.shape[0]
+    projected = mul_mat(blocks.weights[f"attn_{name}"], x)
+    inner, tokens = projected.shape[0], step.tokens // step.sequences
+    kept = (kernel - 1, inner, step.sequences)
+    turned = view(projected, (tokens, inner, step.sequences))
+    joined = operation("concat", (kernel - 1 + tokens, *kept[1:]), view(loaded, kept), turned)
+    blocks.graph.expand(write(view(states.conv, kept), view(joined, kept), op="cpy"))
+    out = operation(
+        "ssm_conv", (inner, tokens, step.sequences), joined, view(weight, (kernel, inner), dense=True)
+    )
+    out.host_only = inner % 128 != 0
+    return same("unary", view(out, (inner, step.tokens), dense=True))
 
 
 def _project_delta(blocks: Blocks, x: Node, *, key_heads: int) -> tuple[Node, Node]:

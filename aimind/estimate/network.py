@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aimind.estimate import cache, families
+from aimind.estimate import alternating, cache, families
 from aimind.estimate.blocks import Blocks, Step
 from aimind.estimate.graph import (
     F32,
@@ -25,6 +25,8 @@ from aimind.estimate.graph import (
     write,
 )
 from aimind.estimate.remember import Remember
+from aimind.estimate.rwkv import Rwkv
+from aimind.estimate.weights import is_expert
 from aimind.types import Attention, LatentAttention, Layer, Metadata, Tensor
 
 Weight = Callable[[Tensor, int], Node]
@@ -59,33 +61,41 @@ class Network:
         self.blocks = Blocks(
             self.graph,
             step,
+            architecture=architecture,
             host=host,
-            norm="norm" if architecture in families.LAYER_NORM else "rms_norm",
-            softmax_of_chosen=architecture in families.SOFTMAX_OF_CHOSEN,
             keys_first=any(
                 isinstance(m, Attention) and m.window for layer in metadata.layers for m in layer.memory
             ),
         )
         self.remember = Remember(self.blocks, metadata, types=types, factors=self._rope_factors)
+        self.rwkv = Rwkv(self.blocks)
         self.output_ids = graph_input((step.outputs,), I32)
         self.per_layer: Node | None = None
+        self.features: Node | None = None
+        self.built = 0
+        only = {"output_norm.weight", "token_embd_norm.weight"} & self.others.keys()
+        renamed = only == {"token_embd_norm.weight"} and not self._is_encoder()  # LFM2
+        self.last_norm = "token_embd_norm" if renamed else "output_norm"
 
     def build(self, layers: Sequence[tuple[Layer, int, int]], head: int) -> Graph:
         """The graph of these layers, each with its place and its experts', and the output at `head`."""
-        x = self._embedding(layers[0][1])
+        x = self._embedding(layers[0][1], head)
+        layers = [entry for entry in layers if entry[0].tensors]  # others only draft
         last = len(layers) - 1
         for index, (layer, place, experts) in enumerate(layers):
             self.blocks.weights = {
-                _short(tensor.name): self.weight(tensor, experts if "_exps." in tensor.name else place)
+                _short(tensor.name): self.weight(tensor, experts if is_expert(tensor) else place)
                 for tensor in layer.tensors
             }
             x = self._layer(x, layer, place, last=index == last)
+            if self.features is not None and index < self.metadata.deepstack:
+                x = same("add", x, view(self.features, (self.metadata.hidden_size, x.shape[1])))
         self._output(x, head)
         return self.graph
 
     # ── Inputs and outputs ─────────────────────────────────────────────────────────────────────────────────
 
-    def _embedding(self, first: int) -> Node:
+    def _embedding(self, first: int, head: int) -> Node:
         step, size = self.step, self.metadata.hidden_size
         tokens = graph_input((step.tokens,), I32)
         expand = self.graph.expand
@@ -95,7 +105,11 @@ class Network:
         x = expand(get_rows(self._other("token_embd.weight", self.host), tokens))
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
-        expand(graph_input((size, step.tokens), F32))  # for callers that bring embeddings instead of tokens
+        width = size * (1 + self.metadata.deepstack)
+        if width > size:
+            self.features = expand(operation("pad", (width, step.tokens), x))
+            x = expand(view(self.features, (size, step.tokens)))
+        expand(graph_input((width, step.tokens), F32))  # for callers that bring embeddings instead of tokens
         if step.mixed_inputs:  # and for those that bring both
             rows = expand(
                 get_rows(self._other("token_embd.weight", self.host), graph_input((step.tokens,), I32))
@@ -106,16 +120,24 @@ class Network:
             x = same("mul", x, graph_input((1, step.tokens), F32))
         elif self.architecture in families.SCALED_EMBEDDING:
             x = same("scale", x)
+        x = self._with_positions(x, first)
+        if per_layer is not None:
+            self.per_layer = self._per_layer_inputs(x, per_layer, first)
+        if "altup_proj.weight" in self.others:
+            x = alternating.spread(x, self._other("altup_proj.weight", head))
+        return x
+
+    def _with_positions(self, x: Node, first: int) -> Node:
+        """What some models add to the embedding, and norm."""
+        size = self.metadata.hidden_size
         if "token_types.weight" in self.others:
             x = same("add", x, view(self._other("token_types.weight", self.host), (size,), dense=True))
         if "position_embd.weight" in self.others:
             x = same(
                 "add", get_rows(self._other("position_embd.weight", self.host), self.remember.positions), x
             )
-        if "token_embd_norm.weight" in self.others:
+        if "token_embd_norm.weight" in self.others and self.last_norm != "token_embd_norm":
             x = self._final_norm("token_embd_norm", x, first)
-        if per_layer is not None:
-            self.per_layer = self._per_layer_inputs(x, per_layer, first)
         return x
 
     def _per_layer_rows(self, tokens: Node) -> Node | None:
@@ -139,18 +161,23 @@ class Network:
 
     def _output(self, x: Node, head: int) -> None:
         late = self.architecture in families.LATE_OUTPUT
-        if late and self.architecture == "gpt-oss":  # picked before the norm, by the others after it
+        before_norm = self.architecture in families.LATE_BEFORE_NORM
+        if "altup_unembd_proj.weight" in self.others:
+            x = alternating.gathered(x, self._other("altup_unembd_proj.weight", head))
+        if late and before_norm:
             x.is_output = True
             x = get_rows(x, self.output_ids)
-        x = self._final_norm("output_norm", x, head)
+        x = self._final_norm(self.last_norm, x, head)
         x.is_output = True
-        if late and self.architecture != "gpt-oss":
+        if late and not before_norm:
             x = get_rows(x, self.output_ids)
         if self._is_encoder():
             self._pool(self.graph.expand(x))
             return
         name = "output.weight" if "output.weight" in self.others else "token_embd.weight"
         logits = mul_mat(self._other(name, head), x)
+        if self.architecture in families.MASKED_LOGITS:
+            logits = operation("set", logits.shape, logits)
         if "output.bias" in self.others:
             logits = same("add", logits, self._other("output.bias", head))
         self.graph.expand(logits).is_output = True
@@ -158,10 +185,10 @@ class Network:
             self._pool(x)
 
     def _is_encoder(self) -> bool:
+        """Whether all that it gives is a vector a sequence: there is no output head."""
         memories = [m for layer in self.metadata.layers for m in layer.memory]
-        return bool(memories) and not any(
-            cache.stores(m) for m in memories if isinstance(m, Attention | LatentAttention)
-        )
+        embeds = self.metadata.category in ("embedding", "reranker")
+        return embeds and all(isinstance(m, Attention) and not m.causal for m in memories)
 
     def _rope_factors(self, place: int) -> list[Node]:
         names = ("rope_freqs.weight", "rope_factors_long.weight")
@@ -192,12 +219,28 @@ class Network:
     # ── Layers ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _layer(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
+        state = cache.state(layer)
+        if state is not None and state.kind == "rwkv":
+            states = self.remember.states(state, place)
+            return self.rwkv.layer(x, states, self.output_ids if last else None)
+        if "altup_predict_coef" in self.blocks.weights and self.per_layer is not None:
+            return self._alternating(x, self.per_layer, layer, place)
+        return self._mixed(x, layer, place, last=last)
+
+    def _mixed(self, x: Node, layer: Layer, place: int, *, last: bool) -> Node:
+        """Attention or a recurrent mixer, and a feed-forward."""
         blocks, weights = self.blocks, self.blocks.weights
-        pick = last and self.architecture not in families.LATE_OUTPUT
-        normed = blocks.norm("attn_norm", x)
+        pick = last and self.architecture not in families.LATE_OUTPUT | families.ALL_OUTPUTS
+        own_norm = self.architecture in families.PARALLEL_SUMS and "attn_norm_2" in weights
+        normed = blocks.norm("attn_norm_2" if own_norm else "attn_norm", x)
         mixed = self.remember.mix(x, normed, layer, place)
-        if mixed is None:  # only a feed-forward (Nemotron H)
-            return same("add", self._feed(normed, layer), x)
+        if own_norm:  # attention's, beside that of the feed-forward
+            normed = blocks.norm("attn_norm", x)
+        if mixed is None:  # only a feed-forward (Nemotron H, DeciLM)
+            x = get_rows(x, self.output_ids) if pick else x
+            normed = get_rows(normed, self.output_ids) if pick and normed is not x else normed
+            before = blocks.norm("ffn_norm", x) if "ffn_norm" in weights else normed
+            return same("add", self._feed(before, layer), x)
         if len(layer.memory) > 1:  # mixers side by side: the rows are picked from the sum (Falcon H1)
             x = same("add", mixed, x)
             x = get_rows(x, self.output_ids) if pick else x
@@ -207,17 +250,41 @@ class Network:
             x, normed = get_rows(x, self.output_ids), get_rows(normed, self.output_ids)
         if not (layer.feed_forward_size or layer.num_experts):
             return same("add", mixed, x)
-        if "attn_output_norm" in weights:  # an encoder: norms after the sums
+        if "layer_output_norm" in weights and "ffn_norm" not in weights:  # an encoder: norms after the sums
             x = blocks.norm("attn_norm_2", blocks.norm("attn_output_norm", same("add", mixed, x)))
             return blocks.norm("layer_output_norm", same("add", self._feed(x, layer), x))
-        if self._is_parallel():
+        if not blocks.bare_norms and self._is_parallel():
+            if self.architecture == "stablelm":
+                x = same("add", mixed, x)
+                return same("add", self._feed(normed, layer), x)
             fed = self._feed(blocks.norm("ffn_norm", x) if "ffn_norm" in weights else normed, layer)
-            return same("add", same("add", fed, x), mixed)
+            parts = {"fed": fed, "input": x, "mixed": mixed}
+            first, second, third = families.PARALLEL_SUMS.get(self.architecture, ("fed", "input", "mixed"))
+            return same("add", same("add", parts[first], parts[second]), parts[third])
         return self._sequential(mixed, x, layer)
+
+    def _alternating(self, x: Node, per_layer: Node, layer: Layer, place: int) -> Node:
+        """A layer that computes one version of each token and moves all of them (Gemma 3n)."""
+        blocks = self.blocks
+        predictions = alternating.predicted(blocks, x)
+        active = view(predictions, predictions.shape[:2])
+        normed = blocks.norm("attn_norm", active)
+        beside = alternating.low_rank_residual(blocks, normed)
+        mixed = self.remember.mix(active, normed, layer, place)
+        mixed = active if mixed is None else same("add", blocks.norm("post_attention_norm", mixed), active)
+        given = same("scale", same("add", mixed, beside))
+        fed = blocks.norm("ffn_norm", given)
+        up, gate = mul_mat(blocks.weights["ffn_up"], fed), mul_mat(blocks.weights["ffn_gate"], fed)
+        self.built += 1
+        if self.built <= families.SPARSE_LAYERS:
+            gate = alternating.sparse(gate)
+        fed = mul_mat(blocks.weights["ffn_down"], same("mul", up, same("unary", gate)))
+        computed = same("add", blocks.norm("post_ffw_norm", fed), given)
+        return alternating.joined(blocks, alternating.corrected(blocks, predictions, computed), per_layer)
 
     def _is_parallel(self) -> bool:
         """Whether attention and feed-forward both read the layer's input."""
-        norms = ("ffn_norm", "post_attention_norm", "post_ffw_norm")
+        norms = ("ffn_norm", "attn_output_norm", "post_attention_norm", "post_ffw_norm")
         return self.architecture in families.PARALLEL or not any(
             name in self.blocks.weights for name in norms
         )
@@ -226,12 +293,18 @@ class Network:
         """Attention, sum, feed-forward, sum; a norm before each, and with some families behind each."""
         blocks, weights = self.blocks, self.blocks.weights
         scaled = self.architecture in families.SCALED_LAYERS
-        before = "ffn_norm" if "ffn_norm" in weights else "post_attention_norm"
+        names = ("ffn_norm", "attn_output_norm", "post_attention_norm")
+        bare = blocks.bare_norms
+        before = next(name for name in names if name in weights or name in bare or name == names[-1])
         sandwiched = "post_ffw_norm" in weights or before == "ffn_norm"
         if sandwiched:
             mixed = blocks.norm("post_attention_norm", mixed)
-        x = same("add", same("scale", mixed) if scaled else mixed, x)
-        fed = self._feed(blocks.norm(before, x) if not sandwiched or before == "ffn_norm" else x, layer)
+        mixed = same("scale", mixed) if scaled else mixed
+        reversed_sum = self.architecture in families.INPUT_FIRST
+        x, given = (same("add", x, mixed) if reversed_sum else same("add", mixed, x)), x
+        fed = self._feed(
+            blocks.norm(before, x) if not sandwiched or before == "ffn_norm" else x, layer, given
+        )
         fed = blocks.norm("post_ffw_norm", fed)
         fed = same("scale", fed) if scaled else fed
         out = same("add", x, fed) if self.architecture in families.RESIDUAL_FIRST else same("add", fed, x)
@@ -244,10 +317,18 @@ class Network:
         out = same("add", x, self.blocks.norm("post_norm", mul_mat(weights["proj"], gate)))
         return same("mul", out, weights["layer_output_scale"]) if "layer_output_scale" in weights else out
 
-    def _feed(self, x: Node, layer: Layer) -> Node:
+    def _feed(self, x: Node, layer: Layer, given: Node | None = None) -> Node:
+        """The feed-forward, experts, or both; `given` is the layer's input, which some routers read."""
         blocks, weights = self.blocks, self.blocks.weights
         if not layer.num_experts:
             return blocks.feed_forward(x)
+        if self.architecture in families.ROUTED_BY_INPUT:
+            return blocks.experts(x, layer.num_experts_used, router_input=given)
+        if "ffn_norm_exps" in weights and given is not None:  # experts beside a whole layer (Arctic)
+            dense = same("add", blocks.feed_forward(x), x)
+            return same(
+                "add", blocks.experts(blocks.norm("ffn_norm_exps", given), layer.num_experts_used), dense
+            )
         if "ffn_up" in weights:  # dense and experts side by side (Gemma 4)
             dense = blocks.norm("post_ffw_norm_1", blocks.feed_forward(x))
             routed = blocks.experts(x, layer.num_experts_used)
@@ -269,22 +350,59 @@ def understands(layer: Layer) -> bool:
     if isinstance(attention, LatentAttention):
         needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_k_b", "attn_v_b", "attn_output"}
     elif attention is not None:
-        needs |= {"attn_output"} | ({"attn_qkv"} if "attn_qkv" in names else {"attn_q"})
-    if state is not None:
+        needs |= {"attn_output"}
+        if "attn_kv_b" in names:
+            needs |= {"attn_kv_a_mqa", "attn_kv_a_norm", "attn_q_b" if "attn_q_a" in names else "attn_q"}
+        else:
+            needs |= {"attn_qkv"} if "attn_qkv" in names else {"attn_q"}
+    if "ssm_conv1d_q" in names:
+        needs |= _DELTA_ATTENTION_NAMES
+    elif state is not None:
         needs |= _STATE_NAMES.get(state.kind, {"?"})
     if layer.num_experts:
         needs |= {"ffn_gate_inp", "ffn_down_exps"} | (
             {"ffn_gate_up_exps"} if "ffn_gate_up_exps" in names else {"ffn_up_exps"}
         )
-    elif layer.feed_forward_size:
+    elif layer.feed_forward_size and "time_mix_output" not in names:
         needs |= {"ffn_up", "ffn_down"}
     return needs <= names
 
 
+_DELTA_ATTENTION_NAMES = {
+    "attn_k",
+    "attn_output",
+    "attn_q",
+    "attn_v",
+    "ssm_a",
+    "ssm_beta",
+    "ssm_conv1d_k",
+    "ssm_conv1d_v",
+    "ssm_dt.bias",
+    "ssm_f_a",
+    "ssm_f_b",
+    "ssm_g_a",
+    "ssm_g_b",
+    "ssm_norm",
+}
 _STATE_NAMES = {
     "mamba1": {"ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out"},
     "mamba2": {"ssm_in", "ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_d", "ssm_out"},
     "gated-delta-net": {"ssm_conv1d", "ssm_dt.bias", "ssm_a", "ssm_norm", "ssm_out"},
+    "rwkv": {
+        "attn_norm",
+        "attn_norm_2",
+        "channel_mix_key",
+        "channel_mix_lerp_k",
+        "channel_mix_value",
+        "time_mix_key",
+        "time_mix_lerp_fused",
+        "time_mix_ln",
+        "time_mix_output",
+        "time_mix_receptance",
+        "time_mix_value",
+        "time_mix_w1",
+        "time_mix_w2",
+    },
     "short-conv": {"shortconv.in_proj", "shortconv.conv", "shortconv.out_proj"},
 }
 

@@ -51,11 +51,17 @@ class Remember:
         self.architecture = metadata.architecture
         self.key_type, self.value_type = types
         self.widest_value = cache.widest_value(metadata)
+        self.rotates = self.architecture not in families.NO_ROPE | families.ROPE_FIRST and (
+            len(metadata.layers) != families.NO_ROPE_LAYERS.get(self.architecture)
+        )
         kinds = 4 if self.architecture in families.FOUR_POSITIONS else 1
         self.positions = graph_input((self.step.tokens * kinds,), I32)
         sequences = graph_input((self.step.sequences,), I32)
         self.order, self.other_order = view(sequences, (self.step.sequences,)), view(sequences, (0,))
+        tempered = self.architecture in families.TEMPERED
+        self.temperature = graph_input((1, 1, self.step.tokens), F32) if tempered else None
         self.inputs: dict[bool, Inputs] = {}
+        self.stored: dict[bool, tuple[Node, Node]] = {}
 
     def mix(self, x: Node, normed: Node, layer: Layer, place: int) -> Node | None:
         """What attention and state make of the layer's input, or both side by side; `None` without."""
@@ -71,35 +77,54 @@ class Remember:
         return recurrent if out is None else same("add", out, recurrent)
 
     def _attention(self, x: Node, attention: Attention, place: int) -> Node:
-        blocks, gated = self.blocks, self.architecture in families.GATED_QUERIES
-        gate = None
-        if gated:
-            q, k, v, gate = self._gated_queries(x, attention)
-        elif "attn_k" not in blocks.weights and "attn_qkv" not in blocks.weights:
-            q, k, v = (
-                view(
-                    blocks.linear("attn_q", x),
-                    (attention.key_size, attention.num_heads, x.shape[1]),
-                    dense=True,
-                ),
-                None,
-                None,
-            )
-        else:
-            q, k, v = blocks.queries_keys_values(x, attention)
-        q, k = blocks.head_norm("attn_q_norm", q), k and blocks.head_norm("attn_k_norm", k)
-        if self.architecture not in families.NO_ROPE:
+        blocks = self.blocks
+        if "attn_kv_b" in blocks.weights:
+            return self._output(self._decompressed(x, attention, place))
+        q, k, v, gate = self._queries_keys_values(x, attention)
+        if self.architecture in families.ROPE_FIRST:
             q, k = self._rope(q, place), k and self._rope(k, place)
+        q, k = blocks.head_norm("attn_q_norm", q), k and blocks.head_norm("attn_k_norm", k)
+        if self.rotates and attention.rotary:
+            q, k = self._rope(q, place), k and self._rope(k, place)
+        if self.temperature is not None:
+            q = same("mul", q, self.temperature)
         if self.architecture in families.NORMED_VALUES and v is not None:
             v = same("rms_norm", v)
-        if not attention.causal and k is not None and v is not None:
-            return blocks.linear("attn_output", self._encode(q, k, v, attention))
+        alone = not attention.causal or self.architecture in families.CACHE_UNREAD
+        if alone and k is not None and v is not None:
+            return self._output(self._encode(q, k, v, attention))
         out = blocks.attend(
             q, k, v, cache=self._caches(attention, place), inputs=self._inputs(attention), attention=attention
         )
         if gate is not None:
             out = same("mul", out, same("unary", operation("cont", out.shape, gate)))
-        return blocks.linear("attn_output", out)
+        elif "attn_gate" in blocks.weights:
+            out = self._gated(out, x, attention)
+        return self._output(out)
+
+    def _queries_keys_values(
+        self, x: Node, attention: Attention
+    ) -> tuple[Node, Node | None, Node | None, Node | None]:
+        """In heads, and a gate where the queries' matrix holds one; only queries if nothing is stored."""
+        blocks = self.blocks
+        if self.architecture in families.GATED_QUERIES:
+            return self._gated_queries(x, attention)
+        if not attention.shared and ("attn_k" in blocks.weights or "attn_qkv" in blocks.weights):
+            return *blocks.queries_keys_values(x, attention), None
+        shape = (attention.key_size, attention.num_heads, x.shape[1])
+        return view(blocks.linear("attn_q", x), shape, dense=True), None, None, None
+
+    def _output(self, out: Node) -> Node:
+        return self.blocks.linear("attn_output", self.blocks.norm("attn_sub_norm", out))
+
+    def _gated(self, out: Node, x: Node, attention: Attention) -> Node:
+        """A gate for each element of the result, or for each head of it."""
+        gate = same("unary", self.blocks.linear("attn_gate", x))
+        if gate.shape == out.shape:
+            return same("mul", out, gate)
+        heads = (attention.value_size, attention.num_heads, x.shape[1])
+        scaled = same("mul", view(out, heads, dense=True), view(gate, (1, *heads[1:]), dense=True))
+        return view(scaled, out.shape, dense=True)
 
     def _gated_queries(self, x: Node, attention: Attention) -> tuple[Node, Node, Node, Node]:
         blocks = self.blocks
@@ -125,20 +150,48 @@ class Remember:
         v = view(v, (v.shape[0], tokens, v.shape[1], 1))
         return self.blocks.graph.expand(self.blocks.mix(q, k, v, inputs.mask, attention))
 
-    def _latent(self, x: Node, latent: LatentAttention, place: int) -> Node:
-        """Latent attention: queries are carried over to the compressed space (src/models/deepseek2.cpp)."""
-        blocks, weights, tokens = self.blocks, self.blocks.weights, x.shape[1]
-        heads, rank, rope = latent.num_heads, latent.kv_lora_rank, latent.rope_size
+    def _low_rank_queries(self, x: Node, shape: tuple[int, ...]) -> Node:
+        blocks, weights = self.blocks, self.blocks.weights
         if "attn_q_a" in weights:
             q = mul_mat(weights["attn_q_b"], blocks.norm("attn_q_a_norm", mul_mat(weights["attn_q_a"], x)))
         else:
             q = mul_mat(weights["attn_q"], x)
-        q = view(q, (latent.key_size, heads, tokens), dense=True)
-        compressed = mul_mat(weights["attn_kv_a_mqa"], x)
+        return view(q, shape, dense=True)
+
+    def _decompressed(self, x: Node, attention: Attention, place: int) -> Node:
+        """Latent attention whose keys and values are stored in full (src/models/minicpm3.cpp)."""
+        blocks, tokens, heads = self.blocks, x.shape[1], attention.num_heads
+        q = self._rope(self._low_rank_queries(x, (attention.key_size, heads, tokens)), place)
+        compressed = mul_mat(blocks.weights["attn_kv_a_mqa"], x)
+        rank = blocks.weights["attn_kv_a_norm"].shape[0]
+        rope = compressed.shape[0] - rank
         k_rope = self._rope(view(compressed, (rope, 1, tokens)), place)
+        kv = mul_mat(
+            blocks.weights["attn_kv_b"], blocks.norm("attn_kv_a_norm", view(compressed, (rank, tokens)))
+        )
+        value_shape = (attention.value_size, heads, tokens)
+        v = operation("cont", value_shape, view(kv, value_shape))
+        k_rope = operation("repeat", (rope, heads, tokens), k_rope)
+        k = operation(
+            "concat",
+            (attention.key_size, heads, tokens),
+            view(kv, (attention.key_size - rope, heads, tokens)),
+            k_rope,
+        )
+        caches = self._caches(attention, place)
+        return blocks.attend(q, k, v, cache=caches, inputs=self._inputs(attention), attention=attention)
+
+    def _latent(self, x: Node, latent: LatentAttention, place: int) -> Node:
+        """Latent attention: queries are carried over to the compressed space (src/models/deepseek2.cpp)."""
+        blocks, weights, tokens = self.blocks, self.blocks.weights, x.shape[1]
+        heads, rank, rope = latent.num_heads, latent.kv_lora_rank, latent.rope_size
+        q = self._low_rank_queries(x, (latent.key_size, heads, tokens))
+        compressed = mul_mat(weights["attn_kv_a_mqa"], x)
+        k_rope, q_rope = view(compressed, (rope, 1, tokens)), view(q, (rope, heads, tokens))
+        if self.rotates:
+            k_rope, q_rope = self._rope(k_rope, place), self._rope(q_rope, place)
         kv = blocks.norm("attn_kv_a_norm", view(compressed, (rank, tokens)))
         kv = view(kv, (rank, 1, tokens), dense=True)
-        q_rope = self._rope(view(q, (rope, heads, tokens)), place)
         absorbed = mul_mat(weights["attn_k_b"], view(q, (latent.key_size - rope, tokens, heads)))
         query = operation(
             "concat", (rank + rope, heads, tokens), view(absorbed, (rank, heads, tokens)), q_rope
@@ -153,17 +206,25 @@ class Remember:
         return blocks.linear("attn_output", out)
 
     def _recurrent(self, x: Node, state: RecurrentState, place: int) -> Node:
+        return _MIXERS[state.kind](self.blocks, x, self.states(state, place))
+
+    def states(self, state: RecurrentState, place: int) -> mixers.States:
+        """Those of all sequences in one layer."""
         sequences = self.step.sequences
         conv, ssm = (
             stored(elements * sequences * F32, (elements, sequences), place, weight=False)
             for elements in (state.conv_elements, state.ssm_elements)
         )
-        return _MIXERS[state.kind](self.blocks, x, mixers.States(conv, ssm, self.order, self.other_order))
+        return mixers.States(conv, ssm, self.order, self.other_order)
 
     def _caches(self, memory: Attention, place: int) -> tuple[Node, Node]:
-        cells = self.step.cells if memory.window is None else self.step.window_cells
-        keys = self._cache(self.key_type, cache.key_elements(memory), cells, place)
-        return keys, self._cache(self.value_type, self._value_width(memory), cells, place)
+        """Of keys and values: the layer's own, or those of the last layer of its kind that has some."""
+        sliding = memory.window is not None
+        if not memory.shared or sliding not in self.stored:
+            cells = self.step.window_cells if sliding else self.step.cells
+            keys = self._cache(self.key_type, cache.key_elements(memory), cells, place)
+            self.stored[sliding] = keys, self._cache(self.value_type, self._value_width(memory), cells, place)
+        return self.stored[sliding]
 
     def _value_width(self, memory: Attention) -> int:
         return cache.value_elements(memory) if self.step.flash else self.widest_value
@@ -189,8 +250,9 @@ class Remember:
 
     def _make_inputs(self, attention: Attention) -> Inputs:
         step = self.step
-        cells = (step.window_cells if attention.window else step.cells) if attention.causal else step.tokens
-        streams = step.streams if attention.causal else 1
+        cached = attention.causal and self.architecture not in families.CACHE_UNREAD
+        cells = (step.window_cells if attention.window else step.cells) if cached else step.tokens
+        streams = step.streams if cached else 1
         rows = step.tokens * (1 if step.flash else self.widest_value)
         return Inputs(
             mask=graph_input((cells, step.tokens // streams, 1, streams), F16 if step.flash else F32),

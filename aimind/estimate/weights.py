@@ -6,6 +6,7 @@ ggml-cuda, ggml/src/ggml-cpu/repack.cpp; llama.cpp as vendored by llama-cpp-pyth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +19,12 @@ _PLAIN = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 _ROW = 512  # elements to which ggml-cuda pads the last row of quantized tensors
 # Copied into the order of the CPU's matrix kernels, into anonymous memory (x86-64 with AVX2).
 _REPACKED = frozenset({"Q4_K", "Q4_0", "MXFP4"})
+# `LLM_FFN_EXPS_REGEX` of common/common.h.
+_EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+# `LLM_TENSOR_LAYER_OUTPUT` in src/llama-arch.cpp.
+_HEAD = ("output", "cls", "altup", "dense", "enc.output", "dec.output")
+# What LFM 2 calls its last norm; others, beside one of that name, what comes after the embedding.
+LAST_NORM = "token_embd_norm.weight"
 _INPUT = ("token_embd.weight", "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight")
 
 
@@ -86,8 +93,11 @@ def places(count: int, layers_per_device: Sequence[int], *, experts_on_host: int
 def summed(metadata: Metadata) -> Weights:
     """The weights of a model, by where they go."""
     groups: dict[str, list[Tensor]] = {"inputs": [], "everywhere": [], "head": [], "first": []}
+    names = {tensor.name for tensor in metadata.others}
+    last_norm = LAST_NORM if LAST_NORM in names and "output_norm.weight" not in names else ""
     for tensor in metadata.others:
-        groups[_group(tensor.name)].append(tensor)
+        ends = tensor.name == last_norm and metadata.category not in ("embedding", "reranker")
+        groups["head" if ends else _group(tensor.name)].append(tensor)
     tied = [tensor for tensor in groups["inputs"] if metadata.tied and tensor.name == "token_embd.weight"]
     return Weights(
         layers=tuple(_summed(layer) for layer in metadata.layers),
@@ -117,8 +127,9 @@ def placed(weights: Weights, at: Places) -> tuple[list[int], int]:
     others += [(tensor, place) for tensor in weights.everywhere for place in set(at.layers)]
     others += [(tensor, at.layers[0]) for tensor in weights.first]
     # The embedding is copied for the head; in RAM they share it, except beside embeddings that are read
-    # lazily.
-    if at.head != host or any(tensor.name.startswith("per_layer") for tensor in weights.inputs):
+    # lazily, and where the CPU has the head in another order.
+    lazy = any(tensor.name.startswith("per_layer") for tensor in weights.inputs)
+    if at.head != host or lazy or (not host and any(map(_repacked_bytes, weights.tied))):
         others += [(tensor, at.head) for tensor in weights.tied]
     for tensor, place in others:
         totals[place] += host_bytes(tensor) if place == host else device_bytes(tensor)
@@ -145,14 +156,19 @@ def host_bytes(tensor: Tensor) -> int:
     return padded(tensor.size_bytes, HOST_ALIGNMENT)
 
 
+def is_expert(tensor: Tensor) -> bool:
+    """Whether it is one of those that `--cpu-moe` leaves in RAM."""
+    return _EXPERTS.search(tensor.name) is not None
+
+
 def _repacked_bytes(tensor: Tensor) -> int:
     """Of a matrix, or of all experts' matrices."""
-    matrices = len(tensor.shape) == 2 or (len(tensor.shape) == 3 and "_exps." in tensor.name)
+    matrices = len(tensor.shape) == 2 or (len(tensor.shape) == 3 and is_expert(tensor))
     return tensor.size_bytes if matrices and tensor.dtype in _REPACKED else 0
 
 
 def _summed(layer: Layer) -> Bytes:
-    experts = [tensor for tensor in layer.tensors if "_exps." in tensor.name]
+    experts = [tensor for tensor in layer.tensors if is_expert(tensor)]
     return Bytes(
         device=sum(map(device_bytes, layer.tensors)),
         host=sum(map(host_bytes, layer.tensors)),
@@ -167,4 +183,4 @@ def _group(name: str) -> str:
         return "inputs"
     if name.startswith("rope_f"):
         return "everywhere"
-    return "head" if name.startswith(("output", "cls")) else "first"
+    return "head" if name.startswith(_HEAD) else "first"

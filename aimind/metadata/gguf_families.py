@@ -16,7 +16,7 @@ KNOWN = frozenset(
     afmoe apertus arcee arctic arwkv7 baichuan bailingmoe bailingmoe2 bert bitnet bloom chameleon
     chatglm codeshell cogvlm cohere2 cohere2moe command-r dbrx deci deepseek deepseek2 deepseek2-ocr
     dots1 dream ernie4_5 ernie4_5-moe eurobert exaone exaone-moe exaone4 falcon falcon-h1 gemma
-    gemma-embedding gemma2 gemma3 gemma3n gemma4 glm4 glm4moe gpt-oss gpt2 gptj gptneox granite
+    gemma-embedding gemma2 gemma3 gemma3n gemma4 glm4 glm4moe gpt-oss gpt2 gptneox granite
     granite_swa granitehybrid granitemoe grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl internlm2
     jais jais2 jamba jina-bert-v2 jina-bert-v3 kimi-linear laguna lfm2 lfm2moe llada llada-moe llama
     llama-embed llama4 maincoder mamba mamba2 maple mellum mimo2 minicpm minicpm3 minimax-m2 mistral3
@@ -37,6 +37,9 @@ WITHOUT_CACHE = frozenset(
 )
 # These make vectors of text, whatever the keys say.
 EMBEDDERS = WITHOUT_CACHE - frozenset({"dream", "llada", "llada-moe", "rnd1", "wavtokenizer-dec"})
+
+# Nothing is computed with the embedding but the input.
+HEADLESS = EMBEDDERS - frozenset({"gemma-embedding"})
 
 # `general.architecture` of image models as stable-diffusion.cpp and ComfyUI-GGUF write it (not llama.cpp's).
 IMAGE = frozenset(
@@ -59,6 +62,12 @@ class Sliding(NamedTuple):
     window: int | None = None
     fixed: bool = False
 
+
+# Without rotary positions are, of these, the layers that attend to all tokens among others with a window,
+ROTARY_IN_WINDOWS = frozenset("afmoe cohere2 exaone4 exaone-moe llama4 muse-glimmer smallthinker".split())
+# and of these the last layer of so many; of these all, if the key `rope.scaling.finetuned` says so.
+ROTARY_PERIOD = {"smollm3": 4}
+ROTARY_SWITCH = frozenset({"granite", "granitehybrid", "granitemoe", "granite_swa"})
 
 # Architectures that are not here ignore a sliding window in the file (phi3): they attend to all tokens.
 SLIDING = {

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from aimind.errors import MetadataError
+from aimind.metadata import gguf_unknown
 from aimind.metadata.gguf import FETCH_AGAIN, Scalar
-from aimind.metadata.gguf_families import SLIDING, WITHOUT_CACHE
+from aimind.metadata.gguf_families import (
+    KNOWN,
+    ROTARY_IN_WINDOWS,
+    ROTARY_PERIOD,
+    ROTARY_SWITCH,
+    SLIDING,
+    WITHOUT_CACHE,
+)
 from aimind.metadata.summary import shown
 from aimind.types import Attention, LatentAttention, Layer, Memory, RecurrentState, Tensor
 
@@ -115,11 +123,16 @@ def layers(keys: Keys, stack: Stack, count: int) -> tuple[Layer, ...]:
                 kv_heads=kv_heads[index],
                 window=windows[index],
                 causal=_is_causal(keys, stack.name),
-                shared=index >= shared_from,
             )
+            if isinstance(attention, Attention):
+                shared, rotary = index >= shared_from, _rotates(keys, index, windows)
+                attention = replace(attention, shared=shared, rotary=rotary)
         recurrent = _recurrent(keys, tensors, heads[0] if heads else 0)
+        if keys.architecture not in KNOWN:
+            attention = gguf_unknown.attention(tensors, attention)
+            recurrent = gguf_unknown.state(tensors, recurrent)
         memory = tuple(part for part in (attention, recurrent) if part is not None)
-        result.append(_layer(tensors, memory, used[index]))
+        result.append(_layer(tensors, memory, used[index] or gguf_unknown.EXPERTS_USED))
     return tuple(result)
 
 
@@ -179,9 +192,18 @@ def _windows(keys: Keys, count: int) -> list[int | None]:
     return [window if slide else None for slide in slides]
 
 
+def _rotates(keys: Keys, index: int, windows: Sequence[int | None]) -> bool:
+    architecture = keys.architecture
+    if architecture in ROTARY_SWITCH:
+        return bool(keys.number("rope.scaling.finetuned", 1))
+    if period := ROTARY_PERIOD.get(architecture):
+        return (index + 1) % period != 0
+    return architecture not in ROTARY_IN_WINDOWS or windows[index] is not None or not any(windows)
+
+
 def _attention(
-    keys: Keys, *, heads: int, kv_heads: int, window: int | None, causal: bool, shared: bool
-) -> Memory:
+    keys: Keys, *, heads: int, kv_heads: int, window: int | None, causal: bool
+) -> Attention | LatentAttention:
     even = keys.number("embedding_length") // heads if heads else 0
     key_size = keys.number("attention.key_length", even)
     value_size = keys.number("attention.value_length", even)
@@ -203,7 +225,6 @@ def _attention(
         value_size=value_size,
         window=window,
         causal=causal,
-        shared=shared,
     )
 
 

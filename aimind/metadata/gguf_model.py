@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aimind.errors import MetadataError
 from aimind.metadata import gguf_layers as layering
 from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
 from aimind.metadata.gguf import FETCH_AGAIN, Header
-from aimind.metadata.gguf_families import EMBEDDERS, IMAGE, KNOWN
-from aimind.types import Category, Layer, Metadata, Tensor
+from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
+from aimind.types import Attention, Category, Layer, Metadata, Tensor
 
 LONGEST_NAME = 64
 _POOLING_RANK = 4  # `llama_pooling_type` in llama.cpp's include/llama.h
@@ -45,8 +47,9 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
     if known and not layers:
         raise MetadataError(f"{first.path} is damaged: it has no layers", hint=FETCH_AGAIN)
     heads, kv_heads = summary.heads(layers)
-    vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size")
     names = {tensor.name for tensor in others}
+    hidden, rows = _embedding(others)
+    vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size") or rows
     dtype = summary.usual_dtype(tensors)
     return Metadata(
         format="gguf",
@@ -55,7 +58,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         quantization=_quantization(first, dtype),
         dtype=dtype,
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
-        hidden_size=keys.number("embedding_length"),
+        hidden_size=keys.number("embedding_length") or hidden,
         vocab_size=vocabulary,
         num_heads=heads,
         num_kv_heads=kv_heads,
@@ -64,12 +67,19 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         others=tuple(others),
         draft=draft,
         projector=tuple(tensor for header in projectors for tensor in header.tensors),
-        tied="output.weight" not in names and "token_embd.weight" in names and architecture not in EMBEDDERS,
+        tied="output.weight" not in names and "token_embd.weight" in names and architecture not in HEADLESS,
         known=known,
         intermediate_size=summary.widest(layers),
         modalities=_modalities(projectors),
+        deepstack=keys.number("n_deepstack_layers"),
         chat_template="tokenizer.chat_template" in first.values,
     )
+
+
+def _embedding(others: Sequence[Tensor]) -> tuple[int, int]:
+    """Elements of a token, and tokens, as the embedding has them; zeros without one."""
+    shapes = [tensor.shape for tensor in others if tensor.name == "token_embd.weight"]
+    return (shapes[0][0], shapes[0][-1]) if shapes else (0, 0)
 
 
 def _architecture(header: Header) -> str:
@@ -118,7 +128,7 @@ def _layers(
     keys: layering.Keys, stacks: Sequence[layering.Stack]
 ) -> tuple[tuple[Layer, ...], tuple[Tensor, ...]]:
     """The layers of all stacks, and the tensors of those that only speculative decoding uses (the last)."""
-    layers: list[Layer] = []
+    found: list[list[Layer]] = []
     draft: list[Tensor] = []
     for stack in stacks:
         count = keys.number("block_count", len(stack.layers))
@@ -130,9 +140,20 @@ def _layers(
                 hint=FETCH_AGAIN,
             )
         count -= min(keys.number("nextn_predict_layers"), count)
-        layers += layering.layers(keys, stack, count)
-        draft += [tensor for layer in stack.layers[count:] for tensor in layer.values()]
-    return tuple(layers), tuple(draft)
+        drafting = stack.layers[count:]
+        draft += [tensor for layer in drafting for tensor in layer.values()]
+        # llama.cpp counts those that draft, too, where it splits layers.
+        found.append([*layering.layers(keys, stack, count), *[Layer(tensors=())] * len(drafting)])
+    return tuple(_beside(layers) for layers in itertools.zip_longest(*found)), tuple(draft)
+
+
+def _beside(layers: Sequence[Layer | None]) -> Layer:
+    """A layer of an encoder and that of the decoder with the same number, which llama.cpp keeps together."""
+    encoder, decoder = layers[0], layers[-1]
+    if encoder is None or decoder is None or encoder is decoder:
+        return decoder or encoder or Layer(tensors=())
+    stored = tuple(m for m in decoder.memory + encoder.memory if not isinstance(m, Attention) or m.causal)
+    return replace(decoder, tensors=encoder.tensors + decoder.tensors, memory=stored)
 
 
 def _quantization(header: Header, dtype: str | None) -> str | None:

@@ -103,6 +103,7 @@ class Attention:
         window: tokens remembered; `None` for all.
         causal: `False` for encoders, which remember nothing between requests.
         shared: the keys and values are those of an earlier layer, so nothing is stored.
+        rotary: queries and keys are rotated by their positions; in some models only in some layers.
     """
 
     num_heads: int
@@ -112,6 +113,7 @@ class Attention:
     window: int | None = None
     causal: bool = True
     shared: bool = False
+    rotary: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,7 @@ class Metadata:
         modalities: beside text.
         needs_remote_code: the repository brings Python code that the model cannot be loaded without.
         chat_template: whether it has one.
+        deepstack: the number of first layers that image features are added to, beside the input.
     """
 
     format: Format
@@ -221,6 +224,7 @@ class Metadata:
     modalities: tuple[str, ...] = ()
     needs_remote_code: bool = False
     chat_template: bool = True
+    deepstack: int = 0
 
     @property
     def weight_bytes(self) -> int:

@@ -271,20 +271,50 @@ def test_layers_that_keep_a_state(
     assert metadata.max_model_len is None
 
 
-def test_a_draft_head_is_no_layer(tmp_path: Path) -> None:
+def test_a_draft_head_counts_as_a_layer_but_holds_nothing(tmp_path: Path) -> None:
     values = keys("glm4moe", **HEADS, block_count=3, nextn_predict_layers=1)
     extra = layer(2, *ATTENTION, T("nextn.eh_proj.weight", (64,)))
     metadata = of(tmp_path, values, *layer(0, *ATTENTION), *layer(1, *ATTENTION), *extra)
-    assert len(metadata.layers) == 2
+    assert [len(one.tensors) for one in metadata.layers] == [len(ATTENTION), len(ATTENTION), 0]
+    assert not metadata.layers[2].memory
     assert {tensor.name for tensor in metadata.draft} == {tensor.name for tensor in extra}
 
 
-def test_both_halves_of_t5(tmp_path: Path) -> None:
-    values = keys("t5", attention__head_count=4, block_count=2, decoder_block_count=1)
-    encoder = [tensor for index in range(2) for tensor in layer(index, *ATTENTION, stack="enc.blk")]
-    metadata = of(tmp_path, values, *encoder, *layer(0, *ATTENTION, stack="dec.blk"))
+def test_both_halves_of_t5_are_layers_together(tmp_path: Path) -> None:
+    values = keys("t5", attention__head_count=4, block_count=2, decoder_block_count=2)
+    both = [
+        tensor
+        for index in range(2)
+        for stack in ("enc.blk", "dec.blk")
+        for tensor in layer(index, *ATTENTION, stack=stack)
+    ]
+    metadata = of(tmp_path, values, *both)
+    assert [len(one.tensors) for one in metadata.layers] == [2 * len(ATTENTION)] * 2
     kept = [memory for one in metadata.layers for memory in one.memory]
-    assert [memory.causal for memory in kept if isinstance(memory, Attention)] == [False, False, True]
+    assert [memory.causal for memory in kept if isinstance(memory, Attention)] == [True, True]
+
+
+def test_layers_without_rotary_positions(tmp_path: Path) -> None:
+    def rotates(architecture: str, **more: object) -> list[bool]:
+        values = keys(architecture, **{**HEADS, "block_count": 4, **more})
+        blocks = [tensor for index in range(4) for tensor in layer(index, *ATTENTION)]
+        memories = [memory for one in of(tmp_path, values, *blocks).layers for memory in one.memory]
+        return [memory.rotary for memory in memories if isinstance(memory, Attention)]
+
+    assert rotates("smollm3") == [True, True, True, False]
+    assert rotates("cohere2", attention__sliding_window=4096) == [True, True, True, False]
+    assert rotates("exaone4") == [True] * 4
+    assert rotates("granite", rope__scaling__finetuned=False) == [False] * 4
+
+
+def test_an_unknown_architecture_remembers_what_its_shapes_say(tmp_path: Path) -> None:
+    parts = [T("attn_q.weight", (64, 128)), T("attn_k.weight", (64, 32)), T("attn_v.weight", (64, 48))]
+    metadata = of(tmp_path, {"general.architecture": "brandnew"}, *layer(0, *parts))
+    (memory,) = metadata.layers[0].memory
+    assert isinstance(memory, Attention)
+    assert memory.num_kv_heads * memory.key_size == 32
+    assert memory.num_kv_heads * memory.value_size >= 48
+    assert memory.window is None
 
 
 def test_an_unknown_architecture_is_told_by_its_tensors(tmp_path: Path) -> None:
