@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from aimind.errors import UnknownArchitectureError, UnsupportedError
+from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, uncounted
 from aimind.place import place
 from aimind.place.placement import Placement
@@ -40,7 +41,7 @@ def make(
         host,
         request,
         memory=choice.launcher.MEMORY,
-        projector_bytes=sum(tensor.size_bytes for tensor in metadata.projector),
+        projector_bytes=projector_bytes(metadata.projector),
     )
     projector = next((file.path for file in model.files if file.is_projector), None)
     elsewhere = request.projector if projector is None and request.projector != "none" else None

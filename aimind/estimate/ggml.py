@@ -40,7 +40,7 @@ SOURCES: Mapping[str, str] = {
     "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
     "output_bytes": "a row of logits a slot",
     "overhead_bytes": "the CUDA context, its kernels and cuBLAS's workspaces: by experience, not by a rule",
-    "projector_bytes": "the tensors in the projector's header",
+    "projector_bytes": "the tensors in the projector's header, and about what one picture needs",
 }
 
 

@@ -163,7 +163,7 @@ class Search:
             counts, best = tuple(moved), candidate
 
     def _with_projector(self, estimate: Estimate) -> Estimate:
-        return dataclasses.replace(estimate, projector_bytes=self.projector_bytes)
+        return dataclasses.replace(estimate, projector_bytes=self.projector_bytes).about("projector_bytes")
 
 
 def _expert_layers(metadata: Metadata) -> int:

@@ -103,7 +103,7 @@ class Estimate:
         output_bytes: logits and embeddings that wait to be read.
         graphs_bytes: captured CUDA graphs.
         overhead_bytes: the driver's context, libraries, pools.
-        projector_bytes: of a vision or audio tower in a file of its own.
+        projector_bytes: of a vision or audio tower in a file of its own, and of its computation.
         approximate: the components, by these names, that are not what the backend allocates to the byte.
     """
 
