@@ -105,7 +105,7 @@ def test_where_none_fits_wholly_the_usual_one_does_in_part(repository: Repositor
 def test_without_devices_ram_decides(repository: Repository) -> None:
     assert label(best(repository.question(host(ram_gib=64))).model) == "Q4_K_M"
     assert label(best(repository.question(host(ram_gib=8))).model) == "Q4_K_M"
-    assert label(best(repository.question(host(ram_gib=4.2))).model) == "Q2_K"
+    assert label(best(repository.question(host(ram_gib=3.9))).model) == "Q2_K"
 
 
 def test_the_user_s_layers_are_no_reason_for_another_file(repository: Repository) -> None:

@@ -1,4 +1,4 @@
-"""What a vision or audio tower in a file of its own (mmproj) takes: its weights, and about what one picture needs.
+"""What a vision or audio tower in a file of its own (mmproj) takes: weights, and what one picture needs.
 
 llama.cpp computes a tower in a buffer of its own, with flash attention. For Gemma 3's tower of 896 pixels it
 reserves 4 · n · (F + 3D) bytes (llama.cpp b11549: 121.25 MiB), n the patches, D the hidden size, F the
