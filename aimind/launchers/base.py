@@ -9,7 +9,6 @@ Law: `absorb(launcher, Request(extra=render(launcher.FLAGS, settings)))` gives t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -244,6 +243,8 @@ def tokens(text: str) -> int:
 
 def nearest(word: str, known: list[str]) -> str | None:
     """The known word that is most like this one, if any is."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 

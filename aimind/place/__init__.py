@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from aimind.place.layers import place_layers
-from aimind.place.placement import Placement
-from aimind.place.ranks import place_ranks
+from typing import TYPE_CHECKING
+
 from aimind.types import Host, LayeredMemory, Metadata, PagedMemory, Request
+
+if TYPE_CHECKING:
+    from aimind.place.placement import Placement
 
 
 def place(
@@ -22,6 +24,11 @@ def place(
         DoesNotFitError: none exists.
         UsageError: the request contradicts itself or the model.
     """
+    # Of both ways to spend memory one is needed, and importing the other would take as long as planning does.
     if isinstance(memory, LayeredMemory):
+        from aimind.place.layers import place_layers
+
         return place_layers(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
+    from aimind.place.ranks import place_ranks
+
     return place_ranks(metadata, host, request, memory=memory)
