@@ -428,7 +428,9 @@ def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[
     metadata, tokens = model.metadata, step.tokens
     layers = [metadata.layers[index] for index in set(model.same)]
     width = max((_result_elements(layer, step) for layer in layers), default=0)
-    results = 4 * (tokens * (width + 8 * metadata.hidden_size) + _score_elements(layers, step))
+    # With a bias by distance the scores, their softmax, and the bias in two orders.
+    scores = max(_score_elements(layers, step), 4 * _bias_elements(model, step))
+    results = 4 * (tokens * (width + 8 * metadata.hidden_size) + scores)
     logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
     # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
     masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
@@ -447,7 +449,9 @@ def _bound(model: Profile, settings: Settings, step: Step, at: Places) -> tuple[
     copies = PIPELINE_COPIES if at.host > 1 else 1
     device = copies * inputs + results + converted + copied
     host = copies * inputs + (results if at.host in at.experts else 0)
-    return (*([device] * at.host), host)
+    # Every layer brings its bias from another device, once for each batch under way.
+    biases = [4 * _bias_elements(model, step) * copies * at.layers.count(place) for place in range(at.host)]
+    return (*(device + bias * (at.host > 1) for bias in biases), host)
 
 
 def _result_elements(layer: Layer, step: Step) -> int:
@@ -468,6 +472,13 @@ def _score_elements(layers: Sequence[Layer], step: Step) -> int:
     """Of attention that is computed without a fused kernel: scores and their softmax."""
     heads = max((m.num_heads for m in map(cache.attention, layers) if m is not None), default=0)
     return 0 if step.flash else 2 * heads * step.cells * step.tokens
+
+
+def _bias_elements(model: Profile, step: Step) -> int:
+    """Of a bias on the scores by distance (T5), which no fused kernel takes; 0 where there is none."""
+    tensors = [t for layer in model.metadata.layers for t in layer.tensors] + [*model.metadata.others]
+    heads = max((t.shape[0] for t in tensors if "attn_rel_b" in t.name), default=0)
+    return heads * (step.cells if model.causal else step.tokens) * step.tokens
 
 
 def _converted_bytes(layer: Layer, step: Step) -> int:
