@@ -160,7 +160,8 @@ class Supervisor:
     def _on_output(self, run: Run, now: float) -> None:
         """While it loads: progress, and perhaps another phase."""
         run.progress.made(now)
-        if run.health.ready_at is None and run.log.phase != run.phase:
+        between = not self._stdout.inside_line  # on a terminal both go to the same place
+        if run.health.ready_at is None and between and run.log.phase != run.phase:
             run.phase = run.log.phase
             self._say(f"{run.phase} ({now - run.started_at:.0f} s)")
 

@@ -26,12 +26,13 @@ class Output:
     Attributes:
         fd: the descriptor.
         pending: what waits until the descriptor takes more.
+        inside_line: what was written last is not a whole line.
     """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.pending = bytearray()
-        self._inside_line = False
+        self.inside_line = False
         self._left_out = 0
 
     def write(self, data: bytes) -> None:
@@ -48,7 +49,7 @@ class Output:
 
     def end_line(self) -> None:
         """End a line that has begun."""
-        if self._inside_line:
+        if self.inside_line:
             self._put(b"\n")
 
     def _put(self, data: bytes) -> None:
@@ -57,7 +58,7 @@ class Output:
             self._left_out = 0
         if data:
             self.pending += data
-            self._inside_line = not data.endswith(b"\n")
+            self.inside_line = not data.endswith(b"\n")
         self.pump()
 
     def pump(self, timeout_seconds: float = 0.0) -> None:
