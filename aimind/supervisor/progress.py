@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from aimind.supervisor.tree import processes
+
 LOOK_SECONDS = 10.0
 # Less than this is what a server takes that only waits.
 BUSY_SHARE = 0.02
@@ -57,27 +59,16 @@ def _spent(root: int) -> tuple[float, int]:
     What has ended is not among them, so that the sums may fall; that is no progress, and no stall either, for
     whoever waited for it goes on.
     """
-    with os.scandir("/proc") as entries:
-        stats = {int(entry.name): _stat(entry.name) for entry in entries if entry.name.isdigit()}
+    known = processes()
     tree = {root}
     grown = True
     while grown:
-        found = {pid for pid, stat in stats.items() if stat is not None and stat[0] in tree}
+        found = {pid for pid, (parent, _) in known.items() if parent in tree}
         grown = not found <= tree
         tree |= found
     tree.discard(root)
-    ticks = sum(stat[1] for pid in tree if (stat := stats[pid]) is not None)
+    ticks = sum(known[pid][1] for pid in tree)
     return ticks / os.sysconf("SC_CLK_TCK"), sum(map(_read, tree))
-
-
-def _stat(pid: str) -> tuple[int, int] | None:
-    """The parent, and the processor time in ticks; `None` when the process has ended meanwhile."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (pathlib costs memory)
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(fields[1]), int(fields[11]) + int(fields[12])
 
 
 def _read(pid: int) -> int:

@@ -216,19 +216,23 @@ def _children() -> list[int]:
     """The processes whose parent we are; on Linux, where the tree's orphans become ours."""
     if sys.platform != "linux":
         return []
+    me = os.getpid()
+    return [pid for pid, (parent, _) in processes().items() if parent == me]
+
+
+def processes() -> dict[int, tuple[int, int]]:
+    """The parent, and the processor time in ticks, of every process of a Linux machine."""
     with os.scandir("/proc") as entries:
         pids = [int(entry.name) for entry in entries if entry.name.isdigit()]
-    me = os.getpid()
-    return [pid for pid in pids if _parent(pid) == me]
-
-
-def _parent(pid: int) -> int | None:
-    """The parent's process id; `None` when the process has ended meanwhile."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 (pathlib costs memory)
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    found = {}
+    for pid in pids:
+        with (
+            suppress(FileNotFoundError, ProcessLookupError),  # it has ended meanwhile
+            open(f"/proc/{pid}/stat", "rb") as file,  # noqa: PTH123 (pathlib costs memory)
+        ):
+            fields = file.read().rpartition(b")")[2].split()
+            found[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+    return found
 
 
 def _become(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, output: int) -> NoReturn:
