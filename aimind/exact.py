@@ -89,8 +89,6 @@ def sparse(path: Path, reader: Reader, *, header_bytes: int) -> None:
 
 
 def _output(argv: list[str], command: Command) -> str:
-    removed = tuple(name.rstrip("*") for name in command.unset_env)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     try:
         done = subprocess.run(
             argv,
@@ -99,7 +97,7 @@ def _output(argv: list[str], command: Command) -> str:
             errors="replace",
             check=False,
             timeout=PATIENCE_SECONDS,
-            env={**kept, **command.env},
+            env=command.environment(os.environ),
         )
     except subprocess.TimeoutExpired as error:
         raise ExactSizesError(

@@ -58,7 +58,7 @@ def replace(command: Command) -> NoReturn:
     try:
         if command.cwd is not None:
             os.chdir(command.cwd)
-        os.execvpe(command.argv[0], command.argv, environment(command))
+        os.execvpe(command.argv[0], command.argv, command.environment(os.environ))
     except OSError as error:
         raise _cannot_start(command, str(error)) from error
 
@@ -87,19 +87,13 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
     }
 
 
-def environment(command: Command) -> dict[str, str]:
-    """The backend's environment: ours, less `unset_env`, and then what the command adds."""
-    kept = {name: value for name, value in os.environ.items() if not command.removes(name)}
-    return {**kept, **command.env, **command.secret_env}
-
-
 def _check(command: Command) -> None:
     """Find out now, while there is somebody to tell, whether the backend can be started at all."""
     folder = Path(command.cwd or ".")
     if not folder.is_dir():
         raise _cannot_start(command, f"its working folder {folder} does not exist")
     program = command.argv[0]
-    path = environment(command).get("PATH")
+    path = command.environment(os.environ).get("PATH")
     found = shutil.which(folder / program if "/" in program else program, path=path)
     if found is None:
         raise _cannot_start(command, "there is no such program")

@@ -93,6 +93,11 @@ class Command:
     url: str
     stop_seconds: float = 10.0
 
+    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The backend's: what is inherited, less `unset_env`, and then what the command adds."""
+        kept = {name: value for name, value in inherited.items() if not self.removes(name)}
+        return {**kept, **self.env, **self.secret_env}
+
     def removes(self, variable: str) -> bool:
         """Whether a variable of the environment that aimind was started in is kept from the backend."""
         beginnings = tuple(name.removesuffix("*") for name in self.unset_env if name.endswith("*"))
