@@ -33,8 +33,7 @@ def activation_bytes(metadata: Metadata, *, tensor_parallel: int, tokens: int, s
     )
     if metadata.quantization:  # the inputs of a matrix in 8 bits beside those in 16
         step += tokens * max(metadata.hidden_size, metadata.intermediate_size // tensor_parallel)
-    generates = metadata.category not in ("embedding", "reranker")
-    sampler = _sampler_bytes(metadata.vocab_size, min(sequences, tokens)) if generates else 0
+    sampler = 0 if metadata.pools else _sampler_bytes(metadata.vocab_size, min(sequences, tokens))
     # A step has its residual and its input, the sampler what the step gave.
     return max(2 * hidden + step, hidden + sampler, _encoder_bytes(metadata, tokens, tensor_parallel))
 

@@ -249,8 +249,8 @@ def _has_kernels(model: Profile, at: Places) -> bool:
 
 def output_bytes(model: Profile, settings: Settings) -> int:
     """The buffer in RAM for one output a sequence; it grows if more are asked for."""
-    embeds = model.metadata.category in ("embedding", "reranker")
-    return 4 * settings.n_seq * (model.metadata.vocab_size + (model.metadata.hidden_size if embeds else 0))
+    metadata = model.metadata
+    return 4 * settings.n_seq * (metadata.vocab_size + (metadata.hidden_size if metadata.pools else 0))
 
 
 def checkpoint_bytes(model: Profile, settings: Settings) -> int:

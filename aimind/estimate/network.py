@@ -181,13 +181,13 @@ class Network:
         if "output.bias" in self.others:
             logits = same("add", logits, self._other("output.bias", head))
         self.graph.expand(logits).is_output = True
-        if self.metadata.category in ("embedding", "reranker"):
+        if self.metadata.pools:
             self._pool(x)
 
     def _is_encoder(self) -> bool:
         """Whether all that it gives is a vector a sequence: there is no output head."""
         memories = [m for layer in self.metadata.layers for m in layer.memory]
-        embeds = self.metadata.category in ("embedding", "reranker")
+        embeds = self.metadata.pools
         return embeds and all(isinstance(m, Attention) and not m.causal for m in memories)
 
     def _rope_factors(self, place: int) -> list[Node]:

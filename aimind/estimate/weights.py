@@ -96,7 +96,7 @@ def summed(metadata: Metadata) -> Weights:
     names = {tensor.name for tensor in metadata.others}
     last_norm = LAST_NORM if LAST_NORM in names and "output_norm.weight" not in names else ""
     for tensor in metadata.others:
-        ends = tensor.name == last_norm and metadata.category not in ("embedding", "reranker")
+        ends = tensor.name == last_norm and not metadata.pools
         groups["head" if ends else _group(tensor.name)].append(tensor)
     tied = [tensor for tensor in groups["inputs"] if metadata.tied and tensor.name == "token_embd.weight"]
     return Weights(

@@ -13,7 +13,6 @@ CONTEXT_FLOOR = 8192
 # Below this many it is of none: no plan goes there by itself.
 CONTEXT_MINIMUM = 2048
 CONTEXT_STEP = 256
-ENCODERS = ("embedding", "reranker")  # they read a text at once, and remember nothing
 # Of what is free, this share is planned with; the estimates were never more than 1 % too low.
 SPENDABLE = 0.99
 # In RAM others live too: the cache takes at most this share of what the weights leave, unless asked for more.
@@ -68,7 +67,7 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     if asked is None:
         return limit
     least = min(limit, CONTEXT_MINIMUM)
-    if asked < least and metadata.category not in ENCODERS and not request.force:
+    if asked < least and not metadata.pools and not request.force:
         raise UsageError(
             f"a context of {asked} tokens is too short to be of use: {least} at least",
             hint=f"--context {asked}k, if thousands are meant; --force takes it all the same",
@@ -85,7 +84,7 @@ def context_limit(metadata: Metadata, request: Request) -> int:
 
 def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[int, ...]:
     """Lengths of a request that a place must hold, the preferred first; one that was asked for is alone."""
-    if request.max_model_len or metadata.category in ENCODERS:
+    if request.max_model_len or metadata.pools:
         return (request.max_model_len or min(limit, CONTEXT_FLOOR),)
     return tuple(dict.fromkeys((min(limit, CONTEXT_FLOOR), min(limit, CONTEXT_MINIMUM))))
 

@@ -15,7 +15,6 @@ from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import paged
 from aimind.phrases import gib, names
 from aimind.place.placement import (
-    ENCODERS,
     RAM_CACHE_SHARE,
     SPENDABLE,
     Placement,
@@ -58,7 +57,7 @@ class _Search:
 
     def __init__(self, metadata: Metadata, host: Host, request: Request, memory: PagedMemory) -> None:
         self.metadata, self.host, self.request, self.memory = metadata, host, request, memory
-        self.pooling = metadata.category in ENCODERS
+        self.pooling = metadata.pools
         self.limit = context_limit(metadata, request)
         self.needs = contexts_to_try(metadata, request, self.limit)
         self.sequences = request.max_num_seqs or memory.max_num_seqs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aimind.errors import UsageError
 from aimind.estimate import ggml
-from aimind.place.placement import ENCODERS, SPENDABLE, context_limit, contexts_to_try
+from aimind.place.placement import SPENDABLE, context_limit, contexts_to_try
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Request
 
 
@@ -42,7 +42,7 @@ class Search:
         self.expert_layers = _expert_layers(metadata) if memory.expert_offload else 0
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
-        self.encoder = metadata.category in ENCODERS
+        self.encoder = metadata.pools
         self.slots = request.max_num_seqs or memory.slots
         self.unified = memory.shared_slots and request.max_num_seqs is None
         if request.kv_unified is not None:

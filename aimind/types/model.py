@@ -227,6 +227,11 @@ class Metadata:
     deepstack: int = 0
 
     @property
+    def pools(self) -> bool:
+        """It makes a vector or a score of a whole text at once, and remembers nothing between requests."""
+        return self.category in ("embedding", "reranker")
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the model's own tensors in the files: layers and others."""
         return sum(layer.weight_bytes for layer in self.layers) + sum(t.size_bytes for t in self.others)
