@@ -81,14 +81,12 @@ def candidates(model: Model, *, projector: str | None = None) -> tuple[Model, ..
 
 def siblings(model: Model, chosen: Model, *, projector: str | None = None) -> tuple[Model, ...]:
     """The other quantizations of a model of which one was named, the largest first."""
-    first = next((file for file in chosen.files if not file.is_projector), None)
-    if first is None or not first.path.lower().endswith(".gguf"):
+    found = _models(model.files)
+    first = next((one for one in found if set(one.files) & set(chosen.files)), None)
+    if first is None:
         return ()
-    words = _words(first.path)
-    found = [one for one in _models(model.files) if one.words == words and first not in one.files]
     return tuple(
-        replace(model, files=tuple(_with_projector(model, one, projector)))
-        for one in sorted(filter(_is_complete, found), key=lambda one: (-one.size_bytes, one.stem))
+        replace(model, files=tuple(_with_projector(model, one, projector))) for one in _others(found, first)
     )
 
 
@@ -157,8 +155,13 @@ def _of_quantization(model: Model, asked: str | None) -> Sequence[_Gguf]:
             f"{_name(model)} has more than one model that fits: {names}", hint="Name one of these files."
         )
     first = preferred[0]
+    return [first, *_others(found, first)] if asked is None else [first]
+
+
+def _others(found: Sequence[_Gguf], first: _Gguf) -> list[_Gguf]:
+    """The same model's other quantizations of which no part is missing, the largest first."""
     others = [one for one in found if one is not first and one.words == first.words and _is_complete(one)]
-    return [first, *sorted(others, key=lambda one: (-one.size_bytes, one.stem))] if asked is None else [first]
+    return sorted(others, key=lambda one: (-one.size_bytes, one.stem))
 
 
 def _is_complete(one: _Gguf) -> bool:
