@@ -55,8 +55,8 @@ class Search:
         self.needs = (fixed,) if fixed else tuple(context * self.owners for context in contexts)
         self.limit = fixed or self.longest_request * (self.owners if self.encoder else self.slots)
 
-    def settings(self, tokens: int) -> ggml.Settings:
-        """The flags of a server whose cache holds so many tokens."""
+    def settings(self, tokens: int, *, layers: int = 0, experts: int = 0) -> ggml.Settings:
+        """The flags of a server whose cache holds so many tokens, with so many layers on devices."""
         request, memory = self.request, self.memory
         context = min(tokens // self.owners, self.longest_request)
         batch = request.batch_size or (
@@ -81,16 +81,15 @@ class Search:
             n_outputs=outputs,
             mixed_inputs=memory.mixed_inputs,
             swa_full=memory.full_window_cache if request.swa_full is None else request.swa_full,
-            gpu_layers=0,
+            gpu_layers=layers,
+            experts_on_cpu=experts if layers else 0,
         )
 
     def usage(
         self, tokens: int, counts: tuple[int, ...], *, experts: int = 0, compute: ggml.Compute = "quick"
     ) -> ggml.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
-        settings = dataclasses.replace(
-            self.settings(tokens), gpu_layers=sum(counts), experts_on_cpu=experts if counts else 0
-        )
+        settings = self.settings(tokens, layers=sum(counts), experts=experts)
         usage = ggml.estimate(self.profile, settings, counts, compute=compute)
         if not self.projector_bytes:
             return usage
@@ -110,7 +109,7 @@ class Search:
         counts = self._dealt(used, layers)
         held = self.usage(tokens, counts, experts=experts, compute="none")
         needs, has = sum(e.total_bytes for e in held.devices), sum(d.free_bytes for d in used)
-        if needs > has * SPENDABLE or not self._holds(dataclasses.replace(held, devices=()), ()):
+        if needs > has * SPENDABLE or not self._ram_holds(held):
             return None
         counts = self._balanced(used, counts, tokens, experts)
         usage = self.usage(tokens, counts, experts=experts)
@@ -126,7 +125,10 @@ class Search:
         """Whether every place has so much free."""
         held = zip(usage.devices, devices, strict=True)
         on_devices = all(estimate.total_bytes <= device.free_bytes * SPENDABLE for estimate, device in held)
-        return on_devices and usage.ram_bytes <= self.host.ram_free_bytes * SPENDABLE
+        return on_devices and self._ram_holds(usage)
+
+    def _ram_holds(self, usage: ggml.Usage) -> bool:
+        return usage.ram_bytes <= self.host.ram_free_bytes * SPENDABLE
 
     def _dealt(self, devices: tuple[Device, ...], layers: int) -> tuple[int, ...]:
         """Layers per device as the user shares them out, or by what is free on each."""
