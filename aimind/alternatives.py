@@ -97,12 +97,9 @@ def best(question: Question) -> Plan:
     answer = question.ask(first, described)
     preferred = answer if isinstance(answer, Plan) else None
     if len(candidates) > 1:
-        larger = question.prefer_quality
-        found = _largest(question, described, preferred, wanted=_is_fast, larger=larger)
+        found = _largest(question, described, preferred, fast=True)
         if found is None and preferred is None:
-            found = _largest(
-                question, described, preferred, wanted=lambda _plan, _question: True, larger=False
-            )
+            found = _largest(question, described, preferred, fast=False)
         if found is not None:
             return found if found is preferred else _with_reason(found, question)
     if isinstance(answer, Plan):
@@ -145,26 +142,20 @@ def _by_size(models: Sequence[Model]) -> list[Model]:
 # ── Which quantization ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _largest(
-    question: Question,
-    described: Metadata,
-    preferred: Plan | None,
-    *,
-    wanted: Callable[[Plan, Question], bool],
-    larger: bool,
-) -> Plan | None:
-    """The largest candidate whose plan is what is wanted; none larger than the preferred one, unless told."""
+def _largest(question: Question, described: Metadata, preferred: Plan | None, *, fast: bool) -> Plan | None:
+    """The largest candidate that fits, wholly if it is to be fast; larger than the first only for quality."""
     first = question.offer.candidates[0]
+
+    def good(found: Plan | None) -> bool:
+        return found is not None and (not fast or _is_fast(found, question))
+
     for model in _by_size(question.offer.candidates):
-        if model is first:
-            if preferred is not None and wanted(preferred, question):
-                return preferred
-        elif larger or file_bytes(model) < file_bytes(first):
-            guess = question.fits(model, _scaled(described, first, model))
-            if guess is not None and wanted(guess, question):
-                found = question.fits(model, question.offer.read(model))
-                if found is not None and wanted(found, question):
-                    return found
+        found = preferred if model is first else None
+        allowed = question.prefer_quality or file_bytes(model) < file_bytes(first)
+        if model is not first and allowed and good(question.fits(model, _scaled(described, first, model))):
+            found = question.fits(model, question.offer.read(model))
+        if good(found):
+            return found
     return None
 
 
