@@ -137,7 +137,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         )
     asked = wanted(model, options, backend_argv)
     offer = steps.offer(asked)
-    host = devices.probe()
+    host = steps.equipped(devices.probe(), asked.request)
     decided = steps.decided(steps.answer(steps.ask(offer, asked, host)))
     settings = decided.settings
     if not dry_run or settings.port == 0:
@@ -199,7 +199,7 @@ def plan_command(  # noqa: PLR0913 - one per option
     if exact and hardware:
         raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
     asked = wanted(model, {**options, "context": None}, backend_argv)
-    machines = steps.machines(hardware)
+    machines = steps.machines(hardware, asked)
     offer = steps.offer(asked)
     questions = [
         (machine, steps.ask(offer, asked, host, context=context))

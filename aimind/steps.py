@@ -55,30 +55,34 @@ def offer(asked: Wanted) -> Offer:
     return Offer(candidates=candidates, siblings=siblings, read=read)
 
 
-def machines(specs: tuple[str, ...]) -> dict[str, Host]:
-    """The machines that are described, or this one."""
+def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
+    """The machines that are described, or this one, as the request wants them seen."""
     if specs:
         from aimind.devices import hardware
 
-        return {spec: hardware.parse(spec) for spec in specs}
+        return {spec: equipped(hardware.parse(spec), asked.request) for spec in specs}
     from aimind import devices
 
-    return {"this one": devices.probe()}
+    return {"this one": equipped(devices.probe(), asked.request)}
+
+
+def equipped(host: Host, request: Request) -> Host:
+    """The machine with the devices that may be used, and the backends that are there or can be brought."""
+    # Without devices other builds of the backends are right.
+    return with_backends(dataclasses.replace(host, devices=()) if request.devices == () else host, request)
 
 
 def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None) -> Question:
-    """What shall be served on which machine, with the backends that are there or can be brought."""
+    """What shall be served on which machine (`equipped`)."""
     from aimind.alternatives import Question
     from aimind.launchers import LAUNCHERS
 
     request = asked.request
     if context is not None:
         request = dataclasses.replace(request, max_model_len=context)
-    # Without devices other builds of the backends are right.
-    allowed = dataclasses.replace(host, devices=()) if request.devices == () else host
     return Question(
         offer=offered,
-        host=with_backends(allowed, request),
+        host=host,
         request=request,
         launchers=LAUNCHERS,
         prefer_quality=asked.prefer_quality,
