@@ -7,7 +7,6 @@ than is free now: vLLM does not start when a device has less free than what it w
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -65,12 +64,10 @@ class _Search:
             memory.max_num_batched_tokens, self.limit if self.pooling else 0
         )
 
-    def on_devices(
-        self, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int
-    ) -> _Ranks | None:
-        """This cut on these devices, if every rank holds its part and a request of the needed length."""
+    def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:
+        """This cut on these devices, if every rank holds its part and a request of the least length."""
         metadata, request = self.metadata, self.request
-        weights = self._weights(tensor, pipeline)
+        weights = self.weights(tensor, pipeline)
         compute = paged.activation_bytes(
             metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
         )
@@ -84,7 +81,7 @@ class _Search:
             rest = min(rest, request.kv_cache_memory_bytes)
         in_flight = paged.in_flight_tokens(self.batched, pipeline)
         context = layout.longest(rest, self.limit, in_flight=in_flight) if rest > 0 else 0
-        if context < needed:
+        if context < self.needs[-1]:
             return None
         if self.pooling and request.gpu_memory_utilization is None:
             rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
@@ -94,7 +91,7 @@ class _Search:
     def in_ram(self) -> _Ranks | None:
         """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
         tensor = self.request.tensor_parallel_size or 1
-        weights = self._weights(tensor, 1) * tensor
+        weights = self.weights(tensor, 1) * tensor
         block_size = paged.ram_block_size(self.metadata, self.memory.cpu_block_size)
         layout = self._layout(tensor, 1, block_size)
         compute = paged.activation_bytes(
@@ -127,7 +124,8 @@ class _Search:
         requests = self.request.max_num_seqs or FEW_REQUESTS
         return (requests * layout.blocks_needed(context, in_flight=in_flight) + 1) * layout.block_bytes
 
-    def _weights(self, tensor: int, pipeline: int) -> int:
+    def weights(self, tensor: int, pipeline: int) -> int:
+        """Of the rank that holds most."""
         return paged.weights_bytes(
             self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=self.request.dtype
         )
@@ -179,33 +177,36 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
         return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
     _check_utilization(search, devices)
     broken: list[str] = []
-    too_small: list[str] = []
-    for needed, (tensor, pipeline) in itertools.product(search.needs, _cuts(request, len(devices))):
+    tried: list[tuple[tuple[Device, ...], int, int]] = []
+    shorter: _Ranks | None = None
+    for tensor, pipeline in _cuts(request, len(devices)):
         rule = _broken_rule(metadata, len(devices), tensor, pipeline)
         if rule is not None:
             broken.append(rule)
             continue
         chosen = devices[: tensor * pipeline]
-        found = search.on_devices(chosen, tensor, pipeline, needed)
-        if found is not None:
-            return _placement(search, found, _why(search, found, too_small + broken))
-        too_small.append(_too_small(search, chosen, tensor, pipeline, needed))
-    if too_small:
-        last = too_small[-(len(too_small) // len(search.needs)) :]
+        found = search.on_devices(chosen, tensor, pipeline)
+        if found is not None and found.context >= search.needs[0]:
+            return _placement(search, found, _why(search, found, tried, broken))
+        tried.append((chosen, tensor, pipeline))
+        shorter = shorter or found
+    if shorter is not None:
+        return _placement(search, shorter, _why(search, shorter, tried, broken))
+    if tried:
+        too_small = [_too_small(search, *cut, search.needs[-1]) for cut in tried]
         raise DoesNotFitError(
-            "; ".join(dict.fromkeys(last + broken)),
-            hint="a shorter --context, a quantized model, or more devices",
+            "; ".join(too_small + broken), hint="a shorter --context, a quantized model, or more devices"
         )
-    raise UsageError(
-        "; ".join(dict.fromkeys(broken)), hint="leave the sizes out, and they are chosen so that they fit"
-    )
+    raise UsageError("; ".join(broken), hint="leave the sizes out, and they are chosen so that they fit")
 
 
 def _check_utilization(search: _Search, devices: tuple[Device, ...]) -> None:
     """Whether vLLM would start with the share that was asked for."""
     share = search.request.gpu_memory_utilization
+    if share is None or search.request.force:
+        return
     best = max(search.accepted((device,)) for device in devices)
-    if share is not None and share > best and not search.request.force:
+    if share > best:
         raise DoesNotFitError(
             f"a share of {share:g} is more than is free on any device: vLLM would not start",
             hint=f"--gpu-memory-utilization {best:g} is the largest that it takes now",
@@ -282,12 +283,14 @@ def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
         raise UsageError("the model has no layers", hint="is it an adapter of another model?")
 
 
-def _why(search: _Search, found: _Ranks, tried: list[str]) -> Reason:
+def _why(
+    search: _Search, found: _Ranks, tried: list[tuple[tuple[Device, ...], int, int]], broken: list[str]
+) -> Reason:
     wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + paged.CONTEXT_BYTES)
-    total = found.tensor * found.pipeline
     sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
-    if total > 1 and search.request.devices is None and tried:
-        sentence += f"; before that: {tried[0]}"
+    if len(found.devices) > 1 and search.request.devices is None and (tried or broken):
+        before = _too_small(search, *tried[0], search.needs[0]) if tried else broken[0]
+        sentence += f"; before that: {before}"
     return Reason("tensor_parallel_size", f"{_cut(found.tensor, found.pipeline)} on {sentence}")
 
 
@@ -325,9 +328,7 @@ def _why_parallel(found: _Ranks, tokens: int | None, metadata: Metadata) -> tupl
 
 
 def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int) -> str:
-    weights = paged.weights_bytes(
-        search.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=search.request.dtype
-    )
+    weights = search.weights(tensor, pipeline)
     each = gib(min(device.free_bytes for device in devices))
     return (
         f"{_cut(tensor, pipeline)}: {gib(weights)} of weights per rank and "
