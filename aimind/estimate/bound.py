@@ -27,7 +27,8 @@ def compute_bound(model: Profile, step: Step, at: Places, *, largest_cache_bytes
     layers = [metadata.layers[index] for index in set(model.same)]
     width = max((_result_elements(layer, step) for layer in layers), default=0)
     # With a bias by distance the scores, their softmax, and the bias in two orders.
-    scores = max(_score_elements(layers, step), 4 * _bias_elements(model, step))
+    bias = _bias_elements(model, step)
+    scores = max(_score_elements(layers, step), 4 * bias)
     results = 4 * (tokens * (width + 8 * metadata.hidden_size) + scores)
     logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
     # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
@@ -47,8 +48,8 @@ def compute_bound(model: Profile, step: Step, at: Places, *, largest_cache_bytes
     device = copies * inputs + results + converted + copied
     host = copies * inputs + (results if at.host in at.experts else 0)
     # Every layer brings its bias from another device, once for each batch under way.
-    biases = [4 * _bias_elements(model, step) * copies * at.layers.count(place) for place in range(at.host)]
-    return (*(device + bias * (at.host > 1) for bias in biases), host)
+    brought = 4 * bias * copies if at.host > 1 else 0
+    return (*(device + brought * at.layers.count(place) for place in range(at.host)), host)
 
 
 def _result_elements(layer: Layer, step: Step) -> int:

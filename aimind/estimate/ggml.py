@@ -186,7 +186,7 @@ def estimate(
     held, repacked = weights.placed(model.weights, at)
     caches, states = _remembered(model, settings, step, at)
     buffers = _compute(model, settings, step, at, compute)
-    approximate = _approximate(model, settings, at)
+    approximate = _approximate(model, at)
     places = [
         Estimate(
             weights_bytes=held[place],
@@ -203,12 +203,12 @@ def estimate(
     return Usage(tuple(places[:-1]), places[-1])
 
 
-def _approximate(model: Profile, settings: Settings, at: Places) -> frozenset[str]:
+def _approximate(model: Profile, at: Places) -> frozenset[str]:
     """What is not known to the byte: bounds for an unknown model, and computing on both sides of a cut."""
     names = {"overhead_bytes"}
     if not model.metadata.known:
         names |= {"kv_cache_bytes", "state_bytes"}
-    if not model.understood or (at.host and (at.host in at.layers or settings.experts_on_cpu)):
+    if not model.understood or (at.host and at.host in at.experts):
         names.add("compute_bytes")
     return frozenset(names)
 
@@ -340,17 +340,17 @@ def _compute(model: Profile, settings: Settings, step: Step, at: Places, compute
     job = _Job(
         step=step,
         types=(settings.type_k, settings.type_v),
-        layers=_representatives(model, settings, step, at, kinds) if compute == "quick" else kinds,
+        layers=_representatives(model, step, at, kinds) if compute == "quick" else kinds,
         head=at.head,
         host=at.host,
-        pipeline=_is_pipelined(settings, at),
+        pipeline=_is_pipelined(at),
     )
     return _buffers(model, job)
 
 
-def _is_pipelined(settings: Settings, at: Places) -> bool:
+def _is_pipelined(at: Places) -> bool:
     """With all layers on several devices these work on several batches at once."""
-    return at.host > 1 and at.host not in at.layers and not settings.experts_on_cpu
+    return at.host > 1 and at.host not in at.experts
 
 
 # Of each layer: the first one that computes alike, its place, that of its experts.
@@ -377,12 +377,12 @@ def _kinds(model: Profile, at: Places) -> _Layers:
     )
 
 
-def _representatives(model: Profile, settings: Settings, step: Step, at: Places, kinds: _Layers) -> _Layers:
+def _representatives(model: Profile, step: Step, at: Places, kinds: _Layers) -> _Layers:
     """Layers that stand for all: memory is reused from layer to layer.
 
     Of a row of equal ones the first, one between equal neighbours, and the last are kept.
     """
-    if _is_pipelined(settings, at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
+    if _is_pipelined(at) and any(t.name.startswith("per_layer") for t in model.weights.inputs):
         return kinds  # every layer brings an input of its own from another device
     # Large scores of layers in RAM leave holes that matter only some layers later.
     kept = 1 if step.flash or at.host not in at.layers else 3
