@@ -1,0 +1,64 @@
+"""The command line: each command is its steps, one a line; nothing else. `main` is where aimind exits."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from aimind import show
+from aimind.cli import machine, plan, serve  # noqa: F401 - they add their commands to the group
+from aimind.cli.group import cli
+from aimind.errors import AimindError, UsageError
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; the only place that does."""
+    gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
+    argv, backend_argv = _split(sys.argv[1:])
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
+    try:
+        cli.main(args=argv, prog_name="aimind", standalone_mode=False, obj=backend_argv)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as problem:
+        hint = problem.ctx.command_path if isinstance(problem, click.UsageError) and problem.ctx else "aimind"
+        show.error(UsageError(problem.format_message(), hint=f"see `{hint} --help`"))
+        sys.exit(2)
+    except AimindError as problem:
+        if debug:
+            _traceback()
+        show.error(problem)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader has had enough; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as bug:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
+        if debug:
+            _traceback()
+        show.bug(bug)
+        sys.exit(70)
+    sys.exit(0)
+
+
+def _split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is for aimind, and what stands after `--` for the backend."""
+    if "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    return argv[:at], tuple(argv[at + 1 :])
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()

@@ -1,0 +1,18 @@
+"""`aimind` itself: the group that the commands are of."""
+
+from __future__ import annotations
+
+import click
+
+from aimind import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="aimind", message="%(prog)s %(version)s")
+def cli(*, debug: bool) -> None:
+    """Serve AI models on this machine, and know beforehand what that takes.
+
+    MODEL is owner/name (Hugging Face), hf:… or ms:…, a path (./model.gguf, ~/models/x), or demo; behind it
+    @REVISION and :QUANTIZATION. What stands after -- goes to the backend.
+    """
