@@ -122,7 +122,7 @@ def request_options(function: F) -> F:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help=f"The key that clients must send; else the variable {API_KEY_VARIABLE}.",
         ),
-        click.option("--name", metavar="NAME", help="The model's name in the API."),
+        click.option("--served-model-name", metavar="NAME", help="The model's name in the API."),
         click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
         click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
@@ -165,7 +165,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
         "tensor_parallel": "tensor_parallel_size",
         "kv_cache_type": "kv_cache_dtype",
         "host": "address",
-        "name": "served_name",
+        "served_model_name": "served_name",
         "mmproj": "projector",
     }
     fields = {names.get(option, option): value for option, value in options.items()}

@@ -32,6 +32,19 @@ if TYPE_CHECKING:
         cause: str | None
         remedy: str | None
 
+    class Instance(TypedDict):
+        """Where it is kept: the folder of `aimind.types.State` and of the logs, and its lock."""
+
+        folder: str
+        lock: int
+
+    class Device(TypedDict):
+        """An NVIDIA device that is used, by NVML's UUID, and the bytes of it that are planned."""
+
+        uuid: str
+        name: str
+        planned_bytes: int
+
     class Spec(TypedDict):
         """The fields of `aimind.types.Command`, the text that announces it, and the pace of the supervisor.
 
@@ -41,6 +54,8 @@ if TYPE_CHECKING:
             stall_seconds: without any progress before it is ready; 0 for no limit.
             first_delay_seconds: before the first restart.
             probe_seconds: between two health probes, and the longest that one may take.
+            instance: `None` where nothing is kept.
+            devices: whose memory must be back before the backend is started again.
         """
 
         argv: list[str]
@@ -58,6 +73,8 @@ if TYPE_CHECKING:
         stall_seconds: float
         first_delay_seconds: float
         probe_seconds: float
+        instance: Instance | None
+        devices: list[Device]
 
 
 def read(fd: int) -> Spec:
@@ -70,6 +87,8 @@ def read(fd: int) -> Spec:
     spec.setdefault("stall_seconds", 300.0)
     spec.setdefault("first_delay_seconds", 5.0)
     spec.setdefault("probe_seconds", 10.0)
+    spec.setdefault("instance", None)
+    spec.setdefault("devices", [])
     return spec
 
 

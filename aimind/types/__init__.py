@@ -9,6 +9,7 @@ from __future__ import annotations
 from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
 from aimind.types.command import Command, Probe, Signature, TextFile, TinyRequest
 from aimind.types.decision import API_KEY_VARIABLE, Estimate, Plan, Reason, Refusal, Request, Shard
+from aimind.types.instance import ENDED, Claim, Instance, State, StateName
 from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
     Attention,
@@ -29,15 +30,18 @@ from aimind.types.model import (
 
 __all__ = [
     "API_KEY_VARIABLE",
+    "ENDED",
     "Attention",
     "Backend",
     "Category",
+    "Claim",
     "Command",
     "Device",
     "Estimate",
     "File",
     "Format",
     "Host",
+    "Instance",
     "LatentAttention",
     "Layer",
     "LayeredMemory",
@@ -58,6 +62,8 @@ __all__ = [
     "Shard",
     "Signature",
     "Source",
+    "State",
+    "StateName",
     "Tenant",
     "Tensor",
     "TextFile",

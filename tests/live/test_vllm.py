@@ -46,7 +46,9 @@ def test_it_says_its_sentence_and_leaves_nothing_when_the_supervisor_is_killed()
 
 
 def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:
-    with serve(str(minilm), "--name", "minilm", "--backend", "vllm", "--", "--enforce-eager") as served:
+    with serve(
+        str(minilm), "--served-model-name", "minilm", "--backend", "vllm", "--", "--enforce-eager"
+    ) as served:
         answer = served.post("/v1/embeddings", {"model": "minilm", "input": ["cat", "kitten", "car"]})
     cat, kitten, car = (item["embedding"] for item in answer["data"])
     assert len(cat) == 384
