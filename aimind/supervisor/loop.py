@@ -9,9 +9,9 @@ import signal
 import time
 from contextlib import suppress
 
-from aimind.supervisor.output import Output
 from aimind.supervisor.policy import GiveUp, Rules, decide
 from aimind.supervisor.probe import FOREVER
+from aimind.supervisor.report import Report
 from aimind.supervisor.run import Run
 from aimind.supervisor.spec import environment
 from aimind.supervisor.tree import STOP_SIGNALS
@@ -51,11 +51,20 @@ def _listen_to_signals() -> int:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in STOP_SIGNALS:
+    for number in (*STOP_SIGNALS, signal.SIGUSR1):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and a script's `&`, want these ignored
             signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, nobody could be waited for
     return reader
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that can be closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 class Supervisor:
@@ -64,15 +73,22 @@ class Supervisor:
     def __init__(self, spec: Spec, *, wakeup: int) -> None:
         self._spec = spec
         self._wakeup = wakeup
+        self._report = Report(spec, now=time.monotonic())
+        if watchdog_seconds := self._report.manager.watchdog_seconds:
+            spec["probe_seconds"] = min(spec["probe_seconds"], watchdog_seconds / 2)
         self._env = environment(spec)
         self._rules = Rules(
             restart=spec["restart"],
             max_restarts=spec["max_restarts"],
             first_delay_seconds=spec["first_delay_seconds"],
         )
-        self._stdout, self._stderr = Output(1), Output(2)
+        # Closing the terminal shall end what runs in it; elsewhere HUP is how a service is reloaded.
+        restarts = (signal.SIGUSR1,) if _has_terminal() else (signal.SIGUSR1, signal.SIGHUP)
+        self._restart_signals = frozenset(restarts)
         self._run: Run | None = None  # none while it waits to start the next one
+        self._runs = 0
         self._restart_at = FOREVER
+        self._restart_asked = False
         self._failures = 0
         self._ever_ready = False
         self._stop_signal: int | None = None
@@ -83,16 +99,14 @@ class Supervisor:
         self._start()
         while self._exit_code is None:
             self._turn()
-        for output in (self._stdout, self._stderr):
-            output.pump(timeout_seconds=1.0)
+        self._report.pump(timeout_seconds=1.0)
         return self._exit_code
-
-    def _say(self, sentence: str) -> None:
-        self._stderr.write_line(f"aimind: {sentence}")
 
     def _start(self) -> None:
         self._restart_at = FOREVER
-        self._run = Run(self._spec, env=self._env, stdout=self._stdout, now=time.monotonic())
+        self._report.start(temporary=None, restarts=self._runs)
+        self._runs += 1
+        self._run = Run(self._spec, env=self._env, report=self._report, now=time.monotonic())
 
     # ── One turn ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,8 +114,8 @@ class Supervisor:
         """Sleep until something happens or is due, and act on it."""
         ready = self._sleep()
         now = time.monotonic()
-        self._stdout.pump()
-        self._stderr.pump()
+        self._report.pump()
+        self._report.tick(now)
         if self._wakeup in ready:
             for number in os.read(self._wakeup, 64):
                 self._on_signal(number, now)
@@ -114,7 +128,7 @@ class Supervisor:
         """The descriptors that have something for us."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        for output in (self._stdout, self._stderr):
+        for output in self._report.outputs:
             if output.pending:
                 poll.register(output.fd, select.POLLOUT)
         deadline = self._restart_at
@@ -125,6 +139,7 @@ class Supervisor:
             if self._run.health.exchange is not None:
                 poll.register(self._run.health.exchange, self._run.health.exchange.events)
             deadline = self._run.deadline
+        deadline = min(deadline, self._report.deadline)
         timeout = None if deadline == FOREVER else max(0.0, deadline - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(timeout)}
 
@@ -132,9 +147,12 @@ class Supervisor:
         """Go on with the run."""
         if run.tree.output in ready and run.read():
             self._on_output(run, now)
-        if run.tree.channel.fileno() in ready and run.tree.listen():
-            self._on_end(run, now)
-            return
+        if run.tree.channel.fileno() in ready:
+            ended = run.tree.listen()
+            self._report.state.change(backend_pid=run.tree.pid)
+            if ended:
+                self._on_end(run, now)
+                return
         io = run.health.exchange is not None and run.health.exchange.fileno() in ready
         if io or now >= run.health.deadline:
             self._on_health(run, run.health.step(now=now, io=io), now)
@@ -145,53 +163,90 @@ class Supervisor:
     # ── What can happen ────────────────────────────────────────────────────────────────────────────────────
 
     def _on_signal(self, number: int, now: float) -> None:
-        """Stop, for whichever signal; a second Ctrl-C kills."""
+        """Stop, or start the backend again; a second Ctrl-C kills."""
+        name = signal.Signals(number).name
+        if number in self._restart_signals:
+            self._on_restart(name, now)
+            return
         again = self._stop_signal is not None
         if not again:
             self._stop_signal = number
+            self._report.manager.stopping()
         if self._run is None:
-            self._exit_code = 128 + number
+            self._end(128 + number)
         elif not again:
-            self._say(f"stopping the backend ({signal.Signals(number).name})")
+            self._report.say(f"stopping the backend ({name})")
+            self._report.change("stopping")
             self._run.stop(now)
         elif number == signal.SIGINT:
             self._run.kill()
 
+    def _on_restart(self, name: str, now: float) -> None:
+        """Start the backend again: at once where it waits for that, else once it has stopped."""
+        if self._stop_signal is not None or self._restart_asked:
+            return
+        self._report.say(f"starting the backend again ({name})")
+        self._report.manager.reloading()
+        if self._run is None:
+            self._restart_at = now
+        else:
+            self._restart_asked = True
+            self._report.change("stopping", phase="to start it again")
+            self._run.stop(now)
+
     def _on_output(self, run: Run, now: float) -> None:
         """While it loads: progress, and perhaps another phase."""
         run.progress.made(now)
-        between = not self._stdout.inside_line  # on a terminal both go to the same place
-        if run.health.ready_at is None and between and run.log.phase != run.phase:
-            run.phase = run.log.phase
-            self._say(f"{run.phase} ({now - run.started_at:.0f} s)")
+        phase = run.log.phase
+        if run.stopping or run.health.ready_at is not None or phase is None:
+            return
+        percent = f" {run.log.percent} %" if run.log.percent else ""
+        self._report.change("loading", phase=f"{phase}{percent}")
+        if phase != run.phase and not self._report.inside_line:
+            run.phase = phase
+            self._report.say(f"{phase} ({now - run.started_at:.0f} s)")
 
     def _on_stall(self, run: Run, now: float) -> None:
         phase = f" while {run.phase}" if run.phase else ""
-        self._say(
+        self._stop_sick(
+            run,
             f"the backend has stalled{phase}: no line, no computing and no reading for "
-            f"{self._spec['stall_seconds']:g} s: stopping it"
+            f"{self._spec['stall_seconds']:g} s",
+            now,
         )
-        run.stop(now)
 
     def _on_health(self, run: Run, change: str | None, now: float) -> None:
-        if change == "unhealthy":
+        if change == "healthy":
+            self._report.alive()
+        elif change == "unhealthy":
             refused = run.health.refusal
             why = f"refused a tiny request ({refused})" if refused else "failed its last health probes"
-            self._say(f"the backend {why}: stopping it")
-            run.stop(now)
+            self._stop_sick(run, f"the backend {why}", now)
         elif change == "ready":
             run.progress.end()
-            announce = f"ready again: {self._spec['url']}" if self._ever_ready else self._spec["announce"]
             self._ever_ready = True
-            self._stdout.write_line(announce)
+            self._report.ready()
+
+    def _stop_sick(self, run: Run, why: str, now: float) -> None:
+        self._report.say(f"{why}: stopping it")
+        self._report.change("unhealthy", phase="stopping it", reason=why)
+        run.stop(now)
 
     def _on_end(self, run: Run, now: float) -> None:
         """Nothing of the run's tree is left: what now?"""
         returncode = run.close()
         self._run = None
+        self._report.state.change(backend_pid=None, temporary=None)
         if self._stop_signal is not None:
-            self._exit_code = 128 + self._stop_signal
-            return
+            self._end(128 + self._stop_signal)
+        elif self._restart_asked:
+            self._restart_asked = False
+            self._restart_at = now
+        else:
+            self._on_failure(run, returncode, now)
+
+    def _on_failure(self, run: Run, returncode: int | None, now: float) -> None:
+        """It has ended, and nobody asked for that."""
         ready_at = run.health.ready_at
         decision = decide(
             returncode=-signal.SIGKILL if returncode is None else returncode,
@@ -202,23 +257,34 @@ class Supervisor:
             rules=self._rules,
         )
         what = f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s"
+        cause = run.log.cause
+        hint = cause and cause["remedy"]
+        reason = f"{what}: {cause['cause']}" if cause else what
+        if isinstance(decision, GiveUp) and not decision.exit_code:
+            self._report.say(f"{what}: done")
+            self._end(0, reason=reason)
+            return
         if isinstance(decision, GiveUp):
-            self._exit_code = decision.exit_code
-            if not decision.exit_code:
-                self._say(f"{what}: done")
-                return
             never = "" if self._ever_ready else " and was never ready"
-            self._say(f"error: {what}{never}: not starting it again. Its last lines:")
+            self._report.say(f"error: {what}{never}: not starting it again. Its last lines:")
             for line in run.log.last_lines:
-                self._say(f"| {line}")
+                self._report.say(f"| {line}")
         else:
             self._failures = decision.failures
             self._restart_at = now + decision.delay_seconds
-            self._say(f"{what}; starting it again in {decision.delay_seconds:g} s")
-        if run.log.cause is not None:
-            self._say(f"cause: {run.log.cause['cause']}")
-            if run.log.cause["remedy"]:
-                self._say(f"hint: {run.log.cause['remedy']}")
+            again = f"starting it again in {decision.delay_seconds:g} s"
+            self._report.say(f"{what}; {again}")
+            self._report.change("backing off", phase=again, reason=reason, hint=hint)
+        if cause is not None:
+            self._report.say(f"cause: {cause['cause']}")
+            if hint:
+                self._report.say(f"hint: {hint}")
+        if isinstance(decision, GiveUp):
+            self._end(decision.exit_code, "failed", reason=reason, hint=hint)
+
+    def _end(self, exit_code: int, state: str = "stopped", **fields: str | None) -> None:
+        self._exit_code = exit_code
+        self._report.change(state, phase=None, exit_code=exit_code, **fields)
 
 
 def _describe(returncode: int | None) -> str:

@@ -17,48 +17,68 @@ PENDING_BYTES = 256 * 1024
 LINE_BYTES = 4096
 
 
-class Output:
+class Lines:
+    """Where the backend's output goes, and lines of ours that never begin inside one of its own.
+
+    Attributes:
+        inside_line: what was written last is not a whole line.
+    """
+
+    def __init__(self) -> None:
+        self.inside_line = False
+        self._left_out = 0
+
+    def write(self, data: bytes) -> None:
+        """Write what the backend printed."""
+        self._add(data)
+
+    def write_line(self, line: str) -> None:
+        """Write `line` as a line of its own."""
+        self.end_line()
+        self._add(line.encode(errors="replace") + b"\n")
+
+    def end_line(self) -> None:
+        """End a line that has begun."""
+        if self.inside_line:
+            self._add(b"\n")
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self.inside_line = not data.endswith(b"\n")
+        self._put(data)  # also without any: what was left out is said
+
+    def _put(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class Output(Lines):
     """A descriptor that is written to without ever waiting for its reader.
 
     Its reader may stall or end. What does not fit into `PENDING_BYTES` is left out, and counted in a line
-    that takes its place; what nobody can read any more, or a full disk does not take, is dropped.
+    that takes its place; lines of ours never are. What nobody can read any more is dropped.
 
     Attributes:
         fd: the descriptor.
         pending: what waits until the descriptor takes more.
-        inside_line: what was written last is not a whole line.
     """
 
     def __init__(self, fd: int) -> None:
+        super().__init__()
         self.fd = fd
         self.pending = bytearray()
-        self.inside_line = False
-        self._left_out = 0
 
     def write(self, data: bytes) -> None:
         """Write `data`, or keep it, or leave it out."""
         if self.pending and len(self.pending) + len(data) > PENDING_BYTES:
             self._left_out += len(data)
             return
-        self._put(data)
-
-    def write_line(self, line: str) -> None:
-        """Write `line` as a line of its own; it is never left out."""
-        self.end_line()
-        self._put(line.encode(errors="replace") + b"\n")
-
-    def end_line(self) -> None:
-        """End a line that has begun."""
-        if self.inside_line:
-            self._put(b"\n")
+        self._add(data)
 
     def _put(self, data: bytes) -> None:
         if self._left_out:
             self.pending += b"\naimind: %d bytes left out, which nobody read\n" % self._left_out
             self._left_out = 0
-        if data:
-            self.pending += data
-            self.inside_line = not data.endswith(b"\n")
+        self.pending += data
         self.pump()
 
     def pump(self, timeout_seconds: float = 0.0) -> None:
@@ -83,6 +103,7 @@ class Log:
         last_lines: the newest ten, cut at 4 KiB.
         cause: the first signature with a cause that matched.
         phase: that the newest signature with one has begun.
+        percent: how far it is in that, where the line says so (the pattern's group `percent`).
     """
 
     def __init__(self, signatures: Sequence[Signature]) -> None:
@@ -93,13 +114,17 @@ class Log:
         self.last_lines: deque[str] = deque(maxlen=10)
         self.cause: Signature | None = None
         self.phase: str | None = None
+        self.percent: str | None = None
 
     def feed(self, data: bytes) -> None:
         """Read on."""
         *lines, self._partial = (self._partial + data).split(b"\n")
-        self._partial = self._partial[:LINE_BYTES]
         for line in lines:
             self._read(line)
+        bar = self._partial.rpartition(b"\r")[2]
+        if bar:  # of a progress bar only the newest state
+            self._partial = bar[:LINE_BYTES]
+            self._see_phase(_text(bar))
 
     def end(self) -> None:
         """Take a last line that did not end."""
@@ -107,9 +132,19 @@ class Log:
             self._read(self._partial)
 
     def _read(self, line: bytes) -> None:
-        # Of a progress bar only its last state.
-        text = line[:LINE_BYTES].decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+        text = _text(line)
         self.last_lines.append(text)
         if self.cause is None:
             self.cause = next((s for pattern, s in self._causes if pattern.search(text)), None)
-        self.phase = next((phase for pattern, phase in self._phases if pattern.search(text)), self.phase)
+        self._see_phase(text)
+
+    def _see_phase(self, text: str) -> None:
+        for pattern, phase in self._phases:
+            if found := pattern.search(text):
+                self.phase, self.percent = phase, found.groupdict().get("percent")
+                return
+
+
+def _text(line: bytes) -> str:
+    """What is seen of a line, cut at `LINE_BYTES`."""
+    return line[:LINE_BYTES].decode(errors="replace").rstrip("\r").rpartition("\r")[2]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Literal
 
+    Change = Literal["ready", "healthy", "unhealthy"]
+
     from aimind.supervisor.spec import Ready
 
 LONGEST_BODY = 64 * 1024
@@ -121,7 +123,7 @@ class Health:
         self.deadline = now
         self.refusal: str | None = None
 
-    def step(self, *, now: float, io: bool) -> Literal["ready", "unhealthy"] | None:
+    def step(self, *, now: float, io: bool) -> Change | None:
         """Go on where the probe's descriptor has something (`io`) or the deadline has come; what changed."""
         try:
             if self.exchange is None:
@@ -153,21 +155,22 @@ class Health:
     def _key(self, name: str | None) -> str | None:
         return self._env.get(name) if name else None
 
-    def _judge(self, status: int, body: str, *, now: float) -> Literal["ready", "unhealthy"] | None:
+    def _judge(self, status: int, body: str, *, now: float) -> Change | None:
         lie = self._ready["lie"]
         healthy = 200 <= status < 300 and not (lie and re.search(lie, body))
         if self.ready_at is None:
             return self._judge_first(status, body, healthy=healthy, now=now)
         self.deadline = now + self._probe_seconds
-        self._failures = 0 if healthy else self._failures + 1
+        if healthy:
+            self._failures = 0
+            return "healthy"
+        self._failures += 1
         if self._failures < FAILURES:
             return None
         self.close()
         return "unhealthy"
 
-    def _judge_first(
-        self, status: int, body: str, *, healthy: bool, now: float
-    ) -> Literal["ready", "unhealthy"] | None:
+    def _judge_first(self, status: int, body: str, *, healthy: bool, now: float) -> Change | None:
         """Before it is ready: a first answer, then the tiny request."""
         if healthy and (self._requesting or self._ready["request"] is None):
             self._requesting = False

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aimind.supervisor.output import Output
+    from aimind.supervisor.report import Report
     from aimind.supervisor.spec import Spec
 
 CHUNK_BYTES = 64 * 1024
@@ -29,7 +29,7 @@ class Run:
         silent: its output has ended.
     """
 
-    def __init__(self, spec: Spec, *, env: Mapping[str, str], stdout: Output, now: float) -> None:
+    def __init__(self, spec: Spec, *, env: Mapping[str, str], report: Report, now: float) -> None:
         """Start the backend."""
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"])
         self.log = Log(spec["signatures"])
@@ -38,7 +38,7 @@ class Run:
         self.phase: str | None = None
         self.started_at = now
         self.silent = False
-        self._stdout = stdout
+        self._report = report
         self._stop_seconds = spec["stop_seconds"]
         self._escalate_at = FOREVER
         self._terms = 0
@@ -47,6 +47,11 @@ class Run:
     def deadline(self) -> float:
         """When `step` is to be called at the latest."""
         return min(self._escalate_at, self.health.deadline, self.progress.deadline)
+
+    @property
+    def stopping(self) -> bool:
+        """It was told to end."""
+        return self._terms > 0
 
     def stop(self, now: float) -> None:
         """TERM now, TERM again after `stop_seconds` (some swallow it while they start), and then KILL."""
@@ -77,7 +82,7 @@ class Run:
             data = os.read(self.tree.output, CHUNK_BYTES)
         except BlockingIOError:
             return False
-        self._stdout.write(data)
+        self._report.output(data)
         self.log.feed(data)
         self.silent = not data
         return not self.silent
@@ -87,6 +92,6 @@ class Run:
         while self.read():
             pass
         self.log.end()
-        self._stdout.end_line()
+        self._report.end_output()
         self.health.close()
         return self.tree.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -12,10 +13,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 import pytest
@@ -79,30 +81,59 @@ def fake(folder: Path, *flags: str, port: int | None = None) -> Command:
 
 
 class Supervised:
-    """A running supervisor; its stdout and stderr go to files of `folder`."""
+    """A running supervisor; its stdout and stderr go to files of `folder`, and so do its state and logs.
+
+    `terminal`: it is the first process of a terminal's session. `environment`: in place of the tests' own.
+    """
 
     def __init__(
-        self, command: Command, folder: Path, *, stdout: int | None = None, **rules: float | str
+        self,
+        command: Command,
+        folder: Path,
+        *,
+        stdout: int | None = None,
+        terminal: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **rules: object,
     ) -> None:
         self.command = command
         self.folder = folder
+        self._terminal: int | None = None
+        inside: int | None = None
+        if terminal:
+            self._terminal, inside = os.openpty()
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         document = supervise.document(command, announce="READY")
-        document |= {"first_delay_seconds": 0.01, **rules}
+        document |= {"first_delay_seconds": 0.01, "instance": {"folder": str(folder), "lock": lock}, **rules}
         with (
             tempfile.TemporaryFile() as spec,
             (folder / "stdout").open("wb") as out,
             (folder / "stderr").open("wb") as err,
         ):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             spec.write(json.dumps(document).encode())
             spec.flush()
             argv = [sys.executable, *supervise.PYTHON_FLAGS, str(supervise.PROGRAM), str(spec.fileno())]
+            if terminal:  # a program that makes it the controlling one, and becomes what it is given
+                argv = ["setsid", "--ctty", *argv]
             self.process = subprocess.Popen(
                 argv,
+                stdin=inside,
                 stdout=out if stdout is None else stdout,
                 stderr=err,
-                pass_fds=[spec.fileno(), out.fileno()],  # one that nobody needs: the backend must not get it
-                start_new_session=True,
+                # One descriptor that nobody needs: the backend must not get it.
+                pass_fds=[spec.fileno(), out.fileno(), lock],
+                start_new_session=not terminal,
+                env=environment,
             )
+        for fd in filter(None, (lock, inside)):
+            os.close(fd)
+
+    def close_terminal(self) -> None:
+        """As a person closes a window."""
+        assert self._terminal is not None
+        os.close(self._terminal)
+        self._terminal = None
 
     def __enter__(self) -> Supervised:
         return self
@@ -112,6 +143,14 @@ class Supervised:
     ) -> None:
         self.process.kill()
         self.process.wait()
+        if self._terminal is not None:
+            self.close_terminal()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `state.json` says; nothing before it is there."""
+        path = self.folder / "state.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
 
     @property
     def stdout(self) -> str:

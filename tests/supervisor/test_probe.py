@@ -148,7 +148,7 @@ def test_a_lie_is_not_ready() -> None:
 
 def test_only_failures_in_a_row_are_unhealthy() -> None:
     with server(OK, LOADING, LOADING, OK, LOADING, LOADING, LOADING) as (url, _):
-        assert ask(health_of(url), 7) == ["ready", None, None, None, None, None, "unhealthy"]
+        assert ask(health_of(url), 7) == ["ready", None, None, "healthy", None, None, "unhealthy"]
 
 
 def test_an_answer_that_does_not_come_in_time_is_a_failure() -> None:
@@ -210,5 +210,5 @@ def test_a_tiny_request_that_is_refused_is_no_sign_of_health() -> None:
 def test_once_ready_the_health_url_is_enough() -> None:
     with server(OK, OK, OK) as (url, requests):
         health = health_of(url, request=True)
-        assert ask(health, 3) == [None, "ready", None]
+        assert ask(health, 3) == [None, "ready", "healthy"]
     assert [request.split()[0] for request in requests] == [b"GET", b"POST", b"GET"]

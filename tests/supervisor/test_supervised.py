@@ -189,7 +189,7 @@ def test_a_program_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 
 
 @LINUX
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_all(tmp_path: Path, number: signal.Signals) -> None:
     with Supervised(fake(tmp_path, "--grandchildren", "2"), tmp_path) as supervised:
         supervised.wait_until_ready()
@@ -223,6 +223,51 @@ def test_it_stops_while_it_waits_to_start_again(tmp_path: Path) -> None:
         wait_for(lambda: "starting it again in 300 s" in supervised.stderr, what="the crash")
         supervised.send(signal.SIGTERM)
         assert supervised.wait() == 143
+
+
+# ── Starting again, when asked to ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_without_a_terminal_it_is_reloaded(tmp_path: Path, number: signal.Signals) -> None:
+    """A service has no terminal; to start again is what its manager's HUP asks for."""
+    with Supervised(fake(tmp_path), tmp_path, first_delay_seconds=300) as supervised:
+        supervised.wait_until_ready()
+        first = supervised.pids
+        supervised.send(number)
+        supervised.wait_until_ready(times=2)
+        assert supervised.starts == 2
+        assert not alive(first[0])
+        assert f"starting the backend again ({number.name})" in supervised.stderr
+
+
+@pytest.mark.parametrize(("number", "stops"), [(signal.SIGHUP, True), (signal.SIGUSR1, False)])
+def test_with_a_terminal_hup_says_that_it_was_closed(
+    tmp_path: Path, number: signal.Signals, *, stops: bool
+) -> None:
+    with Supervised(fake(tmp_path), tmp_path, terminal=True) as supervised:
+        supervised.wait_until_ready()
+        supervised.send(number)
+        if stops:
+            assert supervised.wait() == 129
+            supervised.assert_nothing_left(supervised.pids)
+        else:
+            supervised.wait_until_ready(times=2)
+
+
+def test_a_closed_terminal_stops_all(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path, terminal=True) as supervised:
+        supervised.wait_until_ready()
+        supervised.close_terminal()
+        assert supervised.wait() == 129
+        supervised.assert_nothing_left(supervised.pids)
+
+
+def test_it_starts_at_once_where_it_waited_to(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path, "--exit-at-start", "1"), tmp_path, first_delay_seconds=300) as supervised:
+        wait_for(lambda: "starting it again in 300 s" in supervised.stderr, what="the crash")
+        supervised.send(signal.SIGHUP)
+        wait_for(lambda: supervised.starts == 2, what="the second start")
 
 
 # ── What the backend is given ──────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,65 @@
+"""What systemd is told: sd_notify(3), over the socket that it names in the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+# While it loads or stops, systemd is asked for so much more time at each sign of life.
+EXTENSION_SECONDS = 60.0
+
+
+class Manager:
+    """The service manager that started us; silent where there is none.
+
+    Attributes:
+        listens: there is one.
+        watchdog_seconds: it ends us after so long without a sign of life; 0 where it does not.
+    """
+
+    def __init__(self) -> None:
+        """Take its address from the environment, in which the backend must not find it."""
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        watched = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        self.watchdog_seconds = int(microseconds) / 1e6 if watched and microseconds.isdigit() else 0.0
+        # "@" stands for the zero byte that abstract sockets begin with.
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self.listens = bool(address)
+        if address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.settimeout(0)
+
+    def ready(self) -> None:
+        """It serves; also the end of a reload."""
+        self._tell(f"READY=1\nMAINPID={os.getpid()}")
+
+    def reloading(self) -> None:
+        """It was asked to start the backend again; `ready` follows."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """It will end."""
+        self._tell("STOPPING=1")
+
+    def status(self, line: str) -> None:
+        """What `systemctl status` shows."""
+        self._tell(f"STATUS={line}")
+
+    def extend(self, seconds: float = EXTENSION_SECONDS) -> None:
+        """Neither the start nor the stop has failed before so long from now."""
+        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+    def alive(self) -> None:
+        """The watchdog's sign of life."""
+        if self.watchdog_seconds:
+            self._tell("WATCHDOG=1")
+
+    def _tell(self, message: str) -> None:
+        if not self.listens:
+            return
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except OSError:  # nobody reads, or not fast enough: the backend is worth more than the message
+            return
