@@ -110,7 +110,7 @@ class Supervised:
             (folder / "stdout").open("wb") as out,
             (folder / "stderr").open("wb") as err,
         ):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a guardian from before may still be at work
             spec.write(json.dumps(document).encode())
             spec.flush()
             argv = [sys.executable, *supervise.PYTHON_FLAGS, str(supervise.PROGRAM), str(spec.fileno())]
