@@ -45,7 +45,10 @@ SIGNATURES = (
     Signature(
         r"Initializing a V1 LLM engine|Started server process.*EngineCore", phase="starting the engine"
     ),
-    Signature(r"Starting to load model|Loading safetensors checkpoint shards", phase="loading weights"),
+    Signature(
+        r"Starting to load model|Loading safetensors checkpoint shards(: +(?P<percent>\d+)%)?",
+        phase="loading weights",
+    ),
     Signature(r"Dynamo bytecode transform|torch\.compile", phase="compiling"),
     Signature(r"Capturing (cudagraphs|CUDA graphs)", phase="capturing graphs"),
     Signature(r"Warming up model|init engine", phase="warming up"),

@@ -46,7 +46,8 @@ class Signature:
 
     Attributes:
         pattern: a regular expression, searched in the line.
-        phase: the phase that begins with it (`loading weights`), or
+        phase: the phase that begins with it (`loading weights`), and how far that is where the pattern has a
+            group `percent`; or
         cause: what kills the backend, as a sentence, with its remedy.
     """
 
