@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from aimind.supervisor.tree import processes
+from aimind.supervisor.processes import descendants, processes
 
 LOOK_SECONDS = 10.0
 # Less than this is what a server takes that only waits.
@@ -60,13 +60,7 @@ def _spent(root: int) -> tuple[float, int]:
     whoever waited for it goes on.
     """
     known = processes()
-    tree = {root}
-    grown = True
-    while grown:
-        found = {pid for pid, (parent, _) in known.items() if parent in tree}
-        grown = not found <= tree
-        tree |= found
-    tree.discard(root)
+    tree = descendants(root, known)
     ticks = sum(known[pid][1] for pid in tree)
     return ticks / os.sysconf("SC_CLK_TCK"), sum(map(_read, tree))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from aimind.supervisor.leftovers import make_folder
 from aimind.supervisor.output import Log
 from aimind.supervisor.probe import FOREVER, Health
 from aimind.supervisor.progress import Progress
@@ -31,7 +32,10 @@ class Run:
 
     def __init__(self, spec: Spec, *, env: Mapping[str, str], report: Report, now: float) -> None:
         """Start the backend."""
-        self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"])
+        folder = None if "TMPDIR" in spec["env"] else make_folder()
+        env = {**env, "TMPDIR": folder} if folder else env
+        keep = [spec["instance"]["lock"]] if spec["instance"] else []
+        self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         self.log = Log(spec["signatures"])
         self.health = Health(spec["ready"], env=env, probe_seconds=spec["probe_seconds"], now=now)
         self.progress = Progress(self.tree.guardian, stall_seconds=spec["stall_seconds"], now=now)

@@ -26,7 +26,8 @@ from aimind import supervise
 from aimind.types import Command, Probe
 
 BACKEND = Path(__file__).parents[1] / "fakes" / "backend.py"
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc, or a subreaper")
+LINUX_HERE = sys.platform == "linux"
+LINUX = pytest.mark.skipif(not LINUX_HERE, reason="needs /proc, or a subreaper")
 # Below the real-time ones, of which the C library keeps the first for itself: make leaves it ignored.
 STANDARD_SIGNALS = (1 << 31) - 1
 PATIENCE_SECONDS = 20.0  # only ever waited for in full by a test that fails
@@ -172,8 +173,14 @@ class Supervised:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     @property
-    def guardian(self) -> int:
+    def sentinel(self) -> int:
         (child,) = psutil.Process(self.process.pid).children()
+        return child.pid
+
+    @property
+    def guardian(self) -> int:
+        """Below the sentinel, where there is one."""
+        (child,) = psutil.Process(self.sentinel if LINUX_HERE else self.process.pid).children()
         return child.pid
 
     def wait_until_ready(self, times: int = 1) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import psutil
@@ -19,8 +22,8 @@ STUBBORN = ("--ignore-term", "--grandchildren", "4")
 def test_kill_of_the_supervisor(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.guardian, *supervised.pids]
-        assert len(pids) == 6
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        assert len(pids) == 7
         assert all(alive(pid) for pid in pids)
         supervised.process.kill()
         supervised.wait()
@@ -30,7 +33,7 @@ def test_kill_of_the_supervisor(tmp_path: Path) -> None:
 def test_kill_of_the_supervisor_while_the_backend_starts(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN, "--bind-after", "3600"), tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the backend's start")
-        pids = [supervised.guardian, *supervised.pids]
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
         supervised.process.kill()
         supervised.wait()
         supervised.assert_nothing_left(pids)
@@ -40,7 +43,7 @@ def test_kill_of_the_guardian(tmp_path: Path) -> None:
     """The supervisor inherits the tree, ends it, says so, and starts the backend again."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.guardian, *supervised.pids]
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
         os.kill(supervised.guardian, signal.SIGKILL)
         supervised.wait_until_ready(times=2)
         assert not any(alive(pid) for pid in pids)
@@ -48,15 +51,90 @@ def test_kill_of_the_guardian(tmp_path: Path) -> None:
         assert get(supervised.command.ready.url) == 200
 
 
-def test_kill_of_the_supervisor_and_the_guardian(tmp_path: Path) -> None:
+MEMBERS = ("supervisor", "sentinel", "guardian", "backend", "grandchild")
+HARMLESS = {"sentinel", "grandchild"}
+PROMISE_SECONDS = 2.0  # README.md
+
+
+def members(supervised: Supervised) -> dict[str, int]:
+    """A process of each kind; the grandchild has left the process group, and its parent has ended."""
+    backend, _, grandchild, *_ = supervised.pids
+    found = (supervised.process.pid, supervised.sentinel, supervised.guardian, backend, grandchild)
+    return dict(zip(MEMBERS, found, strict=True))
+
+
+def kill_at_once(pids: list[int]) -> None:
+    """None of them can act between the end of the first and of the last."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+PAIRS = [tuple(sorted({*pair})) for pair in combinations_with_replacement(MEMBERS, 2)]
+
+
+@pytest.mark.parametrize("victims", PAIRS, ids="+".join)
+def test_kill_of_any_one_and_of_any_two_at_once(tmp_path: Path, victims: tuple[str, ...]) -> None:
+    """The tree is dead within two seconds, or none the worse, and what is left of us starts it again."""
+    with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        tree = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pid_of = members(supervised)
+        begin = time.monotonic()
+        kill_at_once([pid_of[name] for name in victims])
+        if HARMLESS.issuperset(victims):
+            assert get(supervised.command.ready.url) == 200
+            begin = time.monotonic()
+            supervised.process.kill()
+        wait_for(lambda: not any(alive(pid) for pid in tree), what="the end of the tree")
+        assert time.monotonic() - begin < PROMISE_SECONDS
+        if "supervisor" in victims or HARMLESS.issuperset(victims):
+            supervised.wait()
+            supervised.assert_nothing_left(tree)
+        else:
+            supervised.wait_until_ready(times=2)
+            assert not any(psutil.pid_exists(pid) for pid in tree)  # not even as zombies
+
+
+def test_kill_of_the_three_that_watch(tmp_path: Path) -> None:
+    """The last resort: the kernel kills the backend itself."""
     with Supervised(fake(tmp_path, "--ignore-term"), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.guardian, *supervised.pids]
-        supervised.send(signal.SIGSTOP)  # so that it cannot act between the two
-        os.kill(supervised.guardian, signal.SIGKILL)
-        supervised.process.kill()
+        pids = [supervised.process.pid, supervised.sentinel, supervised.guardian]
+        backend = supervised.pids
+        kill_at_once(pids)
         supervised.wait()
-        supervised.assert_nothing_left(pids)
+        supervised.assert_nothing_left([*pids, *backend])
+
+
+def test_a_normal_end_leaves_neither_sentinel_nor_guardian(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        os.kill(supervised.pids[0], signal.SIGKILL)
+        supervised.wait_until_ready(times=2)
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        assert len(psutil.Process(supervised.process.pid).children(recursive=True)) == 3
+
+
+def test_the_sentinel_is_not_killed_by_our_name(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        sentinel = psutil.Process(supervised.sentinel)
+        assert not {"aimind", "python"} & set(re.findall(r"\w+", " ".join(sentinel.cmdline())))
+        assert "python" not in sentinel.name()
+
+
+def test_the_backend_inherits_nothing_that_keeps_the_sentinel(tmp_path: Path) -> None:
+    """A descendant with the pipe's end would look like a supervisor that lives."""
+    with Supervised(fake(tmp_path, "--grandchildren", "2"), tmp_path) as supervised:
+        supervised.wait_until_ready()
+        pipe = (Path("/proc") / str(supervised.sentinel) / "fd" / "0").readlink()
+        for pid in supervised.pids:
+            descriptors = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
+            assert descriptors
+            assert pipe not in descriptors
 
 
 def test_what_the_backend_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -75,7 +153,7 @@ def test_the_guardian_is_deaf_to_signals_for_the_group(tmp_path: Path, number: s
     """A service manager sends TERM to every process: the guardian must outlive them all."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.guardian, *supervised.pids]
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
         supervised.send(signal.SIGSTOP)  # it would end the tree if the guardian died
         os.kill(supervised.guardian, number)
         supervised.process.kill()
@@ -86,7 +164,7 @@ def test_the_guardian_is_deaf_to_signals_for_the_group(tmp_path: Path, number: s
 def test_kill_of_the_supervisors_process_group(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.guardian, *supervised.pids]
+        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
         os.killpg(supervised.process.pid, signal.SIGKILL)
         supervised.wait()
         supervised.assert_nothing_left(pids)

@@ -1,0 +1,187 @@
+"""The guardian's life: it starts the backend, waits, and leaves nothing of it behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from aimind.supervisor.leftovers import remove_folder
+from aimind.supervisor.processes import become_subreaper, die_with_parent, end_descendants
+from aimind.supervisor.sentinel import ignore_signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+    from aimind.supervisor.leftovers import SharedMemory
+
+TERMINATE, KILL, LOOK = b"T", b"K", b"L"
+LONGEST_PAUSE_SECONDS = 10.0
+
+
+class Start:
+    """What the guardian is to start, and what it has to remove in the end."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | None,
+        output: int,
+        folder: str | None,
+        shared: SharedMemory,
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.output = output
+        self.folder = folder
+        self.shared = shared
+
+
+def guard(start: Start, channel: socket.socket) -> NoReturn:
+    """Be the guardian. It leaves by `os._exit`: nothing of the supervisor's may be cleaned up here."""
+    code = 1
+    try:
+        wakeup = _listen_to_children()
+        os.setsid()  # a signal for the supervisor's whole process group leaves the guardian alone
+        become_subreaper()
+        executed, unexecuted = os.pipe()
+        backend = os.fork()
+        if backend == 0:
+            _become(start)
+        os.close(start.output)
+        # Closed by exec: only then does it have the process group that signals are sent to.
+        os.close(unexecuted)
+        os.read(executed, 1)
+        os.close(executed)
+        say(channel, b"%d\n" % backend)
+        returncode = _Watch(backend, channel=channel, wakeup=wakeup, shared=start.shared).run()
+        clear(start.folder, start.shared)
+        say(channel, b"%d" % returncode)
+        code = 0
+    except BaseException:  # noqa: BLE001 (shown; then the supervisor, which sees the end, kills the tree)
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def clear(folder: str | None, shared: SharedMemory) -> None:
+    """Remove what the tree left, when all of it has ended."""
+    shared.remove()
+    if folder is not None:
+        remove_folder(folder)
+
+
+def _listen_to_children() -> int:
+    """Set the guardian's signals; a descriptor that is readable when a child has ended."""
+    ignore_signals()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return reader
+
+
+def say(channel: socket.socket, words: bytes) -> None:
+    """Tell the other side of the channel."""
+    with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `hear` tells
+        channel.send(words)
+
+
+def hear(channel: socket.socket) -> bytes:
+    """What the other side said; nothing when it has ended."""
+    try:
+        return channel.recv(64)
+    except ConnectionResetError:  # it was killed before it had read all that we said
+        return b""
+
+
+class _Watch:
+    """Waiting until the backend has ended, or must."""
+
+    def __init__(self, backend: int, *, channel: socket.socket, wakeup: int, shared: SharedMemory) -> None:
+        self._backend = backend
+        self._channel = channel
+        self._wakeup = wakeup
+        self._shared = shared
+        # While it loads nobody says when it is worth a look: soon, and then more and more rarely.
+        self._pause_seconds: float | None = 1.0
+        self._look_at = time.monotonic() + 1.0
+
+    def run(self) -> int:
+        """Its return code, when nothing of the tree is left."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll(self._timeout_ms())]
+            if self._wakeup in ready:
+                os.read(self._wakeup, 512)
+            returncode = _reap(self._backend)
+            if returncode is not None:
+                end_descendants(self._backend, self._shared.look)
+                return returncode
+            if self._channel.fileno() in ready:
+                orders = hear(self._channel)
+                if not orders or KILL in orders:
+                    return end_descendants(self._backend, self._shared.look)
+                self._obey(orders)
+            elif self._pause_seconds is not None and time.monotonic() >= self._look_at:
+                self._shared.look_below(os.getpid())
+                self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+                self._look_at = time.monotonic() + self._pause_seconds
+
+    def _timeout_ms(self) -> float | None:
+        if self._pause_seconds is None:
+            return None
+        return max(0.0, self._look_at - time.monotonic()) * 1000
+
+    def _obey(self, orders: bytes) -> None:
+        self._shared.look_below(os.getpid())
+        self._pause_seconds = None
+        if TERMINATE in orders:
+            # Its end was not seen: the number is still its own.
+            os.killpg(self._backend, signal.SIGTERM)
+
+
+def _reap(backend: int) -> int | None:
+    """Take the ends of all children that have ended; the backend's return code if it was among them."""
+    returncode = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return returncode
+        if pid == 0:
+            return returncode
+        if pid == backend:
+            returncode = os.waitstatus_to_exitcode(status)
+
+
+def _become(start: Start) -> NoReturn:
+    """Turn this child of the guardian into the backend."""
+    try:
+        os.setsid()  # the terminal's Ctrl-C does not reach it, and its process group is its own
+        die_with_parent()  # should sentinel, guardian and supervisor be killed at once
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(start.output, 1)
+        os.dup2(start.output, 2)
+        for number in range(1, signal.NSIG):
+            with suppress(OSError, ValueError):  # not all numbers are signals, and two cannot be set
+                signal.signal(number, signal.SIG_DFL)
+        if start.cwd is not None:
+            os.chdir(start.cwd)
+        os.execvpe(start.argv[0], list(start.argv), start.env)
+    except (OSError, ValueError) as error:
+        os.write(2, f"aimind: cannot start {start.argv[0]}: {error}\n".encode(errors="replace"))
+    finally:
+        os._exit(127)

@@ -1,0 +1,141 @@
+"""What a backend leaves behind that no end of a process removes: temporary files, and shared memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+
+from aimind.supervisor.processes import answer, descendants, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Segment = tuple[str, int]  # name and inode: a name may be used again
+
+# A Unix socket's path has at most 107 bytes (unix(7)), and vLLM names its sockets with 36 characters.
+LONGEST_FOLDER = 107 - 1 - 36
+SHARED_MEMORY = "/dev/shm"
+# A process that hangs in the kernel can make those hang that look at its memory.
+PATIENCE_SECONDS = 1.0
+
+
+# ── Temporary files ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_folder() -> str | None:
+    """A new folder that only we can read, for temporary files; `None` where none can be made."""
+    for parent in (os.environ.get("TMPDIR", "/tmp"), "/tmp"):
+        for _ in range(100):
+            path = os.path.join(os.path.abspath(parent), f"aimind-{os.urandom(4).hex()}")  # noqa: PTH100, PTH118
+            if len(os.fsencode(path)) > LONGEST_FOLDER:
+                break
+            try:
+                os.mkdir(path, 0o700)  # noqa: PTH102 (pathlib costs memory)
+            except FileExistsError:
+                continue
+            except OSError:  # no such folder, or no right to write there
+                break
+            return path
+    return None
+
+
+def remove_folder(path: str) -> None:
+    """Remove a folder and all that is in it, and follow no link. What cannot be removed stays."""
+    with suppress(OSError):
+        _empty(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
+        os.rmdir(path)  # noqa: PTH106 (pathlib costs memory)
+
+
+def _empty(folder: int) -> None:
+    """Remove what is in an open folder, and close it."""
+    try:
+        os.fchmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in found:
+            with suppress(OSError):
+                if is_folder:
+                    _empty(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder))
+                    os.rmdir(name, dir_fd=folder)
+                else:
+                    os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+# ── Shared memory ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class SharedMemory:
+    """The segments of POSIX shared memory that a tree of processes made, and may leave.
+
+    They are those that were not there before, belong to our user, and were once seen to be mapped or open by
+    a process of the tree. A look costs next to nothing where there is no new segment.
+    """
+
+    def __init__(self) -> None:
+        self._before = _segments()
+        self._seen: set[Segment] = set()
+
+    def look(self, pids: Iterable[int]) -> None:
+        """See which segments these processes have."""
+        new = _segments() - self._before - self._seen
+        if new:
+            self._seen |= {segment for segment in new if segment[1] in (_held(pids) or ())}
+
+    def look_below(self, root: int) -> None:
+        """See which segments the descendants of a process have."""
+        if _segments() - self._before - self._seen:
+            self.look(descendants(root, processes()))
+
+    def remove(self) -> None:
+        """Remove what was seen and is still there, unless a process that we can see has it."""
+        left = self._seen & _segments()
+        held = _held(processes()) if left else None
+        if held is None:
+            return
+        for name, inode in left:
+            if inode not in held:
+                with suppress(FileNotFoundError, PermissionError):
+                    os.unlink(f"{SHARED_MEMORY}/{name}")  # noqa: PTH108 (pathlib costs memory)
+
+
+def _segments() -> set[Segment]:
+    """Those of our user."""
+    found = set()
+    with suppress(FileNotFoundError), os.scandir(SHARED_MEMORY) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    found.add((entry.name, status.st_ino))
+    return found
+
+
+def _held(pids: Iterable[int]) -> set[int] | None:
+    """The inodes of shared memory that processes have mapped or open; `None` when they do not tell in time.
+
+    A large process has thousands of mappings, hence the child that reads them.
+    """
+    told = answer(
+        lambda: " ".join(str(inode) for pid in pids for inode in _held_by(pid)),
+        patience_seconds=PATIENCE_SECONDS,
+    )
+    return None if told is None else set(map(int, told.split()))
+
+
+def _held_by(pid: int) -> set[int]:
+    device = os.stat(SHARED_MEMORY).st_dev  # noqa: PTH116 (pathlib costs memory)
+    mark = b" %02x:%02x " % (os.major(device), os.minor(device))  # as proc_pid_maps(5) has it
+    inodes = set()
+    # It has ended meanwhile, or is another user's.
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        with open(f"/proc/{pid}/maps", "rb") as file:  # noqa: PTH123 (pathlib costs memory)
+            inodes = {int(line.split(None, 5)[4]) for line in file if mark in line}
+        for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 (pathlib costs memory)
+            with suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{pid}/fd/{fd}").startswith(SHARED_MEMORY):  # noqa: PTH115
+                    inodes.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)  # noqa: PTH116
+    return inodes
