@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from aimind.supervisor.leftovers import SharedMemory
 
-TERMINATE, KILL, LOOK = b"T", b"K", b"L"
+TERMINATE, KILL, LOOK = "T", "K", "L"
+# What it says in turn, one a line: the backend's process id, each segment that the tree has, the return code.
+BACKEND, SEGMENT, RETURNED = "B", "S", "R"
 LONGEST_PAUSE_SECONDS = 10.0
 
 
@@ -62,10 +64,10 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         os.close(unexecuted)
         os.read(executed, 1)
         os.close(executed)
-        say(channel, b"%d\n" % backend)
+        say(channel, f"{BACKEND} {backend}\n")
         returncode = _Watch(backend, channel=channel, wakeup=wakeup, shared=start.shared).run()
         clear(start.folder, start.shared)
-        say(channel, b"%d" % returncode)
+        say(channel, f"{RETURNED} {returncode}\n")
         code = 0
     except BaseException:  # noqa: BLE001 (shown; then the supervisor, which sees the end, kills the tree)
         sys.excepthook(*sys.exc_info())
@@ -91,18 +93,18 @@ def _listen_to_children() -> int:
     return reader
 
 
-def say(channel: socket.socket, words: bytes) -> None:
+def say(channel: socket.socket, words: str) -> None:
     """Tell the other side of the channel."""
     with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `hear` tells
-        channel.send(words)
+        channel.sendall(os.fsencode(words))
 
 
-def hear(channel: socket.socket) -> bytes:
+def hear(channel: socket.socket) -> str:
     """What the other side said; nothing when it has ended."""
     try:
-        return channel.recv(64)
+        return os.fsdecode(channel.recv(4096))
     except ConnectionResetError:  # it was killed before it had read all that we said
-        return b""
+        return ""
 
 
 class _Watch:
@@ -128,15 +130,15 @@ class _Watch:
                 os.read(self._wakeup, 512)
             returncode = _reap(self._backend)
             if returncode is not None:
-                end_descendants(self._backend, self._shared.look)
+                end_descendants(self._backend, self._look)
                 return returncode
             if self._channel.fileno() in ready:
                 orders = hear(self._channel)
                 if not orders or KILL in orders:
-                    return end_descendants(self._backend, self._shared.look)
+                    return end_descendants(self._backend, self._look)
                 self._obey(orders)
             elif self._pause_seconds is not None and time.monotonic() >= self._look_at:
-                self._shared.look_below(os.getpid())
+                self._look()
                 self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
                 self._look_at = time.monotonic() + self._pause_seconds
 
@@ -145,8 +147,15 @@ class _Watch:
             return None
         return max(0.0, self._look_at - time.monotonic()) * 1000
 
-    def _obey(self, orders: bytes) -> None:
-        self._shared.look_below(os.getpid())
+    def _look(self, pids: set[int] | None = None) -> None:
+        """Tell the supervisor which segments these processes, by default all, were found to have."""
+        found = self._shared.look_below(os.getpid()) if pids is None else self._shared.look(pids)
+        for name, inode in found:
+            if "\n" not in name:
+                say(self._channel, f"{SEGMENT} {inode} {name}\n")
+
+    def _obey(self, orders: str) -> None:
+        self._look()
         self._pause_seconds = None
         if TERMINATE in orders:
             # Its end was not seen: the number is still its own.

@@ -79,16 +79,23 @@ class SharedMemory:
         self._before = _segments()
         self._seen: set[Segment] = set()
 
-    def look(self, pids: Iterable[int]) -> None:
-        """See which segments these processes have."""
-        new = _segments() - self._before - self._seen
-        if new:
-            self._seen |= {segment for segment in new if segment[1] in (_held(pids) or ())}
+    def look(self, pids: Iterable[int]) -> set[Segment]:
+        """See which segments these processes have; those that were not seen before."""
+        new = self._unseen()
+        held = _held(pids) if new else None
+        return self.add({segment for segment in new if segment[1] in held}) if held else set()
 
-    def look_below(self, root: int) -> None:
-        """See which segments the descendants of a process have."""
-        if _segments() - self._before - self._seen:
-            self.look(descendants(root, processes()))
+    def look_below(self, root: int) -> set[Segment]:
+        """Look at the descendants of a process."""
+        return self.look(descendants(root, processes())) if self._unseen() else set()
+
+    def add(self, segments: set[Segment]) -> set[Segment]:
+        """Take them for seen."""
+        self._seen |= segments
+        return segments
+
+    def _unseen(self) -> set[Segment]:
+        return _segments() - self._before - self._seen
 
     def remove(self) -> None:
         """Remove what was seen and is still there, unless a process that we can see has it."""

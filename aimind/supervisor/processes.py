@@ -66,7 +66,7 @@ def descendants(root: int, known: dict[int, tuple[int, int]]) -> set[int]:
     return tree - {root}
 
 
-def end_descendants(backend: int | None, look: Callable[[set[int]], None]) -> int:
+def end_descendants(backend: int | None, look: Callable[[set[int]], object]) -> int:
     """Kill the backend's process group and all our descendants, and wait for them.
 
     The group is killed once, for its number may be given to another when it is gone. Then every round kills

@@ -27,7 +27,18 @@ import signal
 import socket
 from contextlib import suppress
 
-from aimind.supervisor.guardian import KILL, LOOK, TERMINATE, Start, clear, guard, hear, say
+from aimind.supervisor.guardian import (
+    BACKEND,
+    KILL,
+    LOOK,
+    RETURNED,
+    TERMINATE,
+    Start,
+    clear,
+    guard,
+    hear,
+    say,
+)
 from aimind.supervisor.leftovers import SharedMemory
 from aimind.supervisor.processes import LINUX, become_subreaper, end_descendants, kill
 from aimind.supervisor.sentinel import become_sentinel
@@ -73,7 +84,8 @@ class Tree:
         """
         become_subreaper()
         self.pid: int | None = None
-        self._told = b""
+        self._told = ""
+        self._returncode: int | None = None
         self._folder = folder
         self._shared = SharedMemory()
         self.output, output = os.pipe()
@@ -108,9 +120,16 @@ class Tree:
     def listen(self) -> bool:
         """Read what the guardian says; whether it has ended."""
         told = hear(self.channel)
-        self._told += told
-        if self.pid is None and b"\n" in self._told:
-            self.pid = int(self._told.split()[0])
+        *lines, self._told = (self._told + told).split("\n")
+        for line in lines:
+            kind, _, words = line.partition(" ")
+            if kind == BACKEND:
+                self.pid = int(words)
+            elif kind == RETURNED:
+                self._returncode = int(words)
+            else:
+                inode, _, name = words.partition(" ")
+                self._shared.add({(name, int(inode))})
         return not told
 
     def close(self) -> int | None:
@@ -123,12 +142,10 @@ class Tree:
         os.close(self._alive)
         with suppress(ChildProcessError):  # the sentinel has waited for it
             os.waitpid(self.guardian, 0)
-        words = self._told.split()
-        if len(words) == 2:
-            return int(words[1])
-        end_descendants(self.pid, self._shared.look)
-        clear(self._folder, self._shared)
-        return None
+        if self._returncode is None:
+            end_descendants(self.pid, self._shared.look)
+            clear(self._folder, self._shared)
+        return self._returncode
 
 
 def _fork(

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 SENTENCE = "I am a fake backend, and I work."
+MAPPED: list[mmap.mmap] = []
 LEAVE = "import os\nif os.fork(): os._exit(0)\nos.setsid(); print(os.getpid(), flush=True)\n"
 IGNORE_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
 
@@ -46,6 +50,14 @@ def parser() -> argparse.ArgumentParser:
         help="start so many that ignore TERM, each second one a setsid",
     )
     add("--ignore-term", action="store_true")
+    add(
+        "--litter",
+        type=Path,
+        metavar="FILE",
+        help="leave shared memory, of a process that has left the group too, and fill the temporary folder; "
+        "write the names of the segments, one a line",
+    )
+    add("--map", type=Path, metavar="FILE", help="map a file that is there")
     add("--print", action="append", default=[], metavar="TEXT", help="a line for stdout (Python escapes)")
     add("--print-error", action="append", default=[], metavar="TEXT", help="likewise for stderr")
     add("--print-partial", metavar="TEXT", help="a line without its end")
@@ -175,6 +187,32 @@ def start_grandchildren(number: int) -> list[int]:
     return pids
 
 
+def make_segment() -> str:
+    """Shared memory that this process has mapped, and nobody removes."""
+    name = f"psm_fake_{os.getpid()}"
+    with Path(f"/dev/shm/{name}").open("x+b") as file:
+        file.truncate(4096)
+        MAPPED.append(mmap.mmap(file.fileno(), 4096))
+    return name
+
+
+def litter() -> list[str]:
+    """Fill the temporary folder, and make segments; the names of these."""
+    folder = Path(tempfile.gettempdir())
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "file").write_text("x")
+    (folder / "a").chmod(0o500)
+    (folder / "link").symlink_to("/dev/shm")
+    socket.socket(socket.AF_UNIX).bind(str(folder / "01234567-89ab-cdef-0123-456789abcdef"))
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(writer, make_segment().encode())
+        time.sleep(3600)
+    return [make_segment(), os.read(reader, 100).decode()]
+
+
 def main() -> None:
     argv = [*shlex.split(os.environ.get("FAKE_BACKEND", "")), *sys.argv[1:]]
     flags, _ = parser().parse_known_args(argv)
@@ -189,6 +227,11 @@ def main() -> None:
         unfinished = flags.pids.with_suffix(".part")
         unfinished.write_text("".join(f"{pid}\n" for pid in pids))
         unfinished.replace(flags.pids)
+    if flags.map is not None:
+        with flags.map.open("r+b") as file:
+            MAPPED.append(mmap.mmap(file.fileno(), 0))
+    if flags.litter is not None:
+        flags.litter.write_text("".join(f"{name}\n" for name in litter()))
     write_out(flags)
     if flags.exit_at_start is not None:
         sys.exit(flags.exit_at_start)

@@ -1,0 +1,192 @@
+"""What a backend leaves in shared memory and in the temporary folder is removed, and nothing else is."""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+import signal
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.supervisor.harness import LINUX, Supervised, fake, wait_for
+
+pytestmark = LINUX
+
+SHM = Path("/dev/shm")
+
+
+class Run:
+    """A backend that has littered, its folder and its segments."""
+
+    def __init__(self, supervised: Supervised, folder: Path) -> None:
+        self.supervised = supervised
+        self.pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        self.segments = [SHM / name for name in (folder / "litter").read_text().split()]
+        self.temporary = Path(psutil.Process(supervised.pids[0]).environ()["TMPDIR"])
+
+    def ended(self) -> bool:
+        return not any(psutil.pid_exists(pid) for pid in self.pids)
+
+    def clean(self) -> bool:
+        return not self.temporary.exists() and not any(path.exists() for path in self.segments)
+
+
+@contextmanager
+def littering(folder: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Run]:
+    command = dataclasses.replace(fake(folder, "--litter", str(folder / "litter"), *flags), env=env or {})
+    with Supervised(command, folder) as supervised:
+        supervised.wait_until_ready()
+        run = Run(supervised, folder)
+        assert len(run.segments) == 2
+        assert all(path.exists() for path in run.segments)
+        try:
+            yield run
+        finally:
+            supervised.process.kill()
+            for path in run.segments:
+                wait_for(run.ended, what="the end of the tree")
+                path.unlink(missing_ok=True)
+
+
+def terminate(run: Run) -> None:
+    run.supervised.send(signal.SIGTERM)
+    assert run.supervised.wait() == 143
+
+
+def kill_backend(run: Run) -> None:
+    os.kill(run.supervised.pids[0], signal.SIGKILL)
+    run.supervised.wait_until_ready(times=2)
+
+
+def kill_guardian(run: Run) -> None:
+    os.kill(run.supervised.guardian, signal.SIGKILL)
+    run.supervised.wait_until_ready(times=2)
+
+
+def kill_supervisor(run: Run) -> None:
+    run.supervised.process.kill()
+    run.supervised.wait()
+
+
+@pytest.mark.parametrize("end", [terminate, kill_backend, kill_guardian, kill_supervisor])
+def test_what_the_tree_left_is_removed(tmp_path: Path, end: Callable[[Run], None]) -> None:
+    with littering(tmp_path) as run:
+        assert len(list(run.temporary.iterdir())) == 3
+        end(run)
+        if end is kill_supervisor:
+            wait_for(run.ended, what="the end of the tree")
+        assert run.clean()
+
+
+def test_the_folder_is_removed_when_supervisor_and_guardian_are_killed(tmp_path: Path) -> None:
+    with littering(tmp_path) as run:
+        pids = [run.supervised.process.pid, run.supervised.guardian]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+        run.supervised.wait()
+        wait_for(run.ended, what="the end of the tree")
+        assert not run.temporary.exists()
+
+
+def test_what_a_backend_left_that_was_never_ready_is_removed(tmp_path: Path) -> None:
+    """It ends by itself: only the looks while it loads, the first after a second, can have seen it."""
+    flags = (
+        "--litter",
+        str(tmp_path / "litter"),
+        "--unready",
+        "3600",
+        "--exit-after",
+        "4",
+        "--exit-code",
+        "3",
+    )
+    with Supervised(fake(tmp_path, *flags), tmp_path, restart="never") as supervised:
+        assert supervised.wait() == 3
+        segments = [SHM / name for name in (tmp_path / "litter").read_text().split()]
+        assert len(segments) == 2
+        assert not any(path.exists() for path in segments)
+
+
+@contextmanager
+def segment(name: str) -> Iterator[Path]:
+    path = SHM / name
+    path.write_bytes(bytes(4096))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def test_what_others_made_stays(tmp_path: Path) -> None:
+    name = f"psm_other_{os.getpid()}"
+    with (
+        segment(f"{name}_before") as before,
+        littering(tmp_path, "--map", str(before)) as run,
+        segment(f"{name}_after") as after,
+    ):
+        terminate(run)
+        assert run.clean()
+        assert before.exists()  # though the tree had it mapped
+        assert after.exists()
+
+
+def test_what_another_process_still_uses_stays(tmp_path: Path) -> None:
+    with littering(tmp_path) as run:
+        one, other = run.segments
+        with one.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+            terminate(run)
+            assert one.exists()
+            assert not other.exists()
+            assert not run.temporary.exists()
+
+
+# ── The temporary folder ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_folder_is_private_and_below_the_outer_one(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outer = Path("/tmp") / f"outer-{os.getpid()}"
+    outer.mkdir()
+    monkeypatch.setenv("TMPDIR", str(outer))
+    try:
+        with littering(tmp_path) as run:
+            assert run.temporary.parent == outer
+            assert run.temporary.name.startswith("aimind-")
+            assert stat.S_IMODE(run.temporary.stat().st_mode) == 0o700
+            terminate(run)
+    finally:
+        outer.rmdir()
+
+
+@pytest.mark.parametrize("outer", ["/nowhere", "/tmp/" + "x" * 60])
+def test_an_outer_folder_that_is_of_no_use_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer: str
+) -> None:
+    """It is missing, or the names of sockets would be too long there."""
+    monkeypatch.setenv("TMPDIR", outer)
+    with littering(tmp_path) as run:
+        assert run.temporary.parent == Path("/tmp")
+        terminate(run)
+
+
+def test_a_command_with_a_folder_of_its_own_keeps_it(tmp_path: Path) -> None:
+    mine = Path("/tmp") / f"mine-{os.getpid()}"
+    mine.mkdir()
+    try:
+        with littering(tmp_path, env={"TMPDIR": str(mine)}) as run:
+            assert run.temporary == mine
+            terminate(run)
+            assert (mine / "a").exists()
+    finally:
+        for path in ("a/b/file", "link", "01234567-89ab-cdef-0123-456789abcdef"):
+            (mine / path).unlink()
+        for path in ("a/b", "a", ""):
+            (mine / path).rmdir()
