@@ -107,6 +107,7 @@ class Supervisor:
         self._report.start(temporary=None, restarts=self._runs)
         self._runs += 1
         self._run = Run(self._spec, env=self._env, report=self._report, now=time.monotonic())
+        self._report.state.change(temporary=self._run.tree.folder)
 
     # ── One turn ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -223,7 +224,7 @@ class Supervisor:
             why = f"refused a tiny request ({refused})" if refused else "failed its last health probes"
             self._stop_sick(run, f"the backend {why}", now)
         elif change == "ready":
-            run.progress.end()
+            run.settle()
             self._ever_ready = True
             self._report.ready()
 

@@ -59,6 +59,7 @@ class Tree:
         guardian: its process id, the backend's parent.
         sentinel: its process id; `None` where there is none.
         pid: of the backend, once the guardian told it.
+        folder: for its temporary files; `None` where it has none of its own.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Tree:
         self.pid: int | None = None
         self._told = ""
         self._returncode: int | None = None
-        self._folder = folder
+        self.folder = folder
         self._shared = SharedMemory()
         self.output, output = os.pipe()
         self.channel, channel = socket.socketpair()
@@ -144,7 +145,7 @@ class Tree:
             os.waitpid(self.guardian, 0)
         if self._returncode is None:
             end_descendants(self.pid, self._shared.look)
-            clear(self._folder, self._shared)
+            clear(self.folder, self._shared)
         return self._returncode
 
 

@@ -103,9 +103,11 @@ def test_kill_of_the_three_that_watch(tmp_path: Path) -> None:
         supervised.wait_until_ready()
         pids = [supervised.process.pid, supervised.sentinel, supervised.guardian]
         backend = supervised.pids
+        folder = Path(psutil.Process(backend[0]).environ()["TMPDIR"])
         kill_at_once(pids)
         supervised.wait()
         supervised.assert_nothing_left([*pids, *backend])
+        folder.rmdir()  # which nobody is left to do
 
 
 def test_a_normal_end_leaves_neither_sentinel_nor_guardian(tmp_path: Path) -> None:
