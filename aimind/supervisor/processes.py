@@ -103,6 +103,15 @@ def kill(target: int) -> None:
         os.kill(target, signal.SIGKILL)
 
 
+def end(child: int) -> None:
+    """KILL a child, and wait for it, unless it hangs in the kernel."""
+    kill(child)
+    for _ in range(200):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(0.001)
+
+
 # ── Work in a child ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -163,8 +172,5 @@ def answer(work: Callable[[], str], *, patience_seconds: float) -> str | None:
             break
         data += chunk
     os.close(reader)
-    kill(child)
-    if not data.endswith(b"\n"):
-        return None  # it may hang in the kernel: it is waited for with the rest
-    os.waitpid(child, 0)
-    return data[:-1].decode()
+    end(child)
+    return data[:-1].decode() if data.endswith(b"\n") else None

@@ -76,8 +76,10 @@ def write(path: Path, *gpus: Gpu, driver: str = "560.35.03", errors: Mapping[str
         for mig in gpu.migs or ():
             memory = int(mig.total_gib * GIB)
             lines += ["mig", f"name {gpu.name} MIG", f"uuid {mig.uuid}", f"total {memory}", f"free {memory}"]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    # Whole or not at all: a program may be reading it.
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return unfinished.replace(path)
 
 
 def environment(library: Path, machine: Path) -> dict[str, str]:

@@ -13,6 +13,8 @@
        mig_mode 1                   the GPU is divided
        compute, graphics PID BYTES  a process; - for bytes that the driver does not tell
 
+   The file is read again whenever memory is asked for, and each device stays where it is.
+
    Layouts and codes: nvml.h of CUDA 12. It is as strict as the real one: nothing is answered before nvmlInit,
    nor into an array that is too small, nor for a wrong version of a struct. */
 
@@ -38,7 +40,7 @@ typedef struct Unit {
     struct Unit *instance[MOST];
 } Unit;
 
-static Unit driver, gpus[MOST];
+static Unit driver, gpus[MOST], instances[MOST][MOST];
 static char driver_version[80] = "560.35.03";
 static unsigned count;
 static int initialized;
@@ -80,6 +82,7 @@ static int read_machine(void) {
     if (!file) return UNKNOWN;
     memset(&driver, 0, sizeof driver);
     memset(gpus, 0, sizeof gpus);
+    memset(instances, 0, sizeof instances);
     count = 0;
     while (fgets(line, sizeof line, file)) {
         line[strcspn(line, "\n")] = 0;
@@ -88,7 +91,8 @@ static int read_machine(void) {
         if (!strcmp(line, "device")) unit = &gpus[count++];
         else if (!strcmp(line, "mig")) {
             Unit *gpu = &gpus[count - 1];
-            unit = gpu->instance[gpu->instances++] = calloc(1, sizeof *unit);
+            unit = &instances[count - 1][gpu->instances];
+            gpu->instance[gpu->instances++] = unit;
         } else if (line[0]) read_word(unit, line, value ? value : "");
     }
     fclose(file);
@@ -147,6 +151,23 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Unit **device) {
     return OK;
 }
 
+int nvmlDeviceGetHandleByUUID(const char *uuid, Unit **device) {
+    ANSWER(&driver);
+    for (unsigned i = 0; i < count; i++) {
+        if (!strcmp(gpus[i].uuid, uuid)) {
+            ANSWER(&gpus[i]);
+            *device = &gpus[i];
+            return OK;
+        }
+        for (unsigned j = 0; j < gpus[i].instances; j++)
+            if (!strcmp(instances[i][j].uuid, uuid)) {
+                *device = &instances[i][j];
+                return OK;
+            }
+    }
+    return NOT_FOUND;
+}
+
 int nvmlDeviceGetName(const Unit *device, char *text, unsigned length) {
     ANSWER(device);
     snprintf(text, length, "%s", device->name);
@@ -167,12 +188,14 @@ int nvmlDeviceGetCudaComputeCapability(const Unit *device, int *major, int *mino
 }
 
 int nvmlDeviceGetMemoryInfo(const Unit *device, Memory *memory) {
+    if (initialized && read_machine()) return UNKNOWN;
     ANSWER(device);
     *memory = (Memory){device->total, device->free, device->total - device->free};
     return OK;
 }
 
 int nvmlDeviceGetMemoryInfo_v2(const Unit *device, MemoryV2 *memory) {
+    if (initialized && read_machine()) return UNKNOWN;
     ANSWER(device);
     if (memory->version != MEMORY_V2) return ARGUMENT_VERSION_MISMATCH;
     bytes used = device->total - device->reserved - device->free;
