@@ -9,6 +9,8 @@ import signal
 import time
 from contextlib import suppress
 
+from aimind.supervisor.listener import taken
+from aimind.supervisor.memory import Memory
 from aimind.supervisor.policy import GiveUp, Rules, decide
 from aimind.supervisor.probe import FOREVER
 from aimind.supervisor.report import Report
@@ -18,7 +20,10 @@ from aimind.supervisor.tree import STOP_SIGNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from aimind.supervisor.output import Log
     from aimind.supervisor.spec import Spec
+
+PORT_HINT = "end that process, or give another --port (0 takes a free one)"
 
 
 def supervise(spec: Spec) -> int:
@@ -85,6 +90,7 @@ class Supervisor:
         # Closing the terminal shall end what runs in it; elsewhere HUP is how a service is reloaded.
         restarts = (signal.SIGUSR1,) if _has_terminal() else (signal.SIGUSR1, signal.SIGHUP)
         self._restart_signals = frozenset(restarts)
+        self._memory = Memory(spec["devices"])
         self._run: Run | None = None  # none while it waits to start the next one
         self._runs = 0
         self._restart_at = FOREVER
@@ -103,10 +109,21 @@ class Supervisor:
         return self._exit_code
 
     def _start(self) -> None:
+        """Start the backend, as soon as the device memory of the last run is back."""
         self._restart_at = FOREVER
+        self._memory.begin(time.monotonic())
+        if self._memory.fd is None:
+            self._begin(time.monotonic())
+
+    def _begin(self, now: float) -> None:
+        """Start the backend, unless its port is taken."""
+        self._restart_at = FOREVER
+        if why := taken(self._spec["ready"]["url"]):
+            self._on_failure(why, returncode=1, now=now, hint=PORT_HINT)
+            return
         self._report.start(temporary=None, restarts=self._runs)
         self._runs += 1
-        self._run = Run(self._spec, env=self._env, report=self._report, now=time.monotonic())
+        self._run = Run(self._spec, env=self._env, report=self._report, now=now)
         self._report.state.change(temporary=self._run.tree.folder)
 
     # ── One turn ───────────────────────────────────────────────────────────────────────────────────────────
@@ -122,6 +139,8 @@ class Supervisor:
                 self._on_signal(number, now)
         if self._run is not None:
             self._step(self._run, ready, now)
+        elif self._memory.fd is not None:
+            self._on_memory(self._memory.fd in ready, now)
         elif now >= self._restart_at:
             self._start()
 
@@ -140,6 +159,9 @@ class Supervisor:
             if self._run.health.exchange is not None:
                 poll.register(self._run.health.exchange, self._run.health.exchange.events)
             deadline = self._run.deadline
+        elif self._memory.fd is not None:
+            poll.register(self._memory.fd, select.POLLIN)
+            deadline = self._memory.deadline
         deadline = min(deadline, self._report.deadline)
         timeout = None if deadline == FOREVER else max(0.0, deadline - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(timeout)}
@@ -228,6 +250,17 @@ class Supervisor:
             self._ever_ready = True
             self._report.ready()
 
+        elif change == "stranger":
+            self._report.say(f"{run.health.stranger} answers in the backend's place: waiting for the backend")
+
+    def _on_memory(self, io: bool, now: float) -> None:
+        """While device memory is waited for."""
+        if sentence := self._memory.step(now, io=io):
+            self._report.say(sentence)
+            self._report.change("backing off", phase=sentence)
+        if self._memory.fd is None:
+            self._begin(now)
+
     def _stop_sick(self, run: Run, why: str, now: float) -> None:
         self._report.say(f"{why}: stopping it")
         self._report.change("unhealthy", phase="stopping it", reason=why)
@@ -244,31 +277,52 @@ class Supervisor:
             self._restart_asked = False
             self._restart_at = now
         else:
-            self._on_failure(run, returncode, now)
+            self._on_crash(run, returncode, now)
 
-    def _on_failure(self, run: Run, returncode: int | None, now: float) -> None:
+    def _on_crash(self, run: Run, returncode: int | None, now: float) -> None:
         """It has ended, and nobody asked for that."""
         ready_at = run.health.ready_at
-        decision = decide(
+        self._on_failure(
+            f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s",
             returncode=-signal.SIGKILL if returncode is None else returncode,
             ready_seconds=0.0 if ready_at is None else now - ready_at,
+            log=run.log,
+            now=now,
+        )
+
+    def _on_failure(
+        self,
+        what: str,
+        *,
+        returncode: int,
+        now: float,
+        ready_seconds: float = 0.0,
+        log: Log | None = None,
+        hint: str | None = None,
+    ) -> None:
+        """Start it again later, or give it up; without a log it could not even be started."""
+        cause = None if log is None else log.cause
+        decision = decide(
+            returncode=returncode,
+            ready_seconds=ready_seconds,
             ever_ready=self._ever_ready,
-            cause_known=run.log.cause is not None,
+            cause_known=log is None or cause is not None,
             failures=self._failures,
             rules=self._rules,
         )
-        what = f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s"
-        cause = run.log.cause
-        hint = cause and cause["remedy"]
+        hint = cause["remedy"] if cause else hint
         reason = f"{what}: {cause['cause']}" if cause else what
         if isinstance(decision, GiveUp) and not decision.exit_code:
             self._report.say(f"{what}: done")
             self._end(0, reason=reason)
             return
         if isinstance(decision, GiveUp):
-            never = "" if self._ever_ready else " and was never ready"
-            self._report.say(f"error: {what}{never}: not starting it again. Its last lines:")
-            for line in run.log.last_lines:
+            never = "" if self._ever_ready or log is None else " and was never ready"
+            lines = log.last_lines if log else ()
+            self._report.say(
+                f"error: {what}{never}: not starting it again{'. Its last lines:' if lines else ''}"
+            )
+            for line in lines:
                 self._report.say(f"| {line}")
         else:
             self._failures = decision.failures
@@ -278,13 +332,14 @@ class Supervisor:
             self._report.change("backing off", phase=again, reason=reason, hint=hint)
         if cause is not None:
             self._report.say(f"cause: {cause['cause']}")
-            if hint:
-                self._report.say(f"hint: {hint}")
+        if hint:
+            self._report.say(f"hint: {hint}")
         if isinstance(decision, GiveUp):
             self._end(decision.exit_code, "failed", reason=reason, hint=hint)
 
     def _end(self, exit_code: int, state: str = "stopped", **fields: str | None) -> None:
         self._exit_code = exit_code
+        self._memory.close()
         self._report.change(state, phase=None, exit_code=exit_code, **fields)
 
 

@@ -9,10 +9,10 @@ import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Literal
 
-    Change = Literal["ready", "healthy", "unhealthy"]
+    Change = Literal["ready", "healthy", "unhealthy", "stranger"]
 
     from aimind.supervisor.spec import Ready
 
@@ -108,10 +108,27 @@ class Health:
         exchange: the probe under way.
         deadline: when `step` is to be called at the latest.
         refusal: what the backend answered to the tiny request, if it refused it.
+        stranger: the process that answered in the backend's place, if one did.
     """
 
-    def __init__(self, ready: Ready, *, env: Mapping[str, str], probe_seconds: float, now: float) -> None:
-        """Begin at once. `env` is the backend's, where the keys are."""
+    def __init__(
+        self,
+        ready: Ready,
+        *,
+        env: Mapping[str, str],
+        probe_seconds: float,
+        now: float,
+        find_stranger: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Begin at once.
+
+        Args:
+            ready: how to ask.
+            env: the backend's environment, where the keys are.
+            probe_seconds: between two probes, and the longest that one may take.
+            now: by the clock of `step`.
+            find_stranger: the process that listens, if it is not the backend's.
+        """
         self._ready = ready
         self._env = env
         self._probe_seconds = probe_seconds
@@ -122,6 +139,8 @@ class Health:
         self.exchange: Exchange | None = None
         self.deadline = now
         self.refusal: str | None = None
+        self.stranger: str | None = None
+        self._find_stranger = find_stranger
 
     def step(self, *, now: float, io: bool) -> Change | None:
         """Go on where the probe's descriptor has something (`io`) or the deadline has come; what changed."""
@@ -171,7 +190,11 @@ class Health:
         return "unhealthy"
 
     def _judge_first(self, status: int, body: str, *, healthy: bool, now: float) -> Change | None:
-        """Before it is ready: a first answer, then the tiny request."""
+        """Before it is ready: a first answer, of whom, then the tiny request."""
+        if healthy and not self._requesting and (stranger := self._find_stranger()):
+            self.deadline = now + 1.0
+            known, self.stranger = self.stranger, stranger
+            return None if known == stranger else "stranger"
         if healthy and (self._requesting or self._ready["request"] is None):
             self._requesting = False
             self.ready_at = now

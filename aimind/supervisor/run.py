@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from aimind.supervisor.leftovers import make_folder
+from aimind.supervisor.listener import stranger
 from aimind.supervisor.output import Log
 from aimind.supervisor.probe import FOREVER, Health
 from aimind.supervisor.progress import Progress
@@ -37,8 +38,15 @@ class Run:
         keep = [spec["instance"]["lock"]] if spec["instance"] else []
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         self.log = Log(spec["signatures"])
-        self.health = Health(spec["ready"], env=env, probe_seconds=spec["probe_seconds"], now=now)
-        self.progress = Progress(self.tree.guardian, stall_seconds=spec["stall_seconds"], now=now)
+        guardian, url = self.tree.guardian, spec["ready"]["url"]
+        self.health = Health(
+            spec["ready"],
+            env=env,
+            probe_seconds=spec["probe_seconds"],
+            now=now,
+            find_stranger=lambda: stranger(url, root=guardian),
+        )
+        self.progress = Progress(guardian, stall_seconds=spec["stall_seconds"], now=now)
         self.phase: str | None = None
         self.started_at = now
         self.silent = False

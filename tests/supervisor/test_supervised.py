@@ -9,13 +9,25 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from aimind import supervise
 from aimind.types import Command, Signature, TinyRequest
-from tests.supervisor.harness import BACKEND, LINUX, STANDARD_SIGNALS, Supervised, alive, fake, get, wait_for
+from tests.supervisor.harness import (
+    BACKEND,
+    LINUX,
+    STANDARD_SIGNALS,
+    Supervised,
+    alive,
+    fake,
+    free_port,
+    get,
+    wait_for,
+)
 
 
 def with_argv(command: Command, *argv: str) -> Command:
@@ -398,3 +410,62 @@ def test_no_secret_is_in_a_command_line(tmp_path: Path) -> None:
 
 def test_the_fake_backend_is_a_program() -> None:
     assert os.access(BACKEND, os.X_OK)
+
+
+# ── Another on the port ────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def other_server(port: int) -> Iterator[int]:
+    """A server that answers as a healthy backend does; its process id."""
+    with subprocess.Popen([sys.executable, "-I", "-S", str(BACKEND), "--port", str(port)]) as process:
+        try:
+            wait_for(lambda: get(f"http://127.0.0.1:{port}/health") == 200, what="the other server")
+            yield process.pid
+        finally:
+            process.kill()
+
+
+@LINUX
+def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        other_server(port) as pid,
+        Supervised(fake(tmp_path, port=port), tmp_path) as supervised,
+    ):
+        assert supervised.wait() == 1
+        assert re.search(
+            rf"error: port {port} is taken by \S+ \(pid {pid}\): not starting it", supervised.stderr
+        )
+        assert supervised.starts == 0
+        assert supervised.stdout == ""
+
+
+@LINUX
+def test_a_port_that_was_stolen_after_a_crash_is_waited_for(tmp_path: Path) -> None:
+    with Supervised(fake(tmp_path), tmp_path, first_delay_seconds=2) as supervised:
+        supervised.wait_until_ready()
+        os.kill(supervised.pids[0], signal.SIGKILL)
+        wait_for(lambda: "starting it again" in supervised.stderr, what="the crash")
+        with other_server(int(supervised.command.url.rpartition(":")[2])):
+            wait_for(lambda: "is taken by" in supervised.stderr, what="the second start")
+            assert supervised.starts == 1
+            assert "ready again" not in supervised.stdout
+        supervised.wait_until_ready(times=2)
+        assert supervised.starts == 2
+
+
+@LINUX
+def test_the_answer_of_another_is_not_the_backends(tmp_path: Path) -> None:
+    """It took the port while the backend loads."""
+    port = free_port()
+    with Supervised(fake(tmp_path, "--bind-after", "5", port=port), tmp_path) as supervised:
+        wait_for(lambda: supervised.pids, what="the start")
+        with other_server(port) as pid:
+            wait_for(
+                lambda: f"(pid {pid}) answers in the backend's place" in supervised.stderr, what="a word"
+            )
+            assert supervised.stdout == ""
+        supervised.wait_until_ready()
+        assert supervised.stderr.count("answers in the backend's place") == 1
+        assert supervised.starts == 1
