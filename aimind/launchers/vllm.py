@@ -118,6 +118,7 @@ def command(plan: Plan, weights: str) -> Command:
         # Weights are here, and nothing about the user is anybody's business.
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # 150 MB at each start, in the temporary folder
         **(visible_devices(devices) if devices else _cpu_environment(plan)),
         **settings.env,
     }
