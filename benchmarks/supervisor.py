@@ -56,18 +56,23 @@ def show_memory(supervised: Supervised) -> None:
         "bare Python": bare(),
         "supervisor": memory(supervised.process.pid),
         "guardian": memory(supervised.guardian),
+        "sentinel": memory(supervised.sentinel),
     }
-    both = {kind: rows["supervisor"][kind] + rows["guardian"][kind] for kind in KINDS}
+    together = {kind: sum(row[kind] for row in list(rows.values())[1:]) for kind in KINDS}
     print(f"{'memory, KiB':24}" + "".join(f"{title:>12}" for title in KINDS.values()))
-    for name, row in {**rows, "both": both}.items():
+    for name, row in {**rows, "all three": together}.items():
         print(f"{name:24}" + "".join(f"{row[kind]:12}" for kind in KINDS))
-    for name, row in (("supervisor", rows["supervisor"]), ("both", both)):
+    for name, row in (("supervisor", rows["supervisor"]), ("all three", together)):
         more = {kind: (row[kind] - rows["bare Python"][kind]) / 1024 for kind in KINDS}
         print(f"{name + ' over bare, MiB':24}" + "".join(f"{more[kind]:12.2f}" for kind in KINDS))
 
 
 def show_idle(supervised: Supervised, seconds: float) -> None:
-    pids = {"supervisor": supervised.process.pid, "guardian": supervised.guardian}
+    pids = {
+        "supervisor": supervised.process.pid,
+        "guardian": supervised.guardian,
+        "sentinel": supervised.sentinel,
+    }
     before = {name: (cpu_seconds(pid), switches(pid)) for name, pid in pids.items()}
     time.sleep(seconds)
     print(f"\nidle for {seconds:g} s, a probe every 10 s")
@@ -98,15 +103,20 @@ def show_crashes(supervised: Supervised) -> None:
         print(f"{name:24}{statistics.median(values) * 1000:9.1f} ms ({max(values) * 1000:.1f} ms)")
 
 
-def show_kill(supervised: Supervised) -> None:
-    """Seconds from KILL of the supervisor until nothing of its tree is left."""
-    pids = [supervised.guardian, *supervised.pids]
+def show_kill(supervised: Supervised, *names: str) -> None:
+    """Seconds from KILL of some of us at once until nothing of the tree is left."""
+    of = {"supervisor": supervised.process.pid, "guardian": supervised.guardian}
+    pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+    victims = [of[name] for name in names]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in victims:
+            os.kill(pid, number)
     begin = time.perf_counter()
-    supervised.process.kill()
     while any(alive(pid) for pid in pids):
         time.sleep(0.0005)
     ms = (time.perf_counter() - begin) * 1000
-    print(f"\nKILL of the supervisor to nothing left of {len(pids)} processes that ignore TERM: {ms:.1f} ms")
+    what = " and ".join(names)
+    print(f"\nKILL of {what} to nothing left of {len(pids)} processes that ignore TERM: {ms:.1f} ms")
 
 
 def main() -> None:
@@ -124,10 +134,11 @@ def main() -> None:
             show_memory(supervised)
             show_idle(supervised, seconds)
             show_crashes(supervised)
-        (folder / "stdout").unlink()
-        with Supervised(fake(folder, "--ignore-term", "--grandchildren", "4"), folder) as supervised:
-            supervised.wait_until_ready()
-            show_kill(supervised)
+        for names in (("supervisor",), ("supervisor", "guardian")):
+            (folder / "stdout").unlink()
+            with Supervised(fake(folder, "--ignore-term", "--grandchildren", "4"), folder) as supervised:
+                supervised.wait_until_ready()
+                show_kill(supervised, *names)
 
 
 if __name__ == "__main__":
