@@ -64,15 +64,17 @@ def _listening(family: socket.AddressFamily, address: tuple[str, int]) -> set[by
     """The inodes of the sockets that answer at an address: those bound to it, else those bound to any."""
     packed = socket.inet_pton(family, address[0])
     mapped = bytes(10) + b"\xff\xff" + packed  # RFC 4291: an IPv4 address as one of IPv6
-    wanted = [packed, mapped] if family == socket.AF_INET else [packed]
+    wanted = [_as_the_kernel_writes(each) for each in (packed, mapped)]
     exact, wild = set(), set()
     for table in ("tcp", "tcp6"):
         for local, inode in _sockets(table, address[1]):
-            if local in [_as_the_kernel_writes(each) for each in wanted]:
+            if local in wanted:
                 exact.add(inode)
             elif not local.strip(b"0"):
                 wild.add(inode)
-    return exact or wild
+        if exact:
+            return exact
+    return wild
 
 
 def _sockets(table: str, port: int) -> list[tuple[bytes, bytes]]:

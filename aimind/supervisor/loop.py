@@ -119,7 +119,7 @@ class Supervisor:
         """Start the backend, unless its port is taken."""
         self._restart_at = FOREVER
         if why := taken(self._spec["ready"]["url"]):
-            self._on_failure(why, returncode=1, now=now, hint=PORT_HINT)
+            self._on_failure(f"the backend cannot start: {why}", returncode=1, now=now, hint=PORT_HINT)
             return
         self._report.start(temporary=None, restarts=self._runs)
         self._runs += 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.live.served import DATA, gone, plan, serve
@@ -32,17 +33,35 @@ def minilm() -> Path:
     )
 
 
-def test_it_says_its_sentence_and_leaves_nothing_when_the_supervisor_is_killed() -> None:
+def left_behind(tree: list[psutil.Process]) -> list[Path]:
+    """What the processes have in shared memory, and their folder for temporary files."""
+    segments = {
+        Path(region.path)
+        for process in tree
+        for region in process.memory_maps()
+        if region.path.startswith("/dev/shm/") and not region.path.endswith("(deleted)")
+    }
+    assert segments
+    folder = Path(next(p for p in tree if "--model" in p.cmdline()).environ()["TMPDIR"])
+    assert any(path.is_socket() for path in folder.iterdir())
+    return [folder, *segments]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_says_its_sentence_and_leaves_nothing(number: signal.Signals) -> None:
+    """No process two seconds after KILL of the supervisor, and no file of its own after any end."""
     model = ("demo:safetensors", "--backend", "vllm", "--context", "2048")
     tokens = plan(*model)["kv_cache_tokens"]
     with serve(*model, "--", "--enforce-eager") as served:
         assert served.say("Who are you?", name="demo") == SENTENCE
         assert any(f"CPU KV cache size: {tokens:,} tokens" in line for line in served.lines)  # its own words
         tree = served.tree()
-        assert len(tree) > 4  # supervisor, guardian, server, engine, worker
-        served.process.send_signal(signal.SIGKILL)
-        served.process.wait()
-        assert gone(tree, within_seconds=5)
+        assert len(tree) > 5  # supervisor, sentinel, guardian, server, engine, worker
+        paths = left_behind(tree)
+        served.process.send_signal(number)
+        served.process.wait(60)
+        assert gone(tree, within_seconds=2)
+        assert [path for path in paths if path.exists()] == []
 
 
 def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:

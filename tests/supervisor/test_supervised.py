@@ -435,7 +435,8 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
     ):
         assert supervised.wait() == 1
         assert re.search(
-            rf"error: port {port} is taken by \S+ \(pid {pid}\): not starting it", supervised.stderr
+            rf"error: the backend cannot start: port {port} is taken by \S+ \(pid {pid}\): not starting it",
+            supervised.stderr,
         )
         assert supervised.starts == 0
         assert supervised.stdout == ""
