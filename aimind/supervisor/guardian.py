@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 
-from aimind.supervisor.leftovers import remove_folder
+from aimind.supervisor.leftovers import SHARED_MEMORY, remove_folder
 from aimind.supervisor.processes import become_subreaper, die_with_parent, end_descendants
 from aimind.supervisor.sentinel import ignore_signals
 
@@ -28,9 +28,17 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 
 class Start:
-    """What the guardian is to start, and what it has to remove in the end."""
+    """What the guardian is to start, and what it has to remove in the end.
 
-    def __init__(
+    Attributes:
+        argv, env, cwd: of the backend.
+        output: descriptor for its stdout and stderr.
+        folder: for its temporary files.
+        shared: what it has of shared memory.
+        alive: descriptor that tells the sentinel what there is to remove, and by its end that we are gone.
+    """
+
+    def __init__(  # noqa: PLR0913 (a record; dataclasses would cost memory)
         self,
         argv: Sequence[str],
         *,
@@ -39,6 +47,7 @@ class Start:
         output: int,
         folder: str | None,
         shared: SharedMemory,
+        alive: int,
     ) -> None:
         self.argv = argv
         self.env = env
@@ -46,6 +55,7 @@ class Start:
         self.output = output
         self.folder = folder
         self.shared = shared
+        self.alive = alive
 
 
 def guard(start: Start, channel: socket.socket) -> NoReturn:
@@ -65,7 +75,7 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         os.read(executed, 1)
         os.close(executed)
         say(channel, f"{BACKEND} {backend}\n")
-        returncode = _Watch(backend, channel=channel, wakeup=wakeup, shared=start.shared).run()
+        returncode = _Watch(start, backend, channel=channel, wakeup=wakeup).run()
         clear(start.folder, start.shared)
         say(channel, f"{RETURNED} {returncode}\n")
         code = 0
@@ -110,11 +120,12 @@ def hear(channel: socket.socket) -> str:
 class _Watch:
     """Waiting until the backend has ended, or must."""
 
-    def __init__(self, backend: int, *, channel: socket.socket, wakeup: int, shared: SharedMemory) -> None:
+    def __init__(self, start: Start, backend: int, *, channel: socket.socket, wakeup: int) -> None:
         self._backend = backend
         self._channel = channel
         self._wakeup = wakeup
-        self._shared = shared
+        self._shared = start.shared
+        self._alive = start.alive
         # While it loads nobody says when it is worth a look: soon, and then more and more rarely.
         self._pause_seconds: float | None = 1.0
         self._look_at = time.monotonic() + 1.0
@@ -148,11 +159,13 @@ class _Watch:
         return max(0.0, self._look_at - time.monotonic()) * 1000
 
     def _look(self, pids: set[int] | None = None) -> None:
-        """Tell the supervisor which segments these processes, by default all, were found to have."""
+        """See which segments these processes, by default all, have: for others, should we be killed."""
         found = self._shared.look_below(os.getpid()) if pids is None else self._shared.look(pids)
         for name, inode in found:
             if "\n" not in name:
                 say(self._channel, f"{SEGMENT} {inode} {name}\n")
+                with suppress(BrokenPipeError):  # the sentinel was killed
+                    os.write(self._alive, os.fsencode(f"{SHARED_MEMORY}/{name}\n"))
 
     def _obey(self, orders: str) -> None:
         self._look()

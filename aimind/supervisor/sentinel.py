@@ -26,11 +26,12 @@ IGNORED = (
 )
 # The kernel lists children where it has CONFIG_PROC_CHILDREN, as those of all distributions do.
 SCRIPT = """: ends what a killed server has left
-read -r line
+while IFS= read -r path; do set -- "$@" "$path"; done
 while children=; read -r children </proc/$$/task/$$/children; [ "$children" ]; do
     kill -9 $children
     sleep 0.05 || sleep 1 || break
 done 2>/dev/null
+[ $# = 0 ] || rm -f -- "$@"
 [ -z "$FOLDER" ] || rm -rf -- "$FOLDER"
 """
 
@@ -45,7 +46,8 @@ def become_sentinel(keepers: int, *, folder: str | None, keep: Iterable[int]) ->
     """Turn this process into the sentinel.
 
     Args:
-        keepers: a pipe's end to read from: at its end supervisor and guardian are gone.
+        keepers: a pipe to read from: paths of files to be removed in the end, one a line; where it ends,
+            supervisor and guardian are gone.
         folder: to be removed in the end.
         keep: descriptors of locks that are held until then.
 

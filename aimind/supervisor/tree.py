@@ -91,9 +91,17 @@ class Tree:
         self._shared = SharedMemory()
         self.output, output = os.pipe()
         self.channel, channel = socket.socketpair()
-        start = Start(argv, env=env, cwd=cwd, output=output, folder=folder, shared=self._shared)
         # Held by the guardian and us alone, since exec closes it: its end tells the sentinel of ours.
         keepers, self._alive = os.pipe()
+        start = Start(
+            argv,
+            env=env,
+            cwd=cwd,
+            output=output,
+            folder=folder,
+            shared=self._shared,
+            alive=self._alive,
+        )
         mine = (self.channel.fileno(), self.output)
         # No signal may reach our handlers in a child before it has its own.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
