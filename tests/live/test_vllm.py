@@ -33,7 +33,7 @@ def minilm() -> Path:
     )
 
 
-def left_behind(tree: list[psutil.Process]) -> list[Path]:
+def left_behind(tree: list[psutil.Process], server: psutil.Process) -> list[Path]:
     """What the processes have in shared memory, and their folder for temporary files."""
     segments = {
         Path(region.path)
@@ -42,14 +42,14 @@ def left_behind(tree: list[psutil.Process]) -> list[Path]:
         if region.path.startswith("/dev/shm/") and not region.path.endswith("(deleted)")
     }
     assert segments
-    folder = Path(next(p for p in tree if "--model" in p.cmdline()).environ()["TMPDIR"])
+    folder = Path(server.environ()["TMPDIR"])
     assert any(path.is_socket() for path in folder.iterdir())
     return [folder, *segments]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_says_its_sentence_and_leaves_nothing(number: signal.Signals) -> None:
-    """No process two seconds after KILL of the supervisor, and no file of its own after any end."""
+@pytest.mark.parametrize("end", ["stop", "kill the supervisor", "kill supervisor and guardian"])
+def test_it_says_its_sentence_and_leaves_nothing(end: str) -> None:
+    """No process two seconds after KILL, and no file of its own after any end."""
     model = ("demo:safetensors", "--backend", "vllm", "--context", "2048")
     tokens = plan(*model)["kv_cache_tokens"]
     with serve(*model, "--", "--enforce-eager") as served:
@@ -57,8 +57,12 @@ def test_it_says_its_sentence_and_leaves_nothing(number: signal.Signals) -> None
         assert any(f"CPU KV cache size: {tokens:,} tokens" in line for line in served.lines)  # its own words
         tree = served.tree()
         assert len(tree) > 5  # supervisor, sentinel, guardian, server, engine, worker
-        paths = left_behind(tree)
-        served.process.send_signal(number)
+        server = next(process for process in tree if "--model" in process.cmdline())
+        paths = left_behind(tree, server)
+        if end == "kill supervisor and guardian":
+            served.process.send_signal(signal.SIGSTOP)  # so that it does nothing between the two
+            psutil.Process(server.ppid()).kill()
+        served.process.send_signal(signal.SIGTERM if end == "stop" else signal.SIGKILL)
         served.process.wait(60)
         assert gone(tree, within_seconds=2)
         assert [path for path in paths if path.exists()] == []
