@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 # A Unix socket's path has at most 107 bytes (unix(7)), and vLLM names its sockets with 36 characters.
 LONGEST_FOLDER = 107 - 1 - 36
 SHARED_MEMORY = "/dev/shm"
-# A process that hangs in the kernel can make those hang that look at its memory.
-PATIENCE_SECONDS = 1.0
+# A process that hangs in the kernel can make those hang that look at its memory. What is about to be killed
+# must not wait for long; in the end all processes of the machine are looked at.
+TREE_SECONDS, MACHINE_SECONDS = 1.0, 5.0
 
 
 # ── Temporary files ────────────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +83,7 @@ class SharedMemory:
     def look(self, pids: Iterable[int]) -> set[Segment]:
         """See which segments these processes have; those that were not seen before."""
         new = self._unseen()
-        held = _held(pids) if new else None
+        held = _held(pids, patience_seconds=TREE_SECONDS) if new else None
         return self.add({segment for segment in new if segment[1] in held}) if held else set()
 
     def look_below(self, root: int) -> set[Segment]:
@@ -100,7 +101,7 @@ class SharedMemory:
     def remove(self) -> None:
         """Remove what was seen and is still there, unless a process that we can see has it."""
         left = self._seen & _segments()
-        held = _held(processes()) if left else None
+        held = _held(processes(), patience_seconds=MACHINE_SECONDS) if left else None
         if held is None:
             return
         for name, inode in left:
@@ -121,14 +122,14 @@ def _segments() -> set[Segment]:
     return found
 
 
-def _held(pids: Iterable[int]) -> set[int] | None:
+def _held(pids: Iterable[int], *, patience_seconds: float) -> set[int] | None:
     """The inodes of shared memory that processes have mapped or open; `None` when they do not tell in time.
 
     A large process has thousands of mappings, hence the child that reads them.
     """
     told = answer(
         lambda: " ".join(str(inode) for pid in pids for inode in _held_by(pid)),
-        patience_seconds=PATIENCE_SECONDS,
+        patience_seconds=patience_seconds,
     )
     return None if told is None else set(map(int, told.split()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
@@ -108,6 +109,20 @@ def test_kill_of_the_three_that_watch(tmp_path: Path) -> None:
         supervised.wait()
         supervised.assert_nothing_left([*pids, *backend])
         folder.rmdir()  # which nobody is left to do
+
+
+@pytest.mark.parametrize("victims", [("supervisor",), ("supervisor", "guardian")], ids="+".join)
+def test_the_lock_is_held_until_nothing_is_left(tmp_path: Path, victims: tuple[str, ...]) -> None:
+    """Who finds it free may start the same again, and counts on the memory and the port."""
+    with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised, (tmp_path / "lock").open("w") as lock:
+        supervised.wait_until_ready()
+        pids = supervised.pids
+        folder = Path(psutil.Process(pids[0]).environ()["TMPDIR"])
+        pid_of = members(supervised)
+        kill_at_once([pid_of[name] for name in victims])
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not any(alive(pid) for pid in pids)
+        assert not folder.exists()
 
 
 def test_a_normal_end_leaves_neither_sentinel_nor_guardian(tmp_path: Path) -> None:
