@@ -118,10 +118,12 @@ class Supervisor:
     def _begin(self, now: float) -> None:
         """Start the backend, unless its port is taken."""
         self._restart_at = FOREVER
-        if why := taken(self._spec["ready"]["url"]):
+        why = taken(self._spec["ready"]["url"])
+        if why is None or not self._runs:  # a first attempt has a log of its own, whatever comes of it
+            self._report.start(temporary=None, restarts=self._runs)
+        if why is not None:
             self._on_failure(f"the backend cannot start: {why}", returncode=1, now=now, hint=PORT_HINT)
             return
-        self._report.start(temporary=None, restarts=self._runs)
         self._runs += 1
         self._run = Run(self._spec, env=self._env, report=self._report, now=now)
         self._report.state.change(temporary=self._run.tree.folder)
@@ -249,7 +251,6 @@ class Supervisor:
             run.settle()
             self._ever_ready = True
             self._report.ready()
-
         elif change == "stranger":
             self._report.say(f"{run.health.stranger} answers in the backend's place: waiting for the backend")
 
@@ -339,6 +340,7 @@ class Supervisor:
 
     def _end(self, exit_code: int, state: str = "stopped", **fields: str | None) -> None:
         self._exit_code = exit_code
+        self._restart_at = FOREVER
         self._memory.close()
         self._report.change(state, phase=None, exit_code=exit_code, **fields)
 

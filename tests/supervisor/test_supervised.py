@@ -440,6 +440,8 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
         )
         assert supervised.starts == 0
         assert supervised.stdout == ""
+        assert supervised.state["state"] == "failed"
+        assert "is taken by" in (tmp_path / "logs" / "000001.log").read_text()
 
 
 @LINUX
