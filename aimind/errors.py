@@ -90,3 +90,9 @@ class BackendError(AimindError):
     """The backend cannot be started."""
 
     exit_code = 12
+
+
+class InstanceError(AimindError):
+    """There is no such instance, it runs already or not yet, or the state folder cannot be used."""
+
+    exit_code = 13

@@ -42,12 +42,14 @@ class Instance:
 
     Attributes:
         name: of the instance.
-        argv: the arguments of `aimind serve`, without `--detach` and `--name`.
-        cwd: the folder that it was given in.
+        argv: the arguments of `aimind serve` as they were typed, the model among them.
+        cwd: the folder that they were typed in.
         created: when, in seconds since 1970.
         model: as it was typed; served_name: its name in the API.
         backend, backend_version: with what.
         url: the base URL of its API.
+        has_key: its clients must send a key, which came from the environment or from a file.
+        stop_seconds: patience of its supervisor after each TERM.
         claim: what it needs.
     """
 
@@ -60,6 +62,8 @@ class Instance:
     backend: str
     backend_version: str
     url: str
+    has_key: bool
+    stop_seconds: float
     claim: Claim
 
 

@@ -42,6 +42,7 @@ class Host:
         cores: that this process may run on.
         backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version.
+        promised: what is free and yet not counted so, since an instance has claimed it, as sentences.
     """
 
     devices: tuple[Device, ...]
@@ -52,3 +53,4 @@ class Host:
     cores: int = 1
     backends: tuple[Backend, ...] = ()
     driver: str | None = None
+    promised: tuple[str, ...] = ()

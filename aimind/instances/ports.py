@@ -1,20 +1,46 @@
-"""What runs here: for now, the ports that servers want."""
+"""Ports: which one an instance can have."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
+from collections.abc import Iterable
 
 from aimind.errors import PortInUseError, UsageError
+from aimind.types import Instance
 
 
-def claim_port(address: str, port: int) -> int:
-    """The port, found free; 0 takes any free one. Nothing holds it until the backend binds it.
+def choose(address: str, port: int, others: Iterable[Instance] = ()) -> int:
+    """The port, found free of everybody and of these instances' claims; 0 takes any such one.
+
+    Nothing holds it until the backend binds it.
 
     Raises:
-        PortInUseError: somebody listens there.
+        PortInUseError: somebody listens there, or an instance has claimed it.
         UsageError: no such address on this machine, or no such port.
     """
+    claimed = {other.claim.port: other.name for other in others if _overlap(address, other.claim.address)}
+    if port in claimed:
+        raise PortInUseError(
+            f"port {port} is claimed by instance {claimed[port]}",
+            hint=f"--port 0 takes a free one; `aimind stop {claimed[port]}` frees this one",
+        )
+    while (found := _bind(address, port)) in claimed:
+        pass  # the system deals them out in no order: another one comes
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a port of both could be the same one: not if they are two addresses, and neither is all."""
+    try:
+        addresses = ipaddress.ip_address(one), ipaddress.ip_address(other)
+    except ValueError:
+        return True  # names: who knows
+    return addresses[0] == addresses[1] or any(address.is_unspecified for address in addresses)
+
+
+def _bind(address: str, port: int) -> int:
     if not 0 <= port <= 65535:
         raise UsageError(f"{port} is not a port", hint="ports are 1 to 65535; 0 takes a free one")
     try:

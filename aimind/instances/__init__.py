@@ -1,0 +1,34 @@
+"""What is served here: the instances, what they have claimed, how they are, and what they printed.
+
+There is no daemon: an instance is a folder of files, and lives for as long as its lock is held
+(`aimind.instances.records` says which files). Windows has none.
+"""
+
+from __future__ import annotations
+
+from aimind.instances.claims import Claims, Held, check_free, claims
+from aimind.instances.control import finish_stop, follow_start, remove, send
+from aimind.instances.look import Sight, all_names, everything, living, look
+from aimind.instances.memory import Used, device_key, used, without_promises
+from aimind.instances.ports import choose
+
+__all__ = [
+    "Claims",
+    "Held",
+    "Sight",
+    "Used",
+    "all_names",
+    "check_free",
+    "choose",
+    "claims",
+    "device_key",
+    "everything",
+    "finish_stop",
+    "follow_start",
+    "living",
+    "look",
+    "remove",
+    "send",
+    "used",
+    "without_promises",
+]

@@ -1,0 +1,146 @@
+"""Telling instances to stop or to restart, and waiting until they have."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aimind.errors import InstanceError
+from aimind.instances import locks, look, records
+from aimind.instances.claims import LOCK_PATIENCE_SECONDS, claims
+from aimind.instances.look import Sight
+
+POLL_SECONDS = 0.05
+# For the guardian to end the tree once the supervisor is killed, which takes less than two seconds.
+GUARDIAN_SECONDS = 10.0
+# Beyond the supervisor's own patience of twice `stop_seconds`.
+EXTRA_SECONDS = 5.0
+
+
+def send(name: str, number: signal.Signals) -> bool:
+    """Send a signal to the process that holds the instance's lock; whether there was one.
+
+    Raises:
+        InstanceError: its files do not say which process that is.
+    """
+    sight = look.look(name)
+    while sight.running:
+        if sight.state is None:
+            raise sight.problem or InstanceError(f"{name} does not say its process", hint="see `aimind ps`")
+        if _send(sight.state.pid, number, sight.folder / records.LOCK):
+            return True
+        time.sleep(POLL_SECONDS)  # it has just ended, or handed over to another
+        sight = look.look(name)
+    return False
+
+
+def _send(pid: int, number: signal.Signals, lock: Path) -> bool:
+    """Send it if the process has the lock's file open: its number may belong to another by now."""
+    if sys.platform != "linux":
+        if not locks.held(lock):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            return True
+        return False
+    try:
+        process = os.pidfd_open(pid)  # from here on the same process, whatever happens to its number
+    except ProcessLookupError:
+        return False
+    try:
+        if not _has_open(pid, lock):
+            return False
+        signal.pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(process)
+    return True
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    wanted = path.stat()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(entry.stat(), wanted):
+                    return True
+    return False
+
+
+def wait_until_ended(name: str, *, patience_seconds: float) -> bool:
+    """Wait until nothing of it runs; whether that came to pass."""
+    lock = records.instances_folder() / name / records.LOCK
+    until = time.monotonic() + patience_seconds
+    while locks.held(lock):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def finish_stop(name: str) -> bool:
+    """Wait until an instance that was told to stop has ended; whether it had to be killed.
+
+    Raises:
+        InstanceError: it cannot even be killed.
+    """
+    sight = look.look(name)
+    stop_seconds = sight.instance.stop_seconds if sight.instance is not None else 0.0
+    if wait_until_ended(name, patience_seconds=2 * stop_seconds + EXTRA_SECONDS):
+        return False
+    send(name, signal.SIGKILL)
+    if not wait_until_ended(name, patience_seconds=GUARDIAN_SECONDS):
+        raise InstanceError(
+            f"instance {name} was killed, and yet something of it still runs",
+            hint="a process that waits for a device or a disk ends once that answers: see `aimind status`",
+        )
+    return True
+
+
+def follow_start(name: str, is_new: Callable[[Sight], bool], *, changed: Callable[[Sight], None]) -> Sight:
+    """Wait until the instance is ready or has ended, and tell each state on the way.
+
+    `is_new` says whether a state is of the start that is waited for, not of what ran before.
+    """
+    told: tuple[str, str | None] | None = None
+    while True:
+        sight = look.look(name)
+        if not sight.running:
+            return sight
+        if sight.state is not None and is_new(sight):
+            now = sight.state.state, sight.state.phase
+            if now != told:
+                told = now
+                changed(sight)
+            if sight.state.state == "ready":
+                return sight
+        time.sleep(POLL_SECONDS)
+
+
+def remove(name: str) -> None:
+    """Remove all that is kept of an instance.
+
+    Raises:
+        InstanceError: it runs, or cannot be removed.
+    """
+    folder = look.look(name).folder
+    with claims(wait=lambda: None):  # no starter may come to wait for a lock that is removed
+        lock = locks.take(folder / records.LOCK, patience_seconds=LOCK_PATIENCE_SECONDS)
+        if lock is None:
+            raise InstanceError(f"instance {name} runs", hint=f"`aimind stop {name}` first, or --force")
+        try:
+            removed = folder.with_name(f".{name}.removed")  # no instance's name: it is gone at once
+            with records.writing(folder):
+                if removed.exists():
+                    shutil.rmtree(removed)
+                folder.rename(removed)
+                shutil.rmtree(removed)
+        finally:
+            os.close(lock)

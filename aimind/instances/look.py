@@ -1,0 +1,100 @@
+"""What instances there are, and how they are: read from their files, without waiting for anything."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aimind.errors import InstanceError
+from aimind.instances import locks, names, records
+from aimind.types import ENDED, Instance, State, StateName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """An instance as it is found.
+
+    Attributes:
+        name: of its folder.
+        running: its lock is held.
+        instance, state: what its files say; `None` where they are damaged.
+        problem: why they are.
+    """
+
+    name: str
+    running: bool
+    instance: Instance | None = None
+    state: State | None = None
+    problem: InstanceError | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return records.instances_folder() / self.name
+
+    @property
+    def status(self) -> StateName | Literal["killed", "damaged"]:
+        """Its state, or what its files do not say themselves."""
+        if self.instance is None or self.state is None:
+            return "damaged"
+        return self.state.state if self.running or self.state.state in ENDED else "killed"
+
+
+def everything() -> tuple[Sight, ...]:
+    """All instances, those that run first, by name."""
+    found = [sight for name in all_names() if (sight := _look(name)) is not None]
+    return tuple(sorted(found, key=lambda sight: (not sight.running, sight.name)))
+
+
+def living() -> tuple[Sight, ...]:
+    """Those that run."""
+    return tuple(sight for sight in everything() if sight.running)
+
+
+def all_names() -> tuple[str, ...]:
+    """Of all instances, in order."""
+    if sys.platform == "win32":  # nothing is served there
+        return ()
+    folder = records.instances_folder()
+    try:
+        found = [each.name for each in folder.iterdir() if names.good(each.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as problem:
+        raise records.unreadable(folder, problem) from problem
+    return tuple(sorted(found))
+
+
+def look(name: str) -> Sight:
+    """The instance of this name.
+
+    Raises:
+        InstanceError: there is none.
+    """
+    if names.good(name) and (sight := _look(name)) is not None:
+        return sight
+    raise InstanceError(f"there is no instance {name}", hint="`aimind ps` shows those that are here")
+
+
+def _look(name: str) -> Sight | None:
+    """The instance; `None` before its first claim is written, and once it is removed.
+
+    The lock is looked at first: what a state says after that is the last that it said.
+    """
+    folder = records.instances_folder() / name
+    running, instance = False, None
+    try:
+        running = locks.held(folder / records.LOCK)
+        instance = records.read_instance(folder)
+        state = records.read_state(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        if instance is None:
+            return None
+        problem = records.damaged(folder / records.STATE, "it is not there")
+    except InstanceError as error:
+        problem = error
+    else:
+        return Sight(name=name, running=running, instance=instance, state=state)
+    return Sight(name=name, running=running, instance=instance, problem=problem)
