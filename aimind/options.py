@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,8 @@ from aimind.launchers.base import said, tokens
 from aimind.types import API_KEY_VARIABLE, Request
 
 BEST = "best"  # --quant: the largest that fits
+# Words of the names of variables that hold secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, but not MAX_TOKENS.
+SECRET_WORDS = frozenset("KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASSPHRASE CREDENTIAL CREDENTIALS".split())
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -88,6 +91,19 @@ class Variable(click.ParamType[tuple[str, str]]):
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
         return name, content
+
+
+def is_secret(variable: str) -> bool:
+    """Whether a variable of this name looks as if it held a secret."""
+    return not SECRET_WORDS.isdisjoint(variable.upper().split("_"))
+
+
+def typed_secret(argv: Sequence[str]) -> str | None:
+    """The first variable that looks as if it held a secret, and is given its value in these arguments."""
+    given = [word.removeprefix("--env=") for word in argv if word.startswith("--env=")]
+    given += [value for option, value in itertools.pairwise(argv) if option == "--env"]
+    names = [name for name, equals, _ in (word.partition("=") for word in given) if equals]
+    return next(filter(is_secret, names), None)
 
 
 def request_options(function: F) -> F:
