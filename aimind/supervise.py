@@ -7,40 +7,85 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from aimind.errors import BackendError
-from aimind.types import Command, TextFile
+from aimind.types import Command, Shard, TextFile
 
 PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
 # Isolated, and without the site-packages: nothing but the standard library, and less memory.
 PYTHON_FLAGS = ("-I", "-S")
 
 
-def supervise(
-    command: Command,
-    *,
-    announce: str,
-    restart: str = "always",
-    max_restarts: int | None = None,
-    stall_seconds: float = 300.0,
-) -> NoReturn:
-    """Become the supervisor of `command`; it prints `announce` when the backend is ready.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the supervisor goes by: fields of `aimind.supervisor.spec.Spec`."""
 
-    The rules are those of `aimind.supervisor.spec.Spec`.
+    restart: str = "always"
+    max_restarts: int | None = None
+    stall_seconds: float = 300.0
+    probe_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The folder of an instance, and the descriptor of its lock."""
+
+    folder: Path
+    lock: int
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How the supervisor goes about it.
+
+    Attributes:
+        rules: see there.
+        instance: where it keeps its state and its logs; it inherits that lock.
+        shards: the memory of these devices must be free again before the backend is started once more.
+    """
+
+    rules: Rules = Rules()
+    instance: Kept | None = None
+    shards: tuple[Shard, ...] = ()
+
+
+def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
+    """Become the supervisor of `command`; it prints `announce` when the backend is ready.
 
     Raises:
         BackendError: the backend's program or working folder is missing, or a file cannot be written.
     """
-    _check(command)
-    _write_files(command.files)
-    rules = {"restart": restart, "max_restarts": max_restarts, "stall_seconds": stall_seconds}
-    fd = _anonymous_file(json.dumps({**document(command, announce=announce), **rules}))
+    fd = _told(command, announce=announce, how=how)
+    if how.instance is not None:
+        os.set_inheritable(how.instance.lock, True)  # noqa: FBT003 (it takes no keyword)
     _flush()
-    os.execv(sys.executable, [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)])
+    os.execv(sys.executable, _program(fd))
+
+
+def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[bytes]:
+    """Start the supervisor of `command` in a session of its own, with nothing to read and nowhere to print.
+
+    Raises:
+        BackendError: as `supervise`.
+    """
+    fd = _told(command, announce=announce, how=how)
+    try:
+        return subprocess.Popen(
+            _program(fd),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(fd, how.instance.lock) if how.instance else (fd,),
+        )
+    finally:
+        os.close(fd)
 
 
 def replace(command: Command) -> NoReturn:
@@ -85,6 +130,29 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
         "stop_seconds": command.stop_seconds,
         "announce": announce,
     }
+
+
+def _told(command: Command, *, announce: str, how: How) -> int:
+    """The descriptor of the supervisor's document, once it is known that the backend can be started."""
+    _check(command)
+    _write_files(command.files)
+    told = document(command, announce=announce) | dataclasses.asdict(how.rules)
+    if how.instance is not None:
+        told["instance"] = {"folder": str(how.instance.folder), "lock": how.instance.lock}
+    told["devices"] = [
+        {
+            "uuid": shard.device.uuid,
+            "name": shard.device.name,
+            "planned_bytes": shard.estimate.total_bytes,
+        }
+        for shard in how.shards
+        if shard.device.vendor == "nvidia"
+    ]
+    return _anonymous_file(json.dumps(told))
+
+
+def _program(fd: int) -> list[str]:
+    return [sys.executable, *PYTHON_FLAGS, str(PROGRAM), str(fd)]
 
 
 def _check(command: Command) -> None:
