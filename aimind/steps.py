@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
-from aimind.errors import AimindError, BadReferenceError, InstallError
+from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, InstallError
 from aimind.types import (
     API_KEY_VARIABLE,
     Backend,
@@ -19,6 +20,7 @@ from aimind.types import (
     Package,
     Plan,
     Program,
+    Reason,
     Request,
     TinyRequest,
 )
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from aimind.alternatives import Offer, Question
     from aimind.exact import Exact
     from aimind.options import Wanted
+
+
+Result = TypeVar("Result")
 
 
 def offer(asked: Wanted) -> Offer:
@@ -55,21 +60,57 @@ def offer(asked: Wanted) -> Offer:
     return Offer(candidates=candidates, siblings=siblings, read=read)
 
 
+class _UnreadError(Exception):
+    """Of this candidate the headers are needed, and were not read yet."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.model = model
+
+
+def without_reading(offered: Offer, attempt: Callable[[Offer], Result]) -> Result:
+    """What the attempt comes to, with an offer of which nothing is read while it runs.
+
+    It ends where it asks for headers that were not read yet; then they are read, and it is made again. So
+    nobody waits for a hub while the attempt keeps others from something.
+    """
+    known: dict[Model, Metadata] = {}
+
+    def read(model: Model) -> Metadata:
+        if model not in known:
+            raise _UnreadError(model)
+        return known[model]
+
+    wanted = offered.candidates[0]  # which is always asked for
+    while True:
+        known[wanted] = offered.read(wanted)
+        try:
+            return attempt(dataclasses.replace(offered, read=read))
+        except _UnreadError as missing:
+            wanted = missing.model
+
+
 def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
     """The machines that are described, or this one, as the request wants them seen."""
     if specs:
         from aimind.devices import hardware
 
         return {spec: equipped(hardware.parse(spec), asked.request) for spec in specs}
-    from aimind import devices
+    from aimind import devices, instances
 
-    return {"this one": equipped(devices.probe(), asked.request)}
+    return {
+        "this one": equipped(instances.without_promises(devices.probe(), instances.living()), asked.request)
+    }
 
 
 def equipped(host: Host, request: Request) -> Host:
     """The machine with the devices that may be used, and the backends that are there or can be brought."""
-    # Without devices other builds of the backends are right.
-    return with_backends(dataclasses.replace(host, devices=()) if request.devices == () else host, request)
+    return with_backends(allowed(host, request), request)
+
+
+def allowed(host: Host, request: Request) -> Host:
+    """The machine with the devices that may be used: without any, other builds of the backends are right."""
+    return dataclasses.replace(host, devices=()) if request.devices == () else host
 
 
 def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None) -> Question:
@@ -93,10 +134,17 @@ def answer(question: Question) -> Plan | AimindError:
     """The plan, or why there is none; nothing is downloaded but headers, nothing installed."""
     from aimind import alternatives
 
+    promised = question.host.promised
     try:
-        return alternatives.best(question)
+        found = alternatives.best(question)
+    except DoesNotFitError as problem:
+        if not promised:
+            return problem
+        return DoesNotFitError(problem.message, hint="; ".join([problem.hint, *promised]))
     except AimindError as problem:
         return problem
+    reasons = tuple(Reason("promised", sentence) for sentence in promised)
+    return dataclasses.replace(found, reasons=found.reasons + reasons)
 
 
 def decided(found: Plan | AimindError) -> Plan:
@@ -212,22 +260,31 @@ def _sizes_by_header(plan: Plan, started: Command, path: str) -> tuple[Exact, ..
         return exact(dataclasses.replace(started, argv=argv))
 
 
-def install(plan: Plan, host: Host, *, allowed: bool) -> None:
+def check_installed(plan: Plan) -> None:
+    """Find out that the plan's backend is here.
+
+    Raises:
+        InstallError: it is not.
+    """
+    backend = plan.backend
+    if not backend.installed:
+        raise InstallError(
+            f"{backend.name} {backend.version} is not installed",
+            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
+        )
+
+
+def install(plan: Plan, host: Host) -> None:
     """Bring the plan's backend, if it is not here.
 
     Raises:
-        InstallError: it may not be brought, or cannot.
+        InstallError: it cannot be brought.
     """
     from aimind.environments.install import ensure
 
     backend = plan.backend
     if backend.installed:
         return
-    if not allowed:
-        raise InstallError(
-            f"{backend.name} {backend.version} is not installed",
-            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
-        )
     came_from = source(backend.name, host)
     if isinstance(came_from, Package):
         ensure(backend.name, came_from, version=backend.version, progress=show.note)
