@@ -96,3 +96,12 @@ class InstanceError(AimindError):
     """There is no such instance, it runs already or not yet, or the state folder cannot be used."""
 
     exit_code = 13
+
+
+class InstanceEndedError(InstanceError):
+    """An instance has ended instead of becoming ready; the exit code is its own, where it has one."""
+
+    def __init__(self, message: str, *, hint: str, exit_code: int | None) -> None:
+        """Keep the code, too."""
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code or 1

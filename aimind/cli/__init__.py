@@ -10,15 +10,15 @@ from typing import NoReturn
 import click
 
 from aimind import show
-from aimind.cli import machine, plan, serve  # noqa: F401 - they add their commands to the group
-from aimind.cli.group import cli
+from aimind.cli import instances, machine, plan, serve  # noqa: F401 - they add their commands to the group
+from aimind.cli.group import cli, split
 from aimind.errors import AimindError, UsageError
 
 
 def main() -> NoReturn:
     """Run the command line and exit; the only place that does."""
     gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
-    argv, backend_argv = _split(sys.argv[1:])
+    argv, backend_argv = split(sys.argv[1:])
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
     try:
@@ -48,14 +48,6 @@ def main() -> NoReturn:
         show.bug(bug)
         sys.exit(70)
     sys.exit(0)
-
-
-def _split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """What is for aimind, and what stands after `--` for the backend."""
-    if "--" not in argv:
-        return argv, ()
-    at = argv.index("--")
-    return argv[:at], tuple(argv[at + 1 :])
 
 
 def _traceback() -> None:

@@ -16,3 +16,11 @@ def cli(*, debug: bool) -> None:
     MODEL is owner/name (Hugging Face), hf:… or ms:…, a path (./model.gguf, ~/models/x), or demo; behind it
     @REVISION and :QUANTIZATION. What stands after -- goes to the backend.
     """
+
+
+def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """What is for aimind, and what stands after `--` for the backend."""
+    if "--" not in argv:
+        return argv, ()
+    at = argv.index("--")
+    return argv[:at], tuple(argv[at + 1 :])

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from aimind import show, steps
+from aimind.cli import waiting
 from aimind.cli.group import cli
-from aimind.errors import UnsupportedError
-from aimind.options import Tokens, request_options, wanted
+from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
+from aimind.options import Tokens, request_options, typed_secret, wanted
+from aimind.types import Claim, Command, Host, Instance, Plan, StateName
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from aimind.alternatives import Offer
+    from aimind.instances import Held, Sight
+    from aimind.options import Wanted
+    from aimind.supervise import Rules
+
+ARGV = "aimind.argv"
 
 
-@cli.command("serve")
+class Remembering(click.Command):
+    """A command that keeps its arguments as they were typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep them, and parse them."""
+        ctx.meta[ARGV] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+@cli.command("serve", cls=Remembering)
 @click.argument("model")
 @request_options
 @click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
+@click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
+@click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
+@click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
@@ -40,12 +70,22 @@ from aimind.options import Tokens, request_options, wanted
     default="request",
     help="Ready is when a tiny request is answered, or the health URL alone.",
 )
-@click.pass_obj
+@click.option(
+    "--probe-interval",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    metavar="SECONDS",
+    help="Between two looks whether it still answers.",
+)
+@click.pass_context
 def serve_command(  # noqa: PLR0913 - one per option
-    backend_argv: tuple[str, ...],
+    context: click.Context,
     /,
     model: str,
     *,
+    name: str | None,
+    detach: bool,
+    as_json: bool,
     dry_run: bool,
     no_install: bool,
     no_supervise: bool,
@@ -53,6 +93,7 @@ def serve_command(  # noqa: PLR0913 - one per option
     max_restarts: int | None,
     stall_timeout: float,
     ready_probe: str,
+    probe_interval: float,
     **options: object,
 ) -> None:
     """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
@@ -61,35 +102,234 @@ def serve_command(  # noqa: PLR0913 - one per option
     aimind serve demo
     aimind serve Qwen/Qwen2-0.5B-Instruct --context 8k
     aimind serve unsloth/Qwen3-0.6B-GGUF:Q4_K_M --port 0
-    aimind serve ./model.gguf -- --threads 4
+    aimind serve --detach --name chat ./model.gguf -- --threads 4
     """
-    from aimind import devices, hub, instances, supervise
+    from aimind.supervise import Rules
 
     if sys.platform == "win32" and not dry_run:
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
+    if no_supervise and (name is not None or detach):
+        raise UsageError("without a supervisor there is no instance", hint="leave --no-supervise out")
+    if as_json and not detach:
+        raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
+    backend_argv: tuple[str, ...] = context.obj
     asked = wanted(model, options, backend_argv)
-    offer = steps.offer(asked)
-    host = steps.equipped(devices.probe(), asked.request)
-    decided = steps.decided(steps.answer(steps.ask(offer, asked, host)))
-    settings = decided.settings
-    if not dry_run or settings.port == 0:
-        port = instances.claim_port(settings.address or "", settings.port or 0)
-        decided = dataclasses.replace(decided, settings=dataclasses.replace(settings, port=port))
-    command = steps.command(decided, ready_probe=ready_probe)
-    if dry_run:
-        click.echo(show.command_line(command))
+    start = _Start(
+        asked=asked,
+        argv=_again(context.meta[ARGV]) + (("--", *backend_argv) if backend_argv else ()),
+        name=name,
+        ready_probe=ready_probe,
+        may_install=not no_install,
+    )
+    if dry_run or no_supervise:
+        _without_instance(start, dry_run=dry_run)
         return
-    show.plan(decided, command, err=True)
-    steps.install(decided, host, allowed=not no_install)
-    hub.fetch(decided.model, show.Progress())
-    if no_supervise:
-        supervise.replace(command)
-    supervise.supervise(
-        command,
-        announce=show.announcement(decided, command),
+    rules = Rules(
         restart=restart,
         max_restarts=max_restarts,
         stall_seconds=stall_timeout,
+        probe_seconds=probe_interval,
     )
+    _as_instance(start, rules, detach=detach, as_json=as_json)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What is to be started.
+
+    Attributes:
+        asked: the model, and how to serve it.
+        argv: what was typed, but for how this instance is called and waited for.
+        name: of the instance, where one is wanted.
+        ready_probe: `request` or `health`.
+        may_install: a backend that is not here may be brought.
+    """
+
+    asked: Wanted
+    argv: tuple[str, ...]
+    name: str | None
+    ready_probe: str
+    may_install: bool
+
+
+def _again(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Of what was typed, what `aimind start` shall say again."""
+    named = {at + 1 for at, word in enumerate(words) if word == "--name"}
+    return tuple(
+        word
+        for at, word in enumerate(words)
+        if at not in named
+        and word not in ("-d", "--detach", "--json", "--name")
+        and not word.startswith("--name=")
+    )
+
+
+# ── Without an instance ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _without_instance(start: _Start, *, dry_run: bool) -> None:
+    """Print the command, or become it; nothing is claimed, and the claims of others count."""
+    from aimind import devices, hub, instances, supervise
+
+    asked = start.asked
+    offer = steps.offer(asked)
+    host = steps.equipped(instances.without_promises(devices.probe(), instances.living()), asked.request)
+    plan = steps.decided(steps.answer(steps.ask(offer, asked, host)))
+    if not dry_run or plan.settings.port == 0:
+        plan = _on_port(plan, instances.choose)
+    command = steps.command(plan, ready_probe=start.ready_probe)
+    if dry_run:
+        click.echo(show.command_line(command))
+        return
+    show.plan(plan, command, err=True)
+    if not start.may_install:
+        steps.check_installed(plan)
+    steps.install(plan, host)
+    hub.fetch(plan.model, show.Progress())
+    supervise.replace(command)
+
+
+def _on_port(plan: Plan, choose: Callable[[str, int], int]) -> Plan:
+    settings = plan.settings
+    port = choose(settings.address or "", settings.port or 0)
+    return dataclasses.replace(plan, settings=dataclasses.replace(settings, port=port))
+
+
+# ── As an instance ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) -> None:
+    """Claim what it needs, bring what is missing, and hand over to the supervisor."""
+    from aimind import devices, instances, supervise
+
+    if variable := typed_secret(start.argv):
+        raise InstanceError(
+            f"the value of {variable} would be seen in `ps` and kept in a file",
+            hint=f"export {variable}, and --env {variable}",
+        )
+    if start.name is not None:
+        instances.check_free(start.name)
+    offer = steps.offer(start.asked)
+    host = steps.equipped(devices.probe(), start.asked.request)
+    plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
+    signal.signal(signal.SIGTERM, _leave)
+    announce = show.announcement(plan, command)
+    with _noted(held):
+        show.plan(plan, command, err=True)
+        show.note(f"instance {held.name}")
+        _prepare(plan, host, held)
+        how = supervise.How(rules, supervise.Kept(held.folder, held.lock), plan.shards)
+        if not detach:
+            supervise.supervise(command, announce=announce, how=how)
+        process = supervise.detach(command, announce=announce, how=how)
+    held.release()
+    sight = _wait(held.name, process)
+    if as_json:
+        show.data(show.instance_document(sight, None))
+    else:
+        click.echo(announce)
+
+
+def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]:
+    """Decide, and write down what that needs, while nobody else can."""
+    from aimind import devices, instances
+
+    request = start.asked.request
+    with instances.claims(wait=lambda: show.note("waiting for another aimind, which is starting")) as claims:
+        now = dataclasses.replace(devices.probe(), backends=host.backends)
+        free = claims.free(steps.allowed(now, request))
+        plan = steps.decided(steps.answer(steps.ask(offer, start.asked, free)))
+        if not start.may_install:
+            steps.check_installed(plan)
+        plan = _on_port(plan, claims.port)
+        command = steps.command(plan, ready_probe=start.ready_probe)
+        instance = _instance(
+            start, plan, command, name=claims.name(start.name, plan.settings.served_name or "")
+        )
+        return plan, command, claims.write(instance)
+
+
+def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Instance:
+    from aimind.instances import device_key
+
+    settings = plan.settings
+    claim = Claim(
+        address=settings.address or "",
+        port=settings.port or 0,
+        devices={device_key(shard.device): shard.estimate.total_bytes for shard in plan.shards},
+        ram_bytes=plan.host.total_bytes - plan.host.repacked_bytes,
+    )
+    return Instance(
+        name=name,
+        argv=start.argv,
+        cwd=os.getcwd(),  # noqa: PTH109 - text
+        created=time.time(),
+        model=start.asked.text,
+        served_name=settings.served_name or "",
+        backend=plan.backend.name,
+        backend_version=plan.backend.version,
+        url=command.url,
+        has_key=settings.api_key is not None,
+        stop_seconds=command.stop_seconds,
+        claim=claim,
+    )
+
+
+def _prepare(plan: Plan, host: Host, held: Held) -> None:
+    """Bring what is missing: the backend, the files."""
+    from aimind import hub
+
+    if not plan.backend.installed:
+        held.say("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
+        steps.install(plan, host)
+    if plan.model.root is None:
+        held.say("preparing", phase="downloading")
+        hub.fetch(plan.model, show.Progress())
+        held.say("preparing")
+
+
+@contextlib.contextmanager
+def _noted(held: Held) -> Iterator[None]:
+    """Should it end here, before there is a supervisor, leave word why."""
+    try:
+        yield
+    except AimindError as problem:
+        _last_word(held, "failed", problem.message, hint=problem.hint, exit_code=problem.exit_code)
+        raise
+    except KeyboardInterrupt:
+        _last_word(held, "stopped", "it was stopped before there was a backend", exit_code=130)
+        raise
+    except SystemExit as end:
+        _last_word(held, "stopped", "it was stopped before there was a backend", exit_code=int(end.code or 0))
+        raise
+    except BaseException as bug:
+        _last_word(held, "failed", f"a bug in aimind: {type(bug).__name__}: {bug}", exit_code=70)
+        raise
+
+
+def _last_word(held: Held, state: StateName, reason: str, *, exit_code: int, hint: str | None = None) -> None:
+    with contextlib.suppress(InstanceError):  # a full disk: what went wrong is being said already
+        held.say(state, reason=reason, hint=hint, exit_code=exit_code)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    """Leave by the way of an exception, so that all is tidied up."""
+    raise SystemExit(128 + number)
+
+
+def _wait(name: str, process: subprocess.Popen[bytes]) -> Sight:
+    """The instance when it is ready; who does not want to wait, does not want it."""
+    from aimind import instances
+
+    try:
+        return waiting.until_ready(
+            name, lambda sight: sight.state is not None and sight.state.pid == process.pid
+        )
+    except (KeyboardInterrupt, SystemExit):
+        show.note(f"stopping instance {name}")
+        process.terminate()
+        instances.finish_stop(name)
+        show.note(f"instance {name} is stopped")
+        raise

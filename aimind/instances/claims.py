@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aimind.errors import InstanceError
-from aimind.instances import locks, logs, look, names, ports, records
+from aimind.instances import locks, look, names, ports, records
 from aimind.instances.memory import without_promises
 from aimind.types import Host, Instance, State, StateName
 
@@ -27,12 +27,10 @@ class Held:
     Attributes:
         folder: of its files.
         lock: the descriptor of its lock; it is held until this and all its copies are closed.
-        run: the number of the newest log that is there.
     """
 
     folder: Path
     lock: int
-    run: int
 
     @property
     def name(self) -> str:
@@ -44,26 +42,25 @@ class Held:
         state: StateName,
         *,
         phase: str | None = None,
-        problem: tuple[str, str | None] | None = None,
+        reason: str | None = None,
+        hint: str | None = None,
         exit_code: int | None = None,
     ) -> None:
-        """Write how it is; `problem`: the reason and the hint.
+        """Write how it is.
 
         Raises:
             InstanceError: it cannot be written.
         """
-        reason, hint = problem or (None, None)
-        state_ = State(
+        told = State(
             state=state,
             since=time.time(),
             pid=os.getpid(),
             phase=phase,
-            run=self.run,
             reason=reason,
             hint=hint,
             exit_code=exit_code,
         )
-        records.write(self.folder / records.STATE, state_)
+        records.write(self.folder / records.STATE, told)
 
     def release(self) -> None:
         """Leave it to those that have inherited the lock."""
@@ -114,7 +111,7 @@ class Claims:
             raise runs_already(instance.name)
         try:
             _remove_leftovers(folder)
-            held = Held(folder, lock, run=max(logs.runs(folder), default=0))
+            held = Held(folder, lock)
             held.say("preparing")
             records.write(folder / records.INSTANCE, instance)  # the last: only now it is there for others
         except BaseException:

@@ -18,11 +18,13 @@ class Used:
     """What the processes of an instance hold.
 
     Attributes:
-        ram_bytes: theirs alone: pages of files count as free, since the system can take them back.
+        ram_bytes: with the pages of files that they have mapped.
+        own_ram_bytes: without: those count as free, since the system can take them back.
         devices: likewise, by UUID (or the index, as text); without those whose driver does not tell.
     """
 
     ram_bytes: int
+    own_ram_bytes: int
     devices: Mapping[str, int]
 
 
@@ -36,7 +38,12 @@ def used(sights: Iterable[Sight], devices: Sequence[Device]) -> dict[str, Used]:
     for sight in running:
         tree = _tree(sight.state.pid, children) if sight.state is not None else set()
         on_devices = {device_key(device): size for device in devices if (size := _on_device(tree, device))}
-        found[sight.name] = Used(ram_bytes=sum(map(_own_bytes, tree)), devices=on_devices)
+        ram = [_resident_bytes(pid) for pid in tree]
+        found[sight.name] = Used(
+            ram_bytes=sum(whole for whole, _ in ram),
+            own_ram_bytes=sum(own for _, own in ram),
+            devices=on_devices,
+        )
     return found
 
 
@@ -66,7 +73,7 @@ def _without(host: Host, sight: Sight, holds: Used | None) -> tuple[Host, list[s
         return host, []
     claim = sight.instance.claim
     ready = sight.state is not None and sight.state.ready_since is not None
-    ram_bytes = max(0, claim.ram_bytes - (holds.ram_bytes if holds else 0))
+    ram_bytes = max(0, claim.ram_bytes - (holds.own_ram_bytes if holds else 0))
     places = [f"{gib(ram_bytes)} of RAM"] if ram_bytes else []
     devices = []
     for device in host.devices:
@@ -111,18 +118,23 @@ def _tree(root: int, children: Mapping[int, list[int]]) -> set[int]:
     return tree
 
 
-def _own_bytes(pid: int) -> int:
-    """RAM that only its end would free; 0 once it has ended."""
+def _resident_bytes(pid: int) -> tuple[int, int]:
+    """RAM of a process, with and without the pages of mapped files; nothing once it has ended."""
     if sys.platform != "linux":
         import psutil
 
         try:
-            return int(psutil.Process(pid).memory_info().rss)
+            resident = int(psutil.Process(pid).memory_info().rss)
         except psutil.Error:
-            return 0
+            return 0, 0
+        return resident, resident
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return 0
-    sizes = [line.split()[1] for line in lines if line.startswith(("RssAnon:", "RssShmem:"))]
-    return sum(int(size) * 1024 for size in sizes)
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    sizes = {
+        name: int(value.split()[0]) * 1024  # kB
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+        if name in ("VmRSS", "RssAnon", "RssShmem")
+    }
+    return sizes.get("VmRSS", 0), sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)

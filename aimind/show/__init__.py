@@ -1,6 +1,15 @@
 """All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
 
 from aimind.show.decision import command_line, plan
+from aimind.show.instances import (
+    ending,
+    instance,
+    instance_document,
+    instance_progress,
+    instances,
+    log_document,
+    log_line,
+)
 from aimind.show.machine import backends, devices
 from aimind.show.messages import announcement, bug, error
 from aimind.show.progress import Progress
@@ -17,8 +26,15 @@ __all__ = [
     "comparison",
     "data",
     "devices",
+    "ending",
     "error",
     "exact",
+    "instance",
+    "instance_document",
+    "instance_progress",
+    "instances",
+    "log_document",
+    "log_line",
     "note",
     "plan",
 ]

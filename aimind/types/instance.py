@@ -42,7 +42,7 @@ class Instance:
 
     Attributes:
         name: of the instance.
-        argv: the arguments of `aimind serve` as they were typed, the model among them.
+        argv: the arguments of `aimind serve` as they were typed, without `--detach`, `--json` and `--name`.
         cwd: the folder that they were typed in.
         created: when, in seconds since 1970.
         model: as it was typed; served_name: its name in the API.
@@ -77,7 +77,7 @@ class State:
         pid: of the process that holds the lock: aimind, then the supervisor.
         phase: of loading, or what it waits for.
         backend_pid: while there is one.
-        run: the number of the newest log; 0 before the first.
+        run: the number of the newest log; 0 before the first of this start.
         restarts: how often the backend was started again.
         ready_since: when the backend was last ready, in seconds since 1970; `None` while it is not.
         reason: why the backend ended last, or what it waits for, as a sentence; hint: what to do about it.
