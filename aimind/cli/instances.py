@@ -46,7 +46,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="As one JSON documen
 @cli.command("ps")
 @JSON
 def ps_command(*, as_json: bool) -> None:
-    """Show the instances: what is served here, and what was and can be started again."""
+    """Show the instances: what is served, and what was."""
     from aimind import instances
 
     sights = instances.everything()
@@ -80,7 +80,10 @@ def status_command(*, name: str, as_json: bool) -> None:
 @click.option("-n", "--lines", type=click.IntRange(0), metavar="LINES", help="So many of the last; else all.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON document for each line.")
 def logs_command(*, name: str, follow: bool, previous: bool, lines: int | None, as_json: bool) -> None:
-    """Print what the backend of an instance, and its supervisor, have printed in its newest run."""
+    """Print what an instance has printed.
+
+    Of the backend's newest run, with the lines of its supervisor between: they begin with "aimind:".
+    """
     from collections import deque
 
     from aimind import instances
@@ -113,7 +116,10 @@ def logs_command(*, name: str, follow: bool, previous: bool, lines: int | None, 
 @click.option("--all", "every", is_flag=True, help="All that run.")
 @JSON
 def stop_command(*, names: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Stop instances, and wait until nothing of them is left."""
+    """Stop instances.
+
+    Returns when nothing of them is left.
+    """
     from aimind import instances
 
     if every == bool(names):
@@ -130,7 +136,10 @@ def stop_command(*, names: tuple[str, ...], every: bool, as_json: bool) -> None:
 @NAME
 @JSON
 def restart_command(*, name: str, as_json: bool) -> None:
-    """Start the backend of an instance again, and wait until it is ready; one that was stopped, too."""
+    """Start an instance's backend again.
+
+    Returns when it is ready. One that was stopped is started, as by `aimind start`.
+    """
     from aimind import instances
 
     sight = instances.look(name)
@@ -155,7 +164,10 @@ def restart_command(*, name: str, as_json: bool) -> None:
 @NAME
 @JSON
 def start_command(*, name: str, as_json: bool) -> None:
-    """Start an instance again that was stopped, as `aimind serve --detach` does: by the same command."""
+    """Start an instance that has ended, by the same command.
+
+    As `aimind serve --detach` does, in the same folder; returns when it is ready.
+    """
     from aimind import instances
 
     sight = instances.look(name)
@@ -169,7 +181,10 @@ def start_command(*, name: str, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Stop those that run.")
 @JSON
 def remove_command(*, names: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Remove instances that have ended: their logs, and how they were started. No model is removed."""
+    """Remove instances that have ended.
+
+    Their logs go, and how they were started; no model is removed.
+    """
     from aimind import instances
 
     if not names:
@@ -191,7 +206,9 @@ def remove_command(*, names: tuple[str, ...], force: bool, as_json: bool) -> Non
 @cli.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(*, shell: str) -> None:
-    """Print what makes the shell complete commands, options, and names of instances.
+    """Print the completion script of a shell.
+
+    It completes commands, options, and names of instances.
 
     \b
     bash: echo 'eval "$(aimind completion bash)"' >> ~/.bashrc

@@ -29,15 +29,21 @@ def send(name: str, number: signal.Signals) -> bool:
     Raises:
         InstanceError: its files do not say which process that is.
     """
-    sight = look.look(name)
-    while sight.running:
-        if sight.state is None:
-            raise sight.problem or InstanceError(f"{name} does not say its process", hint="see `aimind ps`")
-        if _send(sight.state.pid, number, sight.folder / records.LOCK):
-            return True
-        time.sleep(POLL_SECONDS)  # it has just ended, or handed over to another
+    until = time.monotonic() + GUARDIAN_SECONDS
+    while True:
         sight = look.look(name)
-    return False
+        if not sight.running:
+            return False
+        if sight.problem is not None:
+            raise sight.problem
+        if sight.state is not None and _send(sight.state.pid, number, sight.folder / records.LOCK):
+            return True
+        if time.monotonic() >= until:
+            raise InstanceError(
+                f"the process of instance {name} is gone, and yet something of it still runs",
+                hint="a process that waits for a device or a disk ends once that answers",
+            )
+        time.sleep(POLL_SECONDS)  # it has just ended, or handed over to another
 
 
 def _send(pid: int, number: signal.Signals, lock: Path) -> bool:
@@ -99,7 +105,7 @@ def finish_stop(name: str) -> bool:
     if not wait_until_ended(name, patience_seconds=GUARDIAN_SECONDS):
         raise InstanceError(
             f"instance {name} was killed, and yet something of it still runs",
-            hint="a process that waits for a device or a disk ends once that answers: see `aimind status`",
+            hint="a process that waits for a device or a disk ends once that answers",
         )
     return True
 

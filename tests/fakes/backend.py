@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8080)
     add("--alias", default="fake", help="the model's name")
     add("--version", action="version", version="version: 9999 (fake)")
+    add("--list-devices", action="version", version="Available devices:" + os.environ.get("FAKE_DEVICES", ""))
     add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
     # Before it listens.
     add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")

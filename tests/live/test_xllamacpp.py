@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aimind.instances import claim_port
+from aimind.instances import choose
 from tests.live.served import AIMIND, environment, gone, plan, serve
 from tests.samples import SENTENCE
 
@@ -63,7 +63,7 @@ def test_a_key_is_demanded_and_never_shown(tmp_path: Path) -> None:
 
 
 def test_no_supervise_becomes_the_backend() -> None:
-    port = claim_port("127.0.0.1", 0)
+    port = choose("127.0.0.1", 0)
     argv = [str(AIMIND), "serve", "demo", "--backend", "xllamacpp", "--port", str(port), "--no-supervise"]
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
