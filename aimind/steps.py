@@ -98,9 +98,8 @@ def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
         return {spec: equipped(hardware.parse(spec), asked.request) for spec in specs}
     from aimind import devices, instances
 
-    return {
-        "this one": equipped(instances.without_promises(devices.probe(), instances.living()), asked.request)
-    }
+    here = allowed(devices.probe(), asked.request)
+    return {"this one": equipped(instances.without_promises(here, instances.living()), asked.request)}
 
 
 def equipped(host: Host, request: Request) -> Host:

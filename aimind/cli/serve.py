@@ -175,10 +175,13 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
 
     asked = start.asked
     offer = steps.offer(asked)
-    host = steps.equipped(instances.without_promises(devices.probe(), instances.living()), asked.request)
+    living = instances.living()
+    host = steps.allowed(devices.probe(), asked.request)
+    host = steps.equipped(instances.without_promises(host, living), asked.request)
     plan = steps.decided(steps.answer(steps.ask(offer, asked, host)))
     if not dry_run or plan.settings.port == 0:
-        plan = _on_port(plan, instances.choose)
+        claimed = instances.claimed_by(living)
+        plan = _on_port(plan, lambda address, port: instances.choose(address, port, claimed))
     command = steps.command(plan, ready_probe=start.ready_probe)
     if dry_run:
         click.echo(show.command_line(command))

@@ -6,7 +6,7 @@ There is no daemon: an instance is a folder of files, and lives for as long as i
 
 from __future__ import annotations
 
-from aimind.instances.claims import Claims, Held, check_free, claims
+from aimind.instances.claims import Claims, Held, check_free, claimed_by, claims
 from aimind.instances.control import finish_stop, follow_start, remove, send
 from aimind.instances.look import Sight, all_names, everything, living, look
 from aimind.instances.memory import Used, device_key, used, without_promises
@@ -20,6 +20,7 @@ __all__ = [
     "all_names",
     "check_free",
     "choose",
+    "claimed_by",
     "claims",
     "device_key",
     "everything",

@@ -34,7 +34,7 @@ def send(name: str, number: signal.Signals) -> bool:
         sight = look.look(name)
         if not sight.running:
             return False
-        if sight.problem is not None:
+        if sight.state is None and sight.problem is not None:
             raise sight.problem
         if sight.state is not None and _send(sight.state.pid, number, sight.folder / records.LOCK):
             return True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aimind.errors import InstanceError
 from aimind.instances import locks, names, records
 from aimind.types import ENDED, Instance, State, StateName
+
+Record = TypeVar("Record", Instance, State)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +87,31 @@ def _look(name: str) -> Sight | None:
     The lock is looked at first: what a state says after that is the last that it said.
     """
     folder = records.instances_folder() / name
-    running, instance = False, None
     try:
         running = locks.held(folder / records.LOCK)
-        instance = records.read_instance(folder)
-        state = records.read_state(folder)
+    except InstanceError as problem:
+        return Sight(name=name, running=False, problem=problem)
+    instance = _or_problem(records.read_instance, folder)
+    state = _or_problem(records.read_state, folder)
+    if instance is None:
+        return None
+    if state is None:
+        state = records.damaged(folder / records.STATE, "it is not there")
+    problems = [each for each in (instance, state) if isinstance(each, InstanceError)]
+    return Sight(
+        name=name,
+        running=running,
+        instance=None if isinstance(instance, InstanceError) else instance,
+        state=None if isinstance(state, InstanceError) else state,
+        problem=problems[0] if problems else None,
+    )
+
+
+def _or_problem(read: Callable[[Path], Record], folder: Path) -> Record | InstanceError | None:
+    """The record, or what is wrong with it; nothing where there is none."""
+    try:
+        return read(folder)
     except (FileNotFoundError, NotADirectoryError):
-        if instance is None:
-            return None
-        problem = records.damaged(folder / records.STATE, "it is not there")
-    except InstanceError as error:
-        problem = error
-    else:
-        return Sight(name=name, running=running, instance=instance, state=state)
-    return Sight(name=name, running=running, instance=instance, problem=problem)
+        return None
+    except InstanceError as problem:
+        return problem

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from aimind.errors import PortInUseError, UsageError
 from aimind.types import Instance
 
+# The system deals free ports out in no order: of so many one is not claimed.
+ATTEMPTS = 1000
+
 
 def choose(address: str, port: int, others: Iterable[Instance] = ()) -> int:
     """The port, found free of everybody and of these instances' claims; 0 takes any such one.
@@ -26,9 +29,11 @@ def choose(address: str, port: int, others: Iterable[Instance] = ()) -> int:
             f"port {port} is claimed by instance {claimed[port]}",
             hint=f"--port 0 takes a free one; `aimind stop {claimed[port]}` frees this one",
         )
-    while (found := _bind(address, port)) in claimed:
-        pass  # the system deals them out in no order: another one comes
-    return found
+    for _ in range(ATTEMPTS):
+        found = _bind(address, port)
+        if found not in claimed:
+            return found
+    raise PortInUseError("all free ports are claimed by instances", hint="`aimind ps` shows them")
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -25,8 +25,6 @@ INSTANCE, STATE, LOCK, LOGS = "instance.json", "state.json", "lock", "logs"
 # No record is longer: what is, is no record.
 LONGEST_BYTES = 1 << 20
 
-Record = TypeVar("Record", Instance, State)
-
 
 def state_folder() -> Path:
     """The user's state folder of aimind, there or not."""

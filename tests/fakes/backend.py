@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8080)
     add("--alias", default="fake", help="the model's name")
     add("--version", action="version", version="version: 9999 (fake)")
-    add("--list-devices", action="version", version="Available devices:" + os.environ.get("FAKE_DEVICES", ""))
+    add("--list-devices", action="store_true", help="print the variable FAKE_DEVICES, and end")
     add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
     # Before it listens.
     add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")
@@ -217,6 +217,9 @@ def litter() -> list[str]:
 def main() -> None:
     argv = [*shlex.split(os.environ.get("FAKE_BACKEND", "")), *sys.argv[1:]]
     flags, _ = parser().parse_known_args(argv)
+    if flags.list_devices:
+        print("Available devices:", os.environ.get("FAKE_DEVICES", ""), sep="\n")
+        return
     if flags.ignore_term:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if flags.count is not None:

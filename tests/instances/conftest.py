@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class Home:
             with contextlib.suppress(ValueError, KeyError):
                 end(json.loads(state.read_text())["pid"], self.state)
         for lock in self.state.glob("instances/*/lock"):
-            wait_for(lambda lock=lock: self.is_free(lock.parent.name), what=f"the end of {lock.parent.name}")
+            wait_for(partial(self.is_free, lock.parent.name), what=f"the end of {lock.parent.name}")
 
 
 def end(pid: int, folder: Path) -> None:

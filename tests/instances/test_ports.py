@@ -69,10 +69,6 @@ def test_the_same_port_of_another_address() -> None:
 
 
 def test_any_free_port_is_none_that_is_claimed() -> None:
-    """All but a few of the ports that the system deals out are claimed."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
-        first, last = map(int, file.read().split())
-    free = {first + 2 * index for index in range((last - first) // 2)} - {0}
-    few = set(sorted(free)[:50])
-    others = [claiming(port) for port in range(first, last + 1) if port not in few]
-    assert choose("127.0.0.1", 0, others) in few
+    """Of the ports that the system deals out, all but every eleventh are claimed."""
+    others = [claiming(port) for port in range(1024, 65536) if port % 11]
+    assert {choose("127.0.0.1", 0, others) % 11 for _ in range(20)} == {0}
