@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aimind.types import Device
 
 # A driver that does not answer must not keep `ps` from answering.
-DRIVER_PATIENCE_SECONDS = 3.0
+DRIVER_PATIENCE_SECONDS = 2.0
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -249,20 +249,10 @@ def _stop(names: Sequence[str]) -> dict[str, str]:
 def _start(sight: Sight, *, as_json: bool) -> None:
     """Serve by the same command, detached."""
     from aimind.cli.serve import serve_command
-    from aimind.types import API_KEY_VARIABLE
 
     instance = sight.instance
     if instance is None:
         raise sight.problem or InstanceError(f"instance {sight.name} is damaged", hint="see `aimind ps`")
-    if (
-        instance.has_key
-        and not os.environ.get(API_KEY_VARIABLE)
-        and "--api-key-file" not in " ".join(instance.argv)
-    ):
-        raise InstanceError(
-            f"instance {sight.name} was started with the API key in {API_KEY_VARIABLE}, which is not set",
-            hint=f"export {API_KEY_VARIABLE}, and start it again",
-        )
     try:
         os.chdir(instance.cwd)
     except OSError as problem:
@@ -271,7 +261,9 @@ def _start(sight: Sight, *, as_json: bool) -> None:
             hint=f"`aimind status {sight.name}` shows the command: give it anew where you like",
         ) from problem
     argv, backend_argv = split([*instance.argv])
-    added = ["--detach", "--name", sight.name, *(["--json"] if as_json else [])]
+    added = ["--detach", "--name", sight.name]
+    added += ["--json"] if as_json else []
+    added += ["--with-key"] if instance.has_key else []
     serve_command.main(
         args=[*argv, *added], prog_name="aimind serve", standalone_mode=False, obj=backend_argv
     )

@@ -18,7 +18,7 @@ from aimind.cli import waiting
 from aimind.cli.group import cli
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, typed_secret, wanted
-from aimind.types import Claim, Command, Host, Instance, Plan, StateName
+from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, StateName
 
 if TYPE_CHECKING:
     import subprocess
@@ -47,6 +47,7 @@ class Remembering(click.Command):
 @click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
 @click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
 @click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")
+@click.option("--with-key", is_flag=True, hidden=True)  # of `aimind start`: there was a key before
 @click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
 @click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
 @click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
@@ -86,6 +87,7 @@ def serve_command(  # noqa: PLR0913 - one per option
     name: str | None,
     detach: bool,
     as_json: bool,
+    with_key: bool,
     dry_run: bool,
     no_install: bool,
     no_supervise: bool,
@@ -116,6 +118,11 @@ def serve_command(  # noqa: PLR0913 - one per option
         raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
     backend_argv: tuple[str, ...] = context.obj
     asked = wanted(model, options, backend_argv)
+    if with_key and asked.request.api_key is None:
+        raise InstanceError(
+            f"instance {name} was started with an API key, and now there is none",
+            hint=f"export {API_KEY_VARIABLE}, and start it again",
+        )
     start = _Start(
         asked=asked,
         argv=_again(context.meta[ARGV]) + (("--", *backend_argv) if backend_argv else ()),
@@ -161,7 +168,7 @@ def _again(words: tuple[str, ...]) -> tuple[str, ...]:
         word
         for at, word in enumerate(words)
         if at not in named
-        and word not in ("-d", "--detach", "--json", "--name")
+        and word not in ("-d", "--detach", "--json", "--name", "--with-key")
         and not word.startswith("--name=")
     )
 

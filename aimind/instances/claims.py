@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -165,6 +164,8 @@ def _remove_leftovers(folder: Path) -> None:
         return
     if left is None or not Path(left).name.startswith("aimind-"):
         return
+    import shutil
+
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(left)
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():

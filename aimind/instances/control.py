@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -136,6 +135,8 @@ def remove(name: str) -> None:
     Raises:
         InstanceError: it runs, or cannot be removed.
     """
+    import shutil
+
     folder = look.look(name).folder
     with claims(wait=lambda: None):  # no starter may come to wait for a lock that is removed
         lock = locks.take(folder / records.LOCK, patience_seconds=LOCK_PATIENCE_SECONDS)

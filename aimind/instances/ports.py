@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
-import socket
 from collections.abc import Iterable
 
 from aimind.errors import PortInUseError, UsageError
@@ -38,6 +36,8 @@ def choose(address: str, port: int, others: Iterable[Instance] = ()) -> int:
 
 def _overlap(one: str, other: str) -> bool:
     """Whether a port of both could be the same one: not if they are two addresses, and neither is all."""
+    import ipaddress
+
     try:
         addresses = ipaddress.ip_address(one), ipaddress.ip_address(other)
     except ValueError:
@@ -46,6 +46,8 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _bind(address: str, port: int) -> int:
+    import socket  # not for those who only look
+
     if not 0 <= port <= 65535:
         raise UsageError(f"{port} is not a port", hint="ports are 1 to 65535; 0 takes a free one")
     try:

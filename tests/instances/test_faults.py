@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import nvml
 from tests.instances.conftest import AIMIND, Home
 from tests.supervisor.harness import LINUX, alive
 
@@ -191,3 +192,19 @@ def test_who_waits_can_be_interrupted(home: Home) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
     assert written(home.state) == {"claims.lock"}
+
+
+@pytest.mark.skipif(nvml.COMPILER is None, reason="the fake NVML needs a C compiler")
+def test_a_driver_that_never_answers_keeps_ps_from_nothing(home: Home) -> None:
+    home.serve()
+    path = home.state / "instances" / "demo" / "instance.json"
+    instance = json.loads(path.read_text())
+    instance["claim"]["devices"] = {"GPU-0a7b2f58": 5 << 30}
+    path.write_text(json.dumps(instance))
+    os.mkfifo(home.folder / "machine")
+    home.env |= nvml.environment(nvml.build(home.folder), home.folder / "machine")
+    shown = home.run("ps")
+    assert shown.returncode == 0, shown.stderr
+    assert "GPU-0a7b2f58 " in shown.stdout
+    assert "5.0 GiB + 67 MiB RAM" in shown.stdout
+    assert home.status()["used"]["devices"] == {}

@@ -255,10 +255,14 @@ def test_start_wants_the_key_again(home: Home) -> None:
         path for path in home.folder.rglob("*") if path.is_file() and SECRET in path.read_text("latin-1")
     ]
     assert not written
+    argv = home.status()["argv"]
+    home.good("start", "demo")
+    home.good("stop", "demo")
+    assert home.status()["argv"] == argv
     del home.env["AIMIND_API_KEY"]
     shown = home.run("start", "demo")
     assert shown.returncode == 13
-    assert "AIMIND_API_KEY, which is not set" in shown.stderr
+    assert "started with an API key, and now there is none\nhint: export AIMIND_API_KEY" in shown.stderr
 
 
 def test_a_secret_is_not_kept_in_a_file(home: Home) -> None:
