@@ -123,7 +123,7 @@ class Home:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.communicate()
-        for state in self.state.glob("instances/*/state.json"):
+        for state in filter(Path.is_file, self.state.glob("instances/*/state.json")):
             with contextlib.suppress(ValueError, KeyError):
                 end(json.loads(state.read_text())["pid"], self.state)
         for lock in self.state.glob("instances/*/lock"):
