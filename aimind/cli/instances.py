@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # A driver that does not answer must not keep `ps` from answering.
 DRIVER_PATIENCE_SECONDS = 2.0
-
-F = TypeVar("F", bound=Callable[..., object])
 
 
 def _complete(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
