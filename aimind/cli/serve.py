@@ -223,8 +223,8 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
         instances.check_free(start.name)
     offer = steps.offer(start.asked)
     host = steps.equipped(devices.probe(), start.asked.request)
+    signal.signal(signal.SIGTERM, _leave)  # from here on there is something to tidy up
     plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
-    signal.signal(signal.SIGTERM, _leave)
     announce = show.announcement(plan, command)
     with _noted(held):
         show.plan(plan, command, err=True)
