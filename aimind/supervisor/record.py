@@ -53,10 +53,13 @@ class State:
     def _write(self, path: str) -> None:
         new = f"{path}.new"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        text = json.dumps(self.fields).encode()
         try:
-            os.write(fd, json.dumps(self.fields).encode())
+            written = os.write(fd, text)
         finally:
             os.close(fd)
+        if written < len(text):  # the disk is full: what was written before is the better one
+            return
         os.replace(new, path)  # noqa: PTH105 (pathlib costs memory)
 
 
