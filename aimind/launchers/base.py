@@ -31,6 +31,12 @@ from aimind.types import (
 
 # Would lead the Python of a backend's environment to modules of another one.
 PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME")
+# Why a key is no argument of a backend; for `RESERVED`.
+KEY_IS_SEEN = "everybody here can read it in the list of processes: use --api-key-file, or AIMIND_API_KEY"
+TOKEN_IS_SEEN = "aimind downloads the model itself, and everybody here could read the token"
+# Python's servers also take flags that are cut short.
+_SECRET_FLAGS = {"--api-key": KEY_IS_SEEN, "--hf-token": TOKEN_IS_SEEN}
+_SHORTEST = len("--api")
 Value = int | float | bool | str | tuple[float, ...]
 Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
 
@@ -46,7 +52,6 @@ class Flag:
         off: the switch's negative spellings; without one, `False` is rendered as nothing.
         presets: spellings that take no value, since they have one (`--cpu-moe`).
         words: spellings of particular values (`{"all": 999}`), in both directions; of `None`: not asked.
-        rendered: `False` for what reaches the backend another way (a secret, by its environment).
     """
 
     spellings: tuple[str, ...]
@@ -54,7 +59,6 @@ class Flag:
     off: tuple[str, ...] = ()
     presets: tuple[tuple[str, Value], ...] = ()
     words: tuple[tuple[str, Value | None], ...] = ()
-    rendered: bool = True
 
 
 class Launcher(Protocol):
@@ -100,7 +104,7 @@ def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
     argv: list[str] = []
     for field, flag in flags.items():
         value: Value | None = getattr(settings, field)
-        if value is None or not flag.rendered:
+        if value is None:
             continue
         if flag.kind == "switch":
             argv += flag.spellings[:1] if value else flag.off[:1]
@@ -125,8 +129,8 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     for token, following in _tokens(request.extra):
         name, equals, attached = token.partition("=")
         key = _plain(name)
-        if key in _plain_keys(launcher.RESERVED):
-            why = _plain_keys(launcher.RESERVED)[key]
+        why = _plain_keys(launcher.RESERVED).get(key) or _secret(key)
+        if why is not None:
             raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
         if not name.startswith("-") or key not in spellings:
             extra.append(token)
@@ -180,6 +184,13 @@ def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | Non
 def _plain(spelling: str) -> str:
     """Long flags are the same with `-` and `_`, as the Python servers' parsers take them."""
     return spelling.replace("_", "-") if spelling.startswith("--") else spelling
+
+
+def _secret(key: str) -> str | None:
+    """Why this flag, perhaps cut short, would show a secret."""
+    if len(key) < _SHORTEST:
+        return None
+    return next((why for flag, why in _SECRET_FLAGS.items() if flag.startswith(key)), None)
 
 
 def _plain_keys(reserved: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aimind.launchers.base import PYTHON_ENV, Flag, located, render, url, visible_devices, weight_path
+from aimind.launchers.base import (
+    KEY_IS_SEEN,
+    PYTHON_ENV,
+    TOKEN_IS_SEEN,
+    Flag,
+    located,
+    render,
+    url,
+    visible_devices,
+    weight_path,
+)
 from aimind.types import Command, Metadata, Plan, Probe, Signature
 
 # llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
@@ -40,7 +50,6 @@ FLAGS: Mapping[str, Flag] = {
     "embedding": Flag(spellings=("--embedding", "--embeddings"), kind="switch"),
     "reranking": Flag(spellings=("--reranking", "--rerank"), kind="switch"),
     "projector": Flag(spellings=("--mmproj", "-mm")),
-    "api_key": Flag(spellings=("--api-key",), rendered=False),
 }
 
 RESERVED: Mapping[str, str] = {
@@ -51,6 +60,10 @@ RESERVED: Mapping[str, str] = {
     "-hfr": "aimind downloads the model itself",
     "--model-url": "aimind downloads the model itself",
     "-mu": "aimind downloads the model itself",
+    "--api-key": KEY_IS_SEEN,
+    "--api-key-file": "aimind has to know the key, too: it is an option before the --",
+    "--hf-token": TOKEN_IS_SEEN,
+    "-hft": TOKEN_IS_SEEN,
     "--fit": "aimind has fitted the model to the memory already",
     "-fit": "aimind has fitted the model to the memory already",
     "--device": "devices are chosen by --device of aimind, which is an option before the --",
@@ -65,7 +78,7 @@ UNCOUNTED = tuple(
 )
 
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
-UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", "HF_TOKEN", *PYTHON_ENV)
+UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", *PYTHON_ENV)
 
 _MEMORY_REMEDY = "a shorter --context, fewer --gpu-layers, or a smaller quantization needs less"
 
@@ -127,6 +140,7 @@ def command(
     program: tuple[str, ...] = (),
     flags: Mapping[str, Flag] = FLAGS,
     fixed: tuple[str, ...] = (),
+    takes_key: bool = True,
 ) -> Command:
     """A server of the family.
 
@@ -136,6 +150,7 @@ def command(
         program: what the executable is given first: a script, for a Python.
         flags: the launcher's own.
         fixed: arguments that are none of the plan's settings; all of them are in `RESERVED`.
+        takes_key: it can ask its clients for a key.
     """
     settings = plan.settings
     rendered = render(flags, located(settings, weights))
@@ -143,7 +158,7 @@ def command(
     return Command(
         argv=(plan.backend.executable, *argv),
         env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
-        secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key and "api_key" in flags else {},
+        secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key and takes_key else {},
         unset_env=UNSET_ENV,
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,

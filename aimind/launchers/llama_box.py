@@ -18,7 +18,6 @@ _NOT_THERE = (
     "prompt_cache_mib",
     "context_checkpoints",
     "embedding",
-    "api_key",
     "cpu_moe_layers",
     "swa_full",
 )
@@ -55,4 +54,4 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
 def command(plan: Plan, weights: str) -> Command:
     """`llama-box`; an unknown flag would only print a line, so none is tried."""
     images = ("--images",) if plan.metadata.category == "image" else ()
-    return ggml.command(plan, weights, flags=FLAGS, fixed=("--embeddings", *images))
+    return ggml.command(plan, weights, flags=FLAGS, fixed=("--embeddings", *images), takes_key=False)

@@ -7,7 +7,7 @@ attention unless told, window caches of full size, room for the logits of a whol
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import PYTHON_ENV, Flag, located, render, url, weight_path
+from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, Flag, located, render, url, weight_path
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"
@@ -49,11 +49,11 @@ FLAGS = {
     "gpu_layers": Flag(spellings=("--n_gpu_layers",), kind="int"),
     "embedding": Flag(spellings=("--embedding",), kind="boolean"),
     "projector": Flag(spellings=("--clip_model_path",)),
-    "api_key": Flag(spellings=("--api_key",), rendered=False),
 }
 RESERVED = {
     "--model": "the model is what is named to aimind",
     "--config_file": "it would overrule the plan",
+    "--api_key": KEY_IS_SEEN,
     "--logits_all": "it would take memory for the logits of the whole context",
 }
 UNCOUNTED = ("--offload_kqv", "--use_mmap", "--use_mlock", "--cache", "--draft_model", "--lora_path")
@@ -63,7 +63,7 @@ _SETTINGS = (
     "MODEL MODEL_ALIAS HOST PORT N_CTX N_BATCH N_UBATCH FLASH_ATTN TYPE_K TYPE_V N_GPU_LAYERS SPLIT_MODE "
     "MAIN_GPU TENSOR_SPLIT LOGITS_ALL EMBEDDING CACHE CACHE_TYPE CACHE_SIZE SEED CONFIG_FILE API_KEY "
     "CLIP_MODEL_PATH CHAT_FORMAT DRAFT_MODEL ROOT_PATH SSL_KEYFILE SSL_CERTFILE VERBOSE NUMA USE_MMAP "
-    "USE_MLOCK LORA_PATH LORA_BASE RPC_SERVERS VOCAB_ONLY OFFLOAD_KQV KV_OVERRIDES HF_TOKEN"
+    "USE_MLOCK LORA_PATH LORA_BASE RPC_SERVERS VOCAB_ONLY OFFLOAD_KQV KV_OVERRIDES"
 )
 
 

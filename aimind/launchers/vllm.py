@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, TOKEN_IS_SEEN, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "vllm"
@@ -28,12 +28,13 @@ FLAGS = {
     "trust_remote_code": Flag(
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
     ),
-    "api_key": Flag(spellings=("--api-key",), rendered=False),
 }
 RESERVED = {
     "--model": "the model is what is named to aimind",
     "--config": "it would overrule the plan",
     "--revision": "aimind downloads the model itself: use MODEL@REVISION",
+    "--api-key": KEY_IS_SEEN,
+    "--hf-token": TOKEN_IS_SEEN,
     "--num-gpu-blocks-override": "it would overrule the plan's cache",
 }
 UNCOUNTED = tuple(
@@ -134,7 +135,7 @@ def command(plan: Plan, weights: str) -> Command:
         ),
         env=env,
         secret_env={"VLLM_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", *PYTHON_ENV),
+        unset_env=("VLLM_API_KEY", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
         url=url(settings),
