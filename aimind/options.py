@@ -13,11 +13,14 @@ import click
 
 from aimind.errors import UsageError
 from aimind.launchers.base import said, tokens
-from aimind.types import API_KEY_VARIABLE, Request
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Request
 
 BEST = "best"  # --quant: the largest that fits
 # Words of the names of variables that hold secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, but not MAX_TOKENS.
 SECRET_WORDS = frozenset("KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASSPHRASE CREDENTIAL CREDENTIALS".split())
+# The names of systemd's credentials.
+API_KEY_CREDENTIAL, TOKEN_CREDENTIAL = "aimind.api-key", "aimind.hf-token"
+_ALONE = "a file with the key or the token alone, on one line"
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -77,9 +80,9 @@ class Devices(click.ParamType[tuple[int, ...]]):
 
 
 class Variable(click.ParamType[tuple[str, str]]):
-    """An environment variable: `NAME=VALUE`."""
+    """An environment variable: `NAME=VALUE`, or `NAME` with the value that it has here."""
 
-    name = "name=value"
+    name = "name[=value]"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -88,8 +91,17 @@ class Variable(click.ParamType[tuple[str, str]]):
         if isinstance(value, tuple):
             return value
         name, equals, content = str(value).partition("=")
-        if not equals or not name:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        if not name:
+            self.fail("it names no variable: NAME=VALUE, or NAME for the value that it has here", param, ctx)
+        if not equals:
+            if name not in os.environ:
+                self.fail(f"{name} has no value here: NAME=VALUE gives it one", param, ctx)
+            return name, os.environ[name]
+        if is_secret(name):
+            raise UsageError(
+                f"everybody here can read {name} in the list of processes",
+                hint=f"export {name}, then --env {name}",
+            )
         return name, content
 
 
@@ -138,8 +150,18 @@ def request_options(function: F) -> F:
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help=f"The key that clients must send; else the variable {API_KEY_VARIABLE}.",
         ),
+        click.option(
+            "--hf-token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="The token for Hugging Face; else the variable HF_TOKEN.",
+        ),
         click.option("--served-model-name", metavar="NAME", help="The model's name in the API."),
-        click.option("--env", type=Variable(), multiple=True, help="For the backend; may be repeated."),
+        click.option(
+            "--env",
+            type=Variable(),
+            multiple=True,
+            help="For the backend; NAME: as it is here. May be repeated.",
+        ),
         click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
         click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
@@ -157,6 +179,7 @@ class Wanted:
         text: the model as it was typed; revision, quantization: given besides it.
         prefer_quality: the largest quantization that fits (`--quant best`).
         projector: the file of the repository that shall be the projector, `none` for none; `None`: not said.
+        token_file: the file with the hub's token; `None`: as the hub's client finds it.
         request: the rest.
     """
 
@@ -165,6 +188,7 @@ class Wanted:
     quantization: str | None
     prefer_quality: bool
     projector: str | None
+    token_file: Path | None
     request: Request
 
 
@@ -172,7 +196,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
     """What was asked, from the options of a command and the arguments for the backend.
 
     Raises:
-        UsageError: the key's file cannot be read, or holds none.
+        UsageError: the file of the key or of the token cannot be read, or holds none.
     """
     names = {
         "context": "max_model_len",
@@ -186,11 +210,15 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
     }
     fields = {names.get(option, option): value for option, value in options.items()}
     revision, quant = (str(value) if (value := fields.pop(name)) else None for name in ("revision", "quant"))
-    key_file, environment = fields.pop("api_key_file"), fields.pop("env")
+    environment = fields.pop("env")
+    key_file, token_file = (
+        value if isinstance(value := fields.pop(name), Path) else None
+        for name in ("api_key_file", "hf_token_file")
+    )
     request = Request(
         **fields,  # type: ignore[arg-type]
         env=dict(environment),  # type: ignore[call-overload]
-        api_key=_api_key(key_file if isinstance(key_file, Path) else None),
+        api_key=_api_key(key_file),
         extra=backend_argv,
     )
     return Wanted(
@@ -199,6 +227,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
         quantization=None if quant == BEST else quant,
         prefer_quality=quant == BEST,
         projector=_projector(request),
+        token_file=_token_file(token_file),
         request=request,
     )
 
@@ -216,12 +245,41 @@ def _projector(request: Request) -> str | None:
 
 
 def _api_key(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(API_KEY_VARIABLE) or None
+    """The key in the file; else that of the environment; else that of the service manager."""
+    if file is None and os.environ.get(API_KEY_VARIABLE):
+        return os.environ[API_KEY_VARIABLE]
+    file = file or _credential(API_KEY_CREDENTIAL)
+    return None if file is None else _secret_in(file)
+
+
+def _token_file(file: Path | None) -> Path | None:
+    """The file with the hub's token, unless it is in the environment or where the client looks for it."""
+    if file is None and any(map(os.environ.get, TOKEN_VARIABLES)):
+        return None
+    file = file or _credential(TOKEN_CREDENTIAL)
+    if file is not None:
+        _secret_in(file)  # find out now whether it is one
+    return file
+
+
+def _credential(name: str) -> Path | None:
+    """The file in which a service manager gives us this secret (`LoadCredential=` of systemd)."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    file = Path(folder, name) if folder else None
+    return file if file is not None and file.exists() else None
+
+
+def _secret_in(file: Path) -> str:
     try:
-        key = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise UsageError(f"cannot read {file}: {problem}", hint="a file with the key alone") from problem
-    if not key or not key.isprintable() or " " in key:
-        raise UsageError(f"{file} holds no key", hint="a file with the key alone, on one line")
-    return key
+        secret = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as problem:
+        raise _no_secret(file) from problem
+    except OSError as problem:
+        raise UsageError(f"cannot read {file}: {problem.strerror}", hint=_ALONE) from problem
+    if not secret or not secret.isprintable() or " " in secret:
+        raise _no_secret(file)
+    return secret
+
+
+def _no_secret(file: Path) -> UsageError:
+    return UsageError(f"{file} holds no key and no token", hint=_ALONE)

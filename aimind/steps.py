@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
 from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, InstallError
+from aimind.options import is_secret
 from aimind.types import (
-    API_KEY_VARIABLE,
+    PRIVATE_VARIABLES,
     Backend,
     Command,
     Host,
@@ -40,6 +41,8 @@ def offer(asked: Wanted) -> Offer:
     from aimind.alternatives import Offer
 
     text = asked.text
+    if asked.token_file is not None:
+        hub.use_token(asked.token_file)
     try:
         parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)
     except BadReferenceError as problem:
@@ -190,8 +193,15 @@ def command(plan: Plan, *, ready_probe: str = "request") -> Command:
     ready = made.ready
     if ready_probe == "request":
         ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
-    # The backend has the key under its own name.
-    return dataclasses.replace(made, unset_env=(*made.unset_env, API_KEY_VARIABLE), ready=ready)
+    shown = {name: value for name, value in made.env.items() if not is_secret(name)}
+    hidden = {name: value for name, value in made.env.items() if name not in shown}
+    return dataclasses.replace(
+        made,
+        env=shown,
+        secret_env={**made.secret_env, **hidden},
+        unset_env=(*made.unset_env, *PRIVATE_VARIABLES),
+        ready=ready,
+    )
 
 
 def _tiny_request(plan: Plan, made: Command) -> TinyRequest:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
-from aimind.types import Program
+from aimind.types import Program, public
 
 
 def ask(path: Path, program: Program, *, patience_seconds: float) -> dict[str, str] | str:
@@ -34,6 +35,7 @@ def _output(path: Path, arguments: tuple[str, ...], patience_seconds: float) -> 
         stderr=subprocess.STDOUT,
         timeout=patience_seconds,
         check=True,
+        env=public(os.environ),
     )
     return done.stdout.decode(errors="replace")
 

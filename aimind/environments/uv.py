@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aimind.errors import InstallError
+from aimind.types import public
 
 _PROGRESS = re.compile(r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prepared|Installed) ")
 # How uv 0.8 to 0.13 begin a statement about a failure; what has none of these goes on with the one before.
@@ -61,7 +62,7 @@ def run(
         text=True,
         errors="replace",
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "UV_SYSTEM_PYTHON"},
+        env={name: value for name, value in public(os.environ).items() if name != "UV_SYSTEM_PYTHON"},
         pass_fds=(lock,),
         process_group=0,
     ) as process:

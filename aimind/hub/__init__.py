@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from aimind.errors import UnsupportedError
 from aimind.hub import cache, local
 from aimind.hub.base import Progress
 from aimind.hub.local import local_twin
-from aimind.types import File, Model, Reader, Reference
+from aimind.types import TOKEN_VARIABLES, File, Model, Reader, Reference
 
-__all__ = ["Progress", "fetch", "local_twin", "location", "open_file", "resolve"]
+__all__ = ["Progress", "fetch", "local_twin", "location", "open_file", "resolve", "token_file", "use_token"]
+
+
+def use_token(file: Path) -> None:
+    """Take the hub's token from this file; for Hugging Face's client, before it is imported."""
+    os.environ["HF_TOKEN_PATH"] = str(file.absolute())
+    for name in TOKEN_VARIABLES:  # the client would prefer these
+        os.environ.pop(name, None)
+
+
+def token_file() -> Path:
+    """Where Hugging Face's client keeps the token of who has logged in."""
+    return Path(os.environ.get("HF_TOKEN_PATH") or cache.home() / "token")
 
 
 def resolve(reference: Reference) -> Model:

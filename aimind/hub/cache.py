@@ -36,9 +36,13 @@ def endpoint() -> str:
 
 def folder() -> Path:
     """The cache: `HF_HUB_CACHE`, or else below `HF_HOME`, as the client finds it (its `constants.py`)."""
-    environ = os.environ
-    home = environ.get("HF_HOME") or f"{environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    found = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(found)).expanduser() if found else home() / "hub"
+
+
+def home() -> Path:
+    """The client's folder: `HF_HOME`, or else in the user's cache."""
+    found = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     return Path(os.path.expandvars(found)).expanduser()
 
 

@@ -59,10 +59,13 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
 
 
 def command_line(command: Command) -> str:
-    """The command as a line for a shell; a secret is taken from `AIMIND_API_KEY` there."""
+    """The command as a line for a shell, which has the secrets: those that are here, and `AIMIND_API_KEY`."""
     words = [word for name in sorted(filter(command.removes, os.environ)) for word in ("-u", name)]
     words += [f"{name}={value}" for name, value in command.env.items()]
-    secrets = "".join(f'{name}="${API_KEY_VARIABLE}" ' for name in command.secret_env)
+    secrets = "".join(
+        f'{name}="${name if os.environ.get(name) == value else API_KEY_VARIABLE}" '
+        for name, value in command.secret_env.items()
+    )
     prefix = f"env {shlex.join(words)} " if words else ("env " if secrets else "")
     change = f"cd {shlex.quote(command.cwd)} && " if command.cwd else ""
     return f"{change}{prefix}{secrets}{shlex.join(command.argv)}"

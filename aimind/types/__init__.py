@@ -7,8 +7,25 @@ in tokens. `None` means unknown or not applicable in what was found, and "decide
 from __future__ import annotations
 
 from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
-from aimind.types.command import Command, Probe, Signature, TextFile, TinyRequest
-from aimind.types.decision import API_KEY_VARIABLE, Estimate, Plan, Reason, Refusal, Request, Shard
+from aimind.types.command import (
+    PRIVATE_VARIABLES,
+    Command,
+    Probe,
+    Signature,
+    TextFile,
+    TinyRequest,
+    public,
+)
+from aimind.types.decision import (
+    API_KEY_VARIABLE,
+    TOKEN_VARIABLES,
+    Estimate,
+    Plan,
+    Reason,
+    Refusal,
+    Request,
+    Shard,
+)
 from aimind.types.instance import ENDED, Claim, Instance, State, StateName
 from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
@@ -31,6 +48,8 @@ from aimind.types.model import (
 __all__ = [
     "API_KEY_VARIABLE",
     "ENDED",
+    "PRIVATE_VARIABLES",
+    "TOKEN_VARIABLES",
     "Attention",
     "Backend",
     "Category",
@@ -68,4 +87,5 @@ __all__ = [
     "Tensor",
     "TextFile",
     "TinyRequest",
+    "public",
 ]

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aimind.types.decision import NOTHING
+from aimind.types.decision import API_KEY_VARIABLE, NOTHING, TOKEN_VARIABLES
+
+# What aimind, or the service manager that started it, has, and no other program gets.
+PRIVATE_VARIABLES = (
+    API_KEY_VARIABLE,  # the backend has the key under its own name
+    *TOKEN_VARIABLES,
+    "HF_TOKEN_PATH",
+    "MODELSCOPE_API_TOKEN",
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_*",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,5 +114,15 @@ class Command:
 
     def removes(self, variable: str) -> bool:
         """Whether a variable of the environment that aimind was started in is kept from the backend."""
-        beginnings = tuple(name.removesuffix("*") for name in self.unset_env if name.endswith("*"))
-        return variable in self.unset_env or variable.startswith(beginnings)
+        return _is_one_of(variable, self.unset_env)
+
+
+def public(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for programs that are none of aimind's own."""
+    return {name: value for name, value in environment.items() if not _is_one_of(name, PRIVATE_VARIABLES)}
+
+
+def _is_one_of(variable: str, names: tuple[str, ...]) -> bool:
+    """Whether the names say it; `LISTEN_*` says all that begin so."""
+    beginnings = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
+    return variable in names or variable.startswith(beginnings)
