@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add("--version", action="version", version="version: 9999 (fake)")
     add("--list-devices", action="store_true", help="print the variable FAKE_DEVICES, and end")
     add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
+    add("--open-health", action="store_true", help="but for /health, as llama.cpp has it")
     # Before it listens.
     add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")
     add("--count", type=Path, metavar="FILE", help="add one line to this file at each start")
@@ -133,6 +134,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def admit(self) -> bool:
         name = self.server.flags.key_env
+        if self.path == "/health" and self.server.flags.open_health:
+            return True
         if name is None or self.headers.get("Authorization") == f"Bearer {os.environ[name]}":
             return True
         self.answer(401, {"error": "wrong key"})
