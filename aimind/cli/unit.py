@@ -1,0 +1,352 @@
+"""`aimind unit`: a systemd unit that serves a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aimind import show, steps
+from aimind.cli.group import cli
+from aimind.cli.serve import ARGV, Remembering, serve_command
+from aimind.errors import UsageError
+from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret, request_options, wanted
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Package, Plan
+
+if TYPE_CHECKING:
+    from aimind.options import Wanted
+    from aimind.units import Credential, Unit
+
+# Options of `serve` that make no sense in a unit, and those about the model.
+_NOT_HERE = frozenset({"detach", "as_json", "dry_run", "no_supervise", "with_key"})
+_ABOUT_MODEL = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
+# Said otherwise in the unit than on the command line; `name` comes with the plan.
+_DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file"})
+# They say where things are, or which, and the service manager does not have them.
+_KEPT = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "SSL_CERT_FILE")
+_KEPT_AT_HOME = (
+    "AIMIND_STATE_DIR",
+    "AIMIND_DATA_DIR",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_TOKEN_PATH",
+)
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What was asked for.
+
+    Attributes:
+        typed: all that was typed after `aimind unit`.
+        given: the options as they were typed, by name; options: all, as they were understood.
+        backend_argv: what stands after `--`, with whole paths.
+        wanted: the model, and how to serve it.
+        user: a unit of the user's own; hardened, run_as: as the options say.
+    """
+
+    typed: tuple[str, ...]
+    given: Mapping[str, object]
+    options: Mapping[str, object]
+    backend_argv: tuple[str, ...]
+    wanted: Wanted
+    user: bool
+    hardened: bool
+    run_as: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """The plan, and what follows from it.
+
+    Attributes:
+        plan: itself.
+        package: its backend lives in an environment that aimind makes.
+        brings: a start may have to download something.
+        files: what the service reads: aimind, a local model, the backend's program, files named to it.
+    """
+
+    plan: Plan
+    package: bool
+    brings: bool
+    files: tuple[Path, ...]
+
+
+@cli.command(
+    "unit", cls=Remembering, params=[each for each in serve_command.params if each.name not in _NOT_HERE]
+)
+@click.option("--user", is_flag=True, help="A unit of your own, not of the system.")
+@click.option("--hardened", is_flag=True, help="It may do and see no more than it needs.")
+@click.option("--run-as", metavar="USER", help="Who runs it; you, or with --hardened a user made for it.")
+@click.option("--install", is_flag=True, help="Write it where systemd looks for it, and enable it.")
+@click.pass_context
+def unit_command(
+    context: click.Context,
+    /,
+    model: str,
+    *,
+    user: bool,
+    hardened: bool,
+    run_as: str | None,
+    install: bool,
+    **options: object,
+) -> None:
+    """Print a systemd unit that serves MODEL, or install it. Takes the options of `serve`.
+
+    \b
+    aimind unit demo
+    sudo aimind unit unsloth/Qwen3-0.6B-GGUF:Q4_K_M --hardened --install
+    aimind unit ./model.gguf --user --install -- --threads 4
+    """
+    from aimind import units
+
+    given, _, _ = context.command.make_parser(context).parse_args(list(context.meta[ARGV]))
+    about_model = {name: value for name, value in options.items() if name in _ABOUT_MODEL}
+    asked = _Asked(
+        typed=context.meta[ARGV] + (("--", *context.obj) if context.obj else ()),
+        given=given,
+        options=options,
+        backend_argv=tuple(map(_whole_path, context.obj)),
+        wanted=wanted(model, about_model, context.obj),
+        user=user,
+        hardened=hardened,
+        run_as=run_as,
+    )
+    _check(asked)
+    decided = _decide(asked)
+    unit = _unit(asked, decided)
+    text = units.text(unit)
+    for line in _notes(asked, decided, unit):
+        show.note(f"note: {line}")
+    if install:
+        _install(unit, text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _check(asked: _Asked) -> None:
+    import pwd
+
+    if asked.wanted.request.api_key and "api_key_file" not in asked.given:
+        raise UsageError(
+            f"{API_KEY_VARIABLE} is set, and a unit, which everybody can read, must not hold its value",
+            hint="write the key into a file that only you can read (chmod 600), and name that with "
+            f"--api-key-file; or unset {API_KEY_VARIABLE}",
+        )
+    if asked.run_as is None:
+        return
+    if asked.user:
+        raise UsageError("a unit of your own runs as you", hint="leave --user or --run-as out")
+    try:
+        pwd.getpwnam(asked.run_as)
+    except KeyError:
+        raise UsageError(
+            f"there is no user {asked.run_as!r} here", hint="make one: useradd --system"
+        ) from None
+
+
+def _install(unit: Unit, text: str) -> None:
+    from aimind import systemd, units
+
+    user = unit.manager == "user"
+    path = (systemd.user_folder() if user else systemd.SYSTEM_FOLDER) / unit.file
+    systemd.install(path, text, marker=units.MARKER, user=user)
+    show.note(f"{path} is written, and enabled")
+    start = f"systemctl {'--user ' if user else ''}start {unit.file}"
+    show.note(f"start it now: {start}; what it prints: journalctl {'--user ' if user else ''}-u {unit.file}")
+
+
+# ── From the plan to the unit ──────────────────────────────────────────────────────────────────────────────
+
+
+def _decide(asked: _Asked) -> _Decided:
+    """The plan, made as `serve` makes it."""
+    from aimind import devices, instances
+
+    request = asked.wanted.request
+    offer = steps.offer(asked.wanted)
+    host = steps.equipped(instances.without_promises(devices.probe(), instances.living()), request)
+    plan = steps.decided(steps.answer(steps.ask(offer, asked.wanted, host)))
+    package = isinstance(steps.source(plan.backend.name, host), Package)
+    return _Decided(
+        plan=plan,
+        package=package,
+        brings=plan.model.root is None or (package and not asked.options["no_install"]),
+        files=tuple(_files(asked, plan, package=package)),
+    )
+
+
+def _files(asked: _Asked, plan: Plan, *, package: bool) -> Iterator[Path]:
+    from aimind import systemd
+
+    yield systemd.program()
+    yield from systemd.own_folders()
+    if plan.model.root is not None:
+        root = Path(plan.model.root)
+        files = [root / file.path for file in plan.model.files]
+        yield from files if plan.metadata.format == "gguf" else (root, *files)
+    if not package:
+        program = Path(plan.backend.executable)
+        for each in (program, program.resolve()):  # its libraries lie beside it, or in ../lib
+            yield each.parent.parent if each.parent.name == "bin" else each.parent
+    words = (plan.settings.projector or "", *(word.rpartition("=")[2] for word in asked.backend_argv))
+    yield from (Path(word) for word in words if word.startswith("/") and Path(word).exists())
+
+
+def _unit(asked: _Asked, decided: _Decided) -> Unit:
+    """The unit, with everything said that the boot must not decide otherwise."""
+    from aimind import instances, systemd, units
+    from aimind.instances import names
+
+    plan, settings, options = decided.plan, decided.plan.settings, asked.options
+    wished = options["name"]
+    name = names.check(str(wished)) if wished else next(names.proposals(settings.served_name or ""))
+    port = settings.port or instances.choose(settings.address or "", 0)
+    devices = ",".join(str(shard.device.index) for shard in plan.shards) or "none"
+    said = ("--backend", plan.backend.name, "--device", devices, "--port", str(port), "--name", name)
+    secrets = tuple(_credentials(asked))
+    at_home = [word for each in secrets for word in (each.option, each.path)] if asked.user else ()
+    local = settings.address in _LOOPBACK and not decided.brings
+    return units.Unit(
+        name=name,
+        made_by=("aimind", "unit", *asked.typed),
+        program=str(systemd.program()),
+        arguments=(_model(asked.wanted), *_arguments(asked), *said, *at_home),
+        backend_argv=asked.backend_argv,
+        environment=_environment(asked, decided),
+        credentials=() if asked.user else secrets,
+        manager="user" if asked.user else "system",
+        user=asked.run_as or (None if asked.hardened or asked.user else _me()),
+        hardened=asked.hardened,
+        device_nodes=systemd.device_nodes([shard.device for shard in plan.shards]),
+        visible=tuple(map(str, systemd.outermost_hidden(decided.files))),
+        loopback_only=local,
+        several_processes=settings.tensor_parallel_size is not None,
+        locks_memory="--mlock" in settings.extra,
+        stall_seconds=float(str(options["stall_timeout"])),
+        stop_seconds=steps.command(plan).stop_seconds,
+        probe_seconds=float(str(options["probe_interval"])),
+    )
+
+
+def _model(wanted_: Wanted) -> str:
+    """The model as it was typed; one on this machine by its whole path."""
+    from aimind import reference
+
+    parsed = reference.parse(wanted_.text)
+    if parsed.source != "local":
+        return wanted_.text
+    path = Path(parsed.name).expanduser().absolute()
+    return reference.unparse(dataclasses.replace(parsed, name=str(path)))
+
+
+def _arguments(asked: _Asked) -> Iterator[str]:
+    """The options of `serve` as they were typed, less those that are decided now."""
+    for option in serve_command.params:
+        name = option.name or ""
+        if name not in asked.given or name in _DECIDED or not isinstance(option, click.Option):
+            continue
+        value = asked.given[name]
+        for each in value if isinstance(value, list) else [value]:
+            yield option.opts[-1]
+            if not option.is_flag:
+                yield str(each)
+
+
+def _credentials(asked: _Asked) -> Iterator[Credential]:
+    from aimind.units import Credential
+
+    for field, name in (("api_key_file", API_KEY_CREDENTIAL), ("hf_token_file", TOKEN_CREDENTIAL)):
+        if field in asked.given:
+            option = f"--{field.replace('_', '-')}"
+            yield Credential(option=option, name=name, path=str(Path(str(asked.given[field])).absolute()))
+
+
+def _environment(asked: _Asked, decided: _Decided) -> dict[str, str]:
+    """What was found by the environment must be found again, and what was asked by `--env NAME`."""
+    from aimind import systemd
+
+    found = {name: os.environ[name] for name in _KEPT if os.environ.get(name)}
+    for name in _KEPT_AT_HOME if asked.user else ():
+        if path := os.environ.get(name):
+            found[name] = str(Path(os.path.expandvars(path)).expanduser().absolute())
+    folder = str(Path(decided.plan.backend.executable).parent)
+    if not decided.package and folder not in systemd.PATH:
+        found["PATH"] = ":".join((folder, *systemd.PATH))
+    passed = asked.given.get("env")
+    for name in passed if isinstance(passed, list) else ():
+        if "=" in name:
+            continue
+        if is_secret(name):
+            raise UsageError(
+                f"a unit, which everybody can read, must not hold the value of {name}",
+                hint="leave it out: the backend gets the unit's environment, and `systemctl edit` adds "
+                "EnvironmentFile= with a file that others cannot read",
+            )
+        found[name] = os.environ[name]
+    return found
+
+
+def _whole_path(word: str) -> str:
+    """A word for the backend; a path from here as one from anywhere."""
+    name, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
+    if not value.startswith(("./", "../")):
+        return word
+    return f"{name}{equals}{Path(value).absolute()}"
+
+
+def _me() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+# ── What the user should know ──────────────────────────────────────────────────────────────────────────────
+
+
+def _notes(asked: _Asked, decided: _Decided, unit: Unit) -> Iterator[str]:
+    if unit.user == "root" and asked.run_as is None:
+        yield "it runs as root; --hardened gives it a user of its own, --run-as another one"
+    if unit.manager == "system" and decided.brings:
+        where = f"/var/lib/{unit.folder} and /var/cache/{unit.folder}"
+        yield f"its first start brings what is missing in {where}"
+    if unit.manager == "user":
+        yield "it runs while you are logged in; `loginctl enable-linger` has it run always"
+    if unit.manager == "user" and unit.hardened:
+        yield "only a unit of the system can be kept from folders and devices, too"
+    yield from _about_secrets(asked, decided, unit)
+    for path in _closed(decided, unit):
+        yield (
+            f"it runs as a user of its own, who cannot read {path}: move aimind or the model to where "
+            "everybody can read, or name another user with --run-as"
+        )
+
+
+def _about_secrets(asked: _Asked, decided: _Decided, unit: Unit) -> Iterator[str]:
+    from aimind import hub
+
+    if decided.plan.model.root is None and "hf_token_file" not in asked.given:
+        if any(map(os.environ.get, TOKEN_VARIABLES)):
+            yield "it gets no HF_TOKEN: write it into a file that only you can read, for --hf-token-file"
+        elif unit.manager == "system" and hub.token_file().exists():
+            yield f"it has no token for Hugging Face; yours: --hf-token-file {hub.token_file()}"
+    for each in _credentials(asked):
+        if Path(each.path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            yield f"others can read {each.path}: chmod 600 {each.path}"
+
+
+def _closed(decided: _Decided, unit: Unit) -> Iterator[Path]:
+    """What a user that is made for the unit cannot read."""
+    from aimind import systemd
+
+    if unit.user is not None or unit.manager == "user":
+        return
+    bound = tuple(map(Path, unit.visible))
+    yield from dict.fromkeys(filter(None, (systemd.closed(each, bound) for each in decided.files)))
