@@ -223,8 +223,8 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
         instances.check_free(start.name)
     offer = steps.offer(start.asked)
     host = steps.equipped(devices.probe(), start.asked.request)
-    signal.signal(signal.SIGTERM, _leave)  # from here on there is something to tidy up
     plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
+    signal.signal(signal.SIGTERM, _leave)
     announce = show.announcement(plan, command)
     with _noted(held):
         show.plan(plan, command, err=True)
@@ -289,8 +289,9 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
 
 def _prepare(plan: Plan, host: Host, held: Held) -> None:
     """Bring what is missing: the backend, the files."""
-    from aimind import hub
+    from aimind import hub, systemd
 
+    systemd.extend_start()
     if not plan.backend.installed:
         held.say("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
         steps.install(plan, host)
