@@ -160,7 +160,8 @@ def layout(
         window = memory.window if isinstance(memory, Attention) else None
         group = _Group("window", block_size, window) if window else _Group("full", block_size)
         size = block_size * _token_bytes(memory, item, tensor_parallel)
-        pages.append(_Page(stage, group, _shape(memory), size))
+        if size:  # of an unknown kind of model perhaps nothing is known to be kept
+            pages.append(_Page(stage, group, _shape(memory), size))
     groups = _grouped(pages)
     per_stage = [
         sum(p.size_bytes for p in g if p.stage == s) for g in groups for s in range(pipeline_parallel)

@@ -5,6 +5,7 @@ The sizes of states are those of vLLM 0.32 (vllm/model_executor/layers/mamba/mam
 
 from __future__ import annotations
 
+from aimind.errors import MetadataError
 from aimind.metadata.config import Config
 from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
@@ -46,6 +47,9 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
         mixed: some layers have one and some have not; then their heads may differ.
         causal: as in `Attention`.
         shared: as in `Attention`.
+
+    Raises:
+        MetadataError: the size of a head is not there.
     """
     heads = config.integer(*HEADS) or 0
     rope, nope = config.integer("qk_rope_head_dim") or 0, config.integer("qk_nope_head_dim") or 0
@@ -57,6 +61,11 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
         )
     kv_heads = kv_head_count(config, heads)
     size = config.integer(*_HEAD_SIZE) or (rope + nope) or _even(config, heads)
+    if config.known and not (kv_heads and size):
+        raise MetadataError(
+            f"{config.path} does not say how large an attention head is",
+            hint="It has no num_attention_heads, or no hidden_size: fetch the model again.",
+        )
     value_size = config.integer("v_head_dim") or size
     if config.model_type in _UNPACKED_LATENT:
         value_size = size  # padded to the keys' size

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def kill_at_once(pids: list[int]) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the end of the one before may be that of this one
+            os.kill(pid, signal.SIGKILL)
 
 
 PAIRS = [tuple(sorted({*pair})) for pair in combinations_with_replacement(MEMBERS, 2)]
