@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     add("--print-partial", metavar="TEXT", help="a line without its end")
     add("--print-env", action="append", default=[], metavar="NAME", help="the line NAME=value")
     add("--print-bytes", type=int, default=0, metavar="N", help="so many bytes, in lines of 100")
+    add("--print-line", type=int, default=0, metavar="N", help="one line of so many bytes")
+    add("--print-garbage", type=int, default=0, metavar="N", help="so many bytes that are no text")
+    add("--allocate", type=int, default=0, metavar="N", help="take so many bytes of memory")
     add("--exit-at-start", type=int, metavar="CODE")
     add("--bind-after", type=float, default=0.0, metavar="SECONDS")
     add("--busy", type=float, default=0.0, metavar="SECONDS", help="compute for so long, in silence")
@@ -167,6 +170,9 @@ def write_out(flags: argparse.Namespace) -> None:
         print(f"{name}={os.environ.get(name)}", flush=True)
     for _ in range(flags.print_bytes // 100):
         sys.stdout.buffer.write(b"x" * 99 + b"\n")
+    if flags.print_line:
+        sys.stdout.buffer.write(b"y" * (flags.print_line - 1) + b"\n")
+    sys.stdout.buffer.write(os.urandom(flags.print_garbage))
     if flags.print_partial is not None:
         sys.stdout.buffer.write(raw(flags.print_partial))
     sys.stdout.buffer.flush()
@@ -217,6 +223,18 @@ def litter() -> list[str]:
     return [make_segment(), os.read(reader, 100).decode()]
 
 
+def load(flags: argparse.Namespace) -> None:
+    """Take the time that it is to take."""
+    time.sleep(flags.bind_after)
+    until = time.process_time() + flags.busy
+    while time.process_time() < until:
+        pass
+    until = time.monotonic() + flags.chatter
+    while time.monotonic() < until:
+        print("still loading", flush=True)
+        time.sleep(0.1)
+
+
 def main() -> None:
     argv = [*shlex.split(os.environ.get("FAKE_BACKEND", "")), *sys.argv[1:]]
     flags, _ = parser().parse_known_args(argv)
@@ -240,20 +258,15 @@ def main() -> None:
     if flags.litter is not None:
         flags.litter.write_text("".join(f"{name}\n" for name in litter()))
     write_out(flags)
+    held = b"x" * flags.allocate
     if flags.exit_at_start is not None:
         sys.exit(flags.exit_at_start)
-    time.sleep(flags.bind_after)
-    until = time.process_time() + flags.busy
-    while time.process_time() < until:
-        pass
-    until = time.monotonic() + flags.chatter
-    while time.monotonic() < until:
-        print("still loading", flush=True)
-        time.sleep(0.1)
+    load(flags)
     server = Server(flags)
     if flags.exit_after is not None:
         threading.Timer(flags.exit_after, os._exit, (flags.exit_code,)).start()
     server.serve_forever()
+    del held
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], object], *, what: str) -> None:
+def wait_for(condition: Callable[[], object], *, what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Look again and again until it holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.005)
@@ -85,6 +85,7 @@ class Supervised:
     """A running supervisor; its stdout and stderr go to files of `folder`, and so do its state and logs.
 
     `terminal`: it is the first process of a terminal's session. `environment`: in place of the tests' own.
+    `kept`: the folder of state and logs, where it is another one.
     """
 
     def __init__(
@@ -95,17 +96,20 @@ class Supervised:
         stdout: int | None = None,
         terminal: bool = False,
         environment: Mapping[str, str] | None = None,
+        kept: Path | None = None,
         **rules: object,
     ) -> None:
         self.command = command
         self.folder = folder
+        self.kept = kept or folder
         self._terminal: int | None = None
         inside: int | None = None
         if terminal:
             self._terminal, inside = os.openpty()
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         document = supervise.document(command, announce="READY")
-        document |= {"first_delay_seconds": 0.01, "instance": {"folder": str(folder), "lock": lock}, **rules}
+        document |= {"first_delay_seconds": 0.01, "instance": {"folder": str(self.kept), "lock": lock}}
+        document |= rules
         with (
             tempfile.TemporaryFile() as spec,
             (folder / "stdout").open("wb") as out,
@@ -150,7 +154,7 @@ class Supervised:
     @property
     def state(self) -> dict[str, Any]:
         """What `state.json` says; nothing before it is there."""
-        path = self.folder / "state.json"
+        path = self.kept / "state.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     @property
@@ -183,12 +187,13 @@ class Supervised:
         (child,) = psutil.Process(self.sentinel if LINUX_HERE else self.process.pid).children()
         return child.pid
 
-    def wait_until_ready(self, times: int = 1) -> None:
+    def wait_until_ready(self, times: int = 1, *, seconds: float = PATIENCE_SECONDS) -> None:
         def ready() -> bool:
             assert self.process.poll() is None, f"it ended: {self.stderr}"
-            return self.stdout.casefold().count("ready") >= times
+            lines = self.stdout.casefold().splitlines()
+            return sum(line.startswith("ready") for line in lines) >= times
 
-        wait_for(ready, what=f"ready number {times}; stderr: {self.stderr}")
+        wait_for(ready, what=f"ready number {times}; stderr: {self.stderr}", seconds=seconds)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
