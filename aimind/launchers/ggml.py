@@ -95,7 +95,8 @@ SIGNATURES: tuple[Signature, ...] = (
         remedy="a newer version of the backend may: see `aimind backends`",
     ),
     Signature(
-        r"cudaMalloc failed|out of memory|failed to allocate (buffer|compute)|unable to allocate",
+        r"cudaMalloc failed|out of memory|failed to allocate (buffer|compute)|unable to allocate"
+        r"|std::bad_alloc",
         cause="a device or the machine ran out of memory",
         remedy=_MEMORY_REMEDY,
     ),
