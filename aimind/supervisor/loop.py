@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aimind.supervisor.output import Log
     from aimind.supervisor.spec import Spec
 
+KILLED_HINT = "where memory runs out the kernel kills what has most of it: look at `dmesg` or `journalctl -k`"
 PORT_HINT = "end that process, or give another --port (0 takes a free one)"
 
 
@@ -289,6 +290,7 @@ class Supervisor:
             ready_seconds=0.0 if ready_at is None else now - ready_at,
             log=run.log,
             now=now,
+            hint=KILLED_HINT if returncode == -signal.SIGKILL and not run.stopping else None,
         )
 
     def _on_failure(
