@@ -18,6 +18,7 @@ from aimind.errors import AimindError, UsageError
 def main() -> NoReturn:
     """Run the command line and exit; the only place that does."""
     gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
+    _open_closed_streams()
     argv, backend_argv = split(sys.argv[1:])
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
@@ -48,6 +49,13 @@ def main() -> NoReturn:
         show.bug(bug)
         sys.exit(70)
     sys.exit(0)
+
+
+def _open_closed_streams() -> None:
+    """Stand-ins for what the caller has closed; each takes the lowest free descriptor: its own."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
 
 
 def _traceback() -> None:
