@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check unit live bench fuzz golden gpu-carry test-gpu clean lock
+.PHONY: demo test check unit faults live bench fuzz golden gpu-carry test-gpu clean lock
 
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
 	$(BIN)/aimind serve demo
 
-test: check unit live ## set up everything, and run all checks
+test: check unit faults live ## set up everything, and run all checks
 
 check: $(VENV)/.ready ## format, lint, types, layering
 	$(BIN)/ruff format --check .
@@ -19,10 +19,13 @@ check: $(VENV)/.ready ## format, lint, types, layering
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.ready ## all tests but those that start real backends
-	$(BIN)/pytest -m "not live" -n 2
+	$(BIN)/pytest -m "not live and not slow" -n 2
+
+faults: $(VENV)/.ready ## do to running programs what can go wrong; AIMIND_WRITE_FAULTS=1 writes docs/faults.md
+	$(BIN)/pytest tests/faults -n 2
 
 live: $(VENV)/.ready ## real backends on real models: installs them first
-	$(BIN)/pytest -m live
+	$(BIN)/pytest -m live --ignore tests/faults
 
 bench: $(VENV)/.ready ## print the figures of benchmarks/
 	for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,118 @@
+"""Each test here does one thing to running programs: one row of the table that `make faults` prints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.faults.table import Row, Seen, ordered, page
+from tests.supervisor.harness import wait_for
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
+MARK = "AIMIND_FAULT"
+ROWS: dict[str, Row] = {}
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Seen:
+    """To be told what was seen."""
+    told = Seen()
+    request.node.user_properties.append(("seen", told.words))
+    return told
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Whatever is kept is kept in the test's own folder."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("AIMIND_STATE_DIR", str(folder / "state"))
+    monkeypatch.setenv("AIMIND_DATA_DIR", str(folder / "data"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files: none may be left. Its path is short, as vLLM's sockets want it."""
+    with tempfile.TemporaryDirectory(prefix="f-") as name:
+        folder = Path(name)
+        monkeypatch.setenv("TMPDIR", name)
+        yield folder
+        wait_for(lambda: not any(folder.iterdir()), what=f"the end of {list(folder.iterdir())}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process that the test started, nor one of its descendants, may outlive it."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    yield
+    try:
+        wait_for(lambda: not marked(mark), what="the end of all that was started")
+    finally:
+        for process in marked(mark):
+            process.kill()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that have the mark in their environment; this one got it too late for that."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:  # it has ended, or is not ours
+            continue
+    return found
+
+
+# ── The table ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let the report carry the row: it is made in one process, and the table in another."""
+    mark = item.get_closest_marker("fault")
+    assert mark is not None, f"{item.name}: a test here is one fault: @fault(title, expected)"
+    item.user_properties.append(("fault", mark.kwargs))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    properties: dict[str, Any] = dict(report.user_properties)
+    if "fault" in properties and (report.when == "call" or not report.passed):
+        words = outcome(report) or "; ".join(properties.get("seen", ()))
+        place = (report.location[0], report.location[1] or 0, report.nodeid)
+        ROWS[report.nodeid] = Row(place=place, seen=words, **properties["fault"])
+
+
+def outcome(report: pytest.TestReport) -> str | None:
+    """Why a test has nothing to show; `None` for one that passed."""
+    if hasattr(report, "wasxfail"):
+        return f"**not yet**: {report.wasxfail.removeprefix('reason: ')}"
+    if report.failed:
+        lines = report.longreprtext.splitlines()
+        return "**failed**: " + next((line[1:].strip() for line in lines if line.startswith("E ")), lines[-1])
+    if report.skipped:
+        return f"not tried here: {report.longreprtext}"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print it; with AIMIND_WRITE_FAULTS, also write the document."""
+    if not ROWS:
+        return
+    terminalreporter.section("faults")
+    for each in ordered(ROWS.values()):
+        terminalreporter.write_line(
+            f"{each.title} ({each.on})\n    expected: {each.expected}\n    seen: {each.seen}"
+        )
+    if os.environ.get("AIMIND_WRITE_FAULTS"):
+        DOCUMENT.write_text(page(ROWS.values()), encoding="utf-8")

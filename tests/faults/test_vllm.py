@@ -1,0 +1,141 @@
+"""What only a real vLLM can do: three processes that wait for each other, and what they leave behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from aimind.types import Command
+from tests.faults import real
+from tests.faults.table import VLLM, Seen, fault, sentence
+from tests.supervisor.harness import LINUX, Supervised, get, wait_for
+
+pytestmark = [pytest.mark.live, LINUX]
+START_SECONDS = 300.0
+ENGINE, WORKER = "VLLM::EngineCore", "VLLM::Worker"
+ENDED = "seen within half a minute, and all of it ended"
+
+
+def on_vllm(title: str, expected: str) -> pytest.MarkDecorator:
+    return fault(title, expected, on=VLLM)
+
+
+@pytest.fixture(scope="module")
+def made() -> Command:
+    return real.command("demo:safetensors", backend="vllm", extra=("--enforce-eager",))
+
+
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python keeps what it compiles: each start takes twice as long without."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def shared_memory() -> Iterator[None]:
+    """None may be left: nobody else ever removes it."""
+    before = real.shared_memory()
+    yield
+    wait_for(lambda: not mine(before), what=f"the end of {mine(before)}")
+
+
+def mine(before: set[Path]) -> set[Path]:
+    """Segments that are new, and that no other process uses: vLLM may run elsewhere, too."""
+    maps = []
+    for each in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            maps.append(each.read_text())
+    used = "".join(maps)
+    return {path for path in real.shared_memory() - before if str(path) not in used}
+
+
+def process(supervised: Supervised, name: str) -> int | None:
+    """The process of that name."""
+    return next((pid for pid, called in real.tree(supervised).items() if called == name), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(None, marks=on_vllm("KILL of the API server", ENDED)),
+        pytest.param(ENGINE, marks=on_vllm("KILL of the EngineCore", ENDED)),
+        pytest.param(WORKER, marks=on_vllm("KILL of the worker", ENDED)),
+    ],
+)
+def test_kill_of_one(tmp_path: Path, made: Command, seen: Seen, name: str | None) -> None:
+    with Supervised(made, tmp_path, restart="never") as supervised:
+        supervised.wait_until_ready(seconds=START_SECONDS)
+        pids = list(real.tree(supervised))
+        one = process(supervised, name) if name else real.backend(supervised)
+        assert one is not None
+        os.kill(one, signal.SIGKILL)
+        supervised.process.wait(30)
+        seen(sentence(supervised.stderr, "error:"), real.all_gone(pids, seconds=1))
+
+
+@on_vllm("KILL of the supervisor", "within 2 s nothing of the tree is alive")
+def test_kill_of_the_supervisor(tmp_path: Path, made: Command, seen: Seen) -> None:
+    with Supervised(made, tmp_path) as supervised:
+        supervised.wait_until_ready(seconds=START_SECONDS)
+        pids = list(real.tree(supervised))
+        supervised.process.kill()
+        seen(real.all_gone(pids, seconds=2))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(
+            signal.SIGTERM, 143, marks=on_vllm("TERM while the engine starts", "stopped, and nothing is left")
+        ),
+        pytest.param(
+            signal.SIGKILL,
+            -9,
+            marks=on_vllm(
+                "KILL of the supervisor while the engine starts", "within 2 s nothing of the tree is alive"
+            ),
+        ),
+    ],
+)
+def test_while_the_engine_starts(
+    tmp_path: Path, made: Command, seen: Seen, number: signal.Signals, code: int
+) -> None:
+    with Supervised(dataclasses.replace(made, stop_seconds=3), tmp_path) as supervised:
+        wait_for(partial(process, supervised, ENGINE), what="the engine", seconds=START_SECONDS)
+        pids = list(real.tree(supervised))
+        supervised.send(number)
+        assert supervised.wait() == code
+        gone = real.all_gone(pids, seconds=2)
+        seen(*([f"exit code {code}"] if code > 0 else []), gone)
+
+
+@on_vllm(
+    "STOP of the EngineCore, and then of the API server",
+    "vLLM does not tell of the first; the second is noticed, and all of it ended",
+)
+def test_stop(tmp_path: Path, made: Command, seen: Seen) -> None:
+    """Its own health page does not see a stopped engine: nothing is answered, and all is said to be well."""
+    with Supervised(
+        dataclasses.replace(made, stop_seconds=1), tmp_path, probe_seconds=0.5, restart="never"
+    ) as supervised:
+        supervised.wait_until_ready(seconds=START_SECONDS)
+        pids = list(real.tree(supervised))
+        engine = process(supervised, ENGINE)
+        assert engine is not None
+        os.kill(engine, signal.SIGSTOP)
+        health = get(made.ready.url)
+        os.kill(real.backend(supervised), signal.SIGSTOP)
+        supervised.process.wait(30)
+        gone = real.all_gone(pids, seconds=1)
+        seen(
+            f"of the EngineCore: /health still says {health}; of the API server: "
+            + sentence(supervised.stderr, "health probes"),
+            gone,
+        )
