@@ -142,7 +142,7 @@ def show(found: dict[str, Figures], nothing: dict[str, int], seconds: float) -> 
         [statistics.median(one.said) * 1000 if one.said else None for one in found.values()],
         ".0f",
     )
-    rows["until the next one is started, ms"] = (
+    rows["until the next one is started, ms (80 of aimind's are its delay)"] = (
         [statistics.median(one.again) * 1000 for one in found.values()],
         ".0f",
     )
