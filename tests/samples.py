@@ -132,6 +132,25 @@ def llama(
     )
 
 
+def speech(architecture: str = "faster-whisper", *, gib: float = 0.45) -> Metadata:
+    """A model of speech of which the weight alone is known: hears, or speaks."""
+    hears = architecture in ("faster-whisper", "funasr")
+    return Metadata(
+        format="ctranslate2" if architecture == "faster-whisper" else "pickle",
+        architecture=architecture,
+        category="speech-to-text" if hears else "text-to-speech",
+        parameters=int(gib * GIB) // 2,
+        hidden_size=0,
+        vocab_size=0,
+        num_heads=0,
+        num_kv_heads=0,
+        max_model_len=None,
+        layers=(),
+        others=(Tensor("model.bin", (int(gib * GIB),), "U8", int(gib * GIB)),),
+        chat_template=False,
+    )
+
+
 def model(metadata: Metadata) -> Model:
     path = "model.gguf" if metadata.format == "gguf" else "model.safetensors"
     return Model(

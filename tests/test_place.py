@@ -9,8 +9,8 @@ import pytest
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.place import place
 from aimind.place.placement import Placement
-from aimind.types import Device, LayeredMemory, Metadata, PagedMemory, Request
-from tests.samples import GIB, device, host, llama
+from aimind.types import Device, LayeredMemory, Metadata, Need, PagedMemory, Request, WholeMemory
+from tests.samples import GIB, device, host, llama, speech
 
 GGUF = LayeredMemory(expert_offload=True)
 PAGED = PagedMemory()
@@ -111,3 +111,76 @@ def test_pipeline_where_tensor_parallel_cannot_be() -> None:
     metadata = dataclasses.replace(llama(safetensors=True), num_heads=31, num_kv_heads=31)
     found = on(device(0, free_gib=12), device(1, free_gib=12), metadata=metadata)
     assert (found.settings.tensor_parallel_size, found.settings.pipeline_parallel_size) == (1, 2)
+
+
+# ── Whole ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+WHOLE = WholeMemory(
+    needs=(
+        Need(architecture="faster-whisper", weights_bytes=GIB // 2, device_bytes=2 * GIB, ram_bytes=3 * GIB),
+        Need(architecture="faster-whisper", weights_bytes=4 * GIB, device_bytes=10 * GIB, ram_bytes=15 * GIB),
+    ),
+    needs_source="by experience",
+)
+
+
+def whole(*devices: Device, metadata: Metadata, request: Request | None = None, ram: float = 64) -> Placement:
+    return place(metadata, host(*devices, ram_gib=ram), request or Request(), memory=WHOLE)
+
+
+def test_speech_is_on_the_emptiest_device_that_holds_it() -> None:
+    found = whole(device(0, free_gib=6), device(1, free_gib=8), metadata=speech())
+    assert found.settings.devices == (1,)
+    assert found.shards[0].estimate.total_bytes == 2 * GIB
+    assert not found.shards[0].estimate.exact
+    assert found.settings.max_model_len is None
+    assert found.kv_cache_tokens is None
+
+
+def test_speech_that_no_device_holds_is_in_ram_and_that_is_said() -> None:
+    found = whole(device(0, free_gib=8), metadata=speech(gib=3))
+    assert (found.shards, found.settings.devices) == ((), ())
+    assert found.host.total_bytes == 15 * GIB
+    assert found.reasons[0].sentence == "in RAM: it needs 10.0 GiB, and device 0 has 8.0 GiB free"
+    with pytest.raises(DoesNotFitError, match=r"needs 10\.0 GiB.*; --no-cpu-offload keeps it out of RAM"):
+        whole(device(0, free_gib=8), metadata=speech(gib=3), request=Request(cpu_offload=False))
+    with pytest.raises(DoesNotFitError, match=r"no device is used; in RAM it needs 15\.0 GiB, and 8\.0 GiB"):
+        whole(metadata=speech(gib=3), ram=8)
+
+
+def test_speech_of_which_no_figure_is_known_takes_twice_its_files() -> None:
+    found = whole(device(), metadata=speech("funasr", gib=1))
+    assert found.shards[0].estimate.total_bytes == 2 * GIB
+    assert "no figure is known for funasr" in found.sources["compute_bytes"]
+
+
+def test_a_language_model_has_a_cache_for_one_request() -> None:
+    """128 KiB a token: 32 layers of 8 heads of keys and of values, 128 elements of 16 bit each."""
+    metadata = llama(safetensors=True)
+    found = whole(device(free_gib=80), metadata=metadata, request=Request(max_model_len=8192))
+    estimate = found.shards[0].estimate
+    assert estimate.weights_bytes == metadata.weight_bytes
+    assert estimate.kv_cache_bytes == 8192 * 128 * 1024
+    assert estimate.approximate >= {"kv_cache_bytes", "compute_bytes", "overhead_bytes"}
+    assert found.settings.max_num_seqs == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(kv_cache_dtype="q8_0"),
+        Request(gpu_layers=3),
+        Request(tensor_parallel_size=2),
+        Request(devices=(0, 1)),
+        Request(max_num_seqs=4),
+        Request(gpu_memory_utilization=0.5),
+    ],
+)
+def test_what_such_a_backend_has_not_is_refused(request_: Request) -> None:
+    with pytest.raises(UsageError, match="this backend"):
+        whole(device(0), device(1), metadata=llama(safetensors=True), request=request_)
+
+
+def test_a_context_of_speech_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no context"):
+        whole(device(), metadata=speech(), request=Request(max_model_len=4096))

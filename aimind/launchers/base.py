@@ -19,10 +19,9 @@ from aimind.types import (
     Command,
     Device,
     Host,
-    LayeredMemory,
+    MemoryPolicy,
     Metadata,
     Package,
-    PagedMemory,
     Plan,
     Program,
     Request,
@@ -79,7 +78,7 @@ class Launcher(Protocol):
     @property
     def SUMMARY(self) -> str: ...
     @property
-    def MEMORY(self) -> LayeredMemory | PagedMemory: ...
+    def MEMORY(self) -> MemoryPolicy: ...
     @property
     def FLAGS(self) -> Mapping[str, Flag]: ...
     @property

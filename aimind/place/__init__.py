@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aimind.types import Host, LayeredMemory, Metadata, PagedMemory, Request
+from aimind.types import Host, LayeredMemory, MemoryPolicy, Metadata, PagedMemory, Request
 
 if TYPE_CHECKING:
     from aimind.place.placement import Placement
@@ -15,7 +15,7 @@ def place(
     host: Host,
     request: Request,
     *,
-    memory: LayeredMemory | PagedMemory,
+    memory: MemoryPolicy,
     projector_bytes: int = 0,
 ) -> Placement:
     """The best placement on this machine, by the way in which the backend spends memory.
@@ -24,11 +24,15 @@ def place(
         DoesNotFitError: none exists.
         UsageError: the request contradicts itself or the model.
     """
-    # Of both ways to spend memory one is needed, and importing the other would take as long as planning does.
+    # Of the ways to spend memory one is needed, and importing the others would take as long as planning does.
     if isinstance(memory, LayeredMemory):
         from aimind.place.layers import place_layers
 
         return place_layers(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
-    from aimind.place.ranks import place_ranks
+    if isinstance(memory, PagedMemory):
+        from aimind.place.ranks import place_ranks
 
-    return place_ranks(metadata, host, request, memory=memory)
+        return place_ranks(metadata, host, request, memory=memory)
+    from aimind.place.whole import place_whole
+
+    return place_whole(metadata, host, request, memory=memory)

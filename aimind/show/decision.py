@@ -38,9 +38,10 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
     facts = grid()
     state = "" if backend.installed else " [dim](is installed on first use)[/]"
     facts.add_row("backend", f"{backend.name} {backend.version}{state}")
-    cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""
-    at_once = f"{plan.requests_at_once} of that length at once, {settings.max_num_seqs} at most{cached}"
-    facts.add_row("context", f"{settings.max_model_len} tokens a request; {at_once}")
+    if settings.max_model_len:  # a model of speech has none
+        cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""
+        at_once = f"{plan.requests_at_once} of that length at once, {settings.max_num_seqs} at most{cached}"
+        facts.add_row("context", f"{settings.max_model_len} tokens a request; {at_once}")
     facts.add_row("files", _files(plan))
     screen.print(facts)
     screen.print()

@@ -27,7 +27,7 @@ def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
         if found is not None:
             on_devices = sum(shard.estimate.total_bytes for shard in found.shards)
             sizes = [f"{about}{gib(size)}" if size else "" for size in (on_devices, found.host.total_bytes)]
-            row = [f"{about}{found.settings.max_model_len}", *sizes]
+            row = [f"{about}{found.settings.max_model_len or ''}", *sizes]
         rows.add_row(
             "→" if chosen is not None and option.plan is chosen else "",
             escape(label(option.model)),
@@ -49,11 +49,10 @@ def comparison(rows: Sequence[tuple[str, int | None, Plan | AimindError]]) -> No
         if isinstance(answer, AimindError):
             shown.add_row(escape(machine), wanted, "", "", "", "", f"no: {escape(answer.message)}")
             continue
-        context = answer.settings.max_model_len or 0
         shown.add_row(
             escape(machine),
             wanted,
-            str(context),
+            str(answer.settings.max_model_len or ""),
             str(answer.requests_at_once),
             escape(label(answer.model)),
             answer.backend.name,

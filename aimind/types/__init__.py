@@ -6,7 +6,16 @@ in tokens. `None` means unknown or not applicable in what was found, and "decide
 
 from __future__ import annotations
 
-from aimind.types.backend import Backend, LayeredMemory, Package, PagedMemory, Program
+from aimind.types.backend import (
+    Backend,
+    LayeredMemory,
+    MemoryPolicy,
+    Need,
+    Package,
+    PagedMemory,
+    Program,
+    WholeMemory,
+)
 from aimind.types.command import (
     PRIVATE_VARIABLES,
     Command,
@@ -65,8 +74,10 @@ __all__ = [
     "Layer",
     "LayeredMemory",
     "Memory",
+    "MemoryPolicy",
     "Metadata",
     "Model",
+    "Need",
     "Package",
     "PagedMemory",
     "Plan",
@@ -87,5 +98,6 @@ __all__ = [
     "Tensor",
     "TextFile",
     "TinyRequest",
+    "WholeMemory",
     "public",
 ]

@@ -127,3 +127,41 @@ class PagedMemory:
     block_size: int = 16
     cpu_block_size: int = 128
     cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What models of a kind take in all, by experience: their weights, and what they compute with.
+
+    Attributes:
+        architecture: as in `Metadata`.
+        weights_bytes: of the largest files that it is for; those that are larger have another need.
+        device_bytes, ram_bytes: where the model is.
+    """
+
+    architecture: str
+    weights_bytes: int
+    device_bytes: int
+    ram_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeMemory:
+    """How backends spend memory whose model is whole on one device, or in RAM: requests come one by one.
+
+    Attributes:
+        vendors: of the devices that it can use.
+        process_bytes: of RAM, for the program and its libraries, wherever the model is.
+        step_tokens: of a prompt that are computed at once; `None` for all of it.
+        needs: of models whose layers are not known, the smallest of a kind first.
+        needs_source: where these figures are from.
+    """
+
+    vendors: tuple[str, ...] = ("nvidia",)
+    process_bytes: int = 1 << 30
+    step_tokens: int | None = None
+    needs: tuple[Need, ...] = ()
+    needs_source: str = ""
+
+
+MemoryPolicy = LayeredMemory | PagedMemory | WholeMemory

@@ -1,0 +1,166 @@
+"""Placement for backends whose model is whole in one place: the emptiest device that holds it, else RAM."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from aimind.errors import DoesNotFitError, UsageError
+from aimind.estimate import whole
+from aimind.phrases import gib
+from aimind.place.placement import (
+    CONTEXT_STEP,
+    RAM_CACHE_SHARE,
+    SPENDABLE,
+    Placement,
+    context_limit,
+    contexts_to_try,
+    usable_devices,
+)
+from aimind.types import Device, Estimate, Host, Metadata, Reason, Request, Shard, WholeMemory
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Where it is, with which context (0 where the model has none), and what it takes there."""
+
+    device: Device | None
+    tokens: int
+    estimate: Estimate
+
+
+class _Search:
+    """The model, the machine and the user's fixed points."""
+
+    def __init__(self, metadata: Metadata, host: Host, request: Request, memory: WholeMemory) -> None:
+        self.metadata, self.host, self.memory = metadata, host, memory
+        self.has_context = bool(metadata.layers)
+        self.limit = context_limit(metadata, request) if self.has_context else 0
+        self.needs = contexts_to_try(metadata, request, self.limit) if self.has_context else (0,)
+
+    def needed(self, device: Device | None, tokens: int) -> Estimate:
+        """In the place where the model is; in RAM with the process."""
+        found = whole.estimate(self.metadata, self.memory, on_device=device is not None, tokens=tokens)
+        # A figure for the whole kind has the process in it.
+        if device is not None or whole.need_of(self.metadata, self.memory):
+            return found
+        return dataclasses.replace(found, overhead_bytes=self.memory.process_bytes)
+
+    def fit(self, device: Device | None, needed: int) -> _Fit | None:
+        """The place, if it holds the needed tokens; then with as many as are of use and fit."""
+        free = (self.host.ram_free_bytes if device is None else device.free_bytes) * SPENDABLE
+        if self.needed(device, needed).total_bytes > free:
+            return None
+        if device is None:  # others live there, too
+            least = self.needed(device, 0).total_bytes
+            free = min(
+                free, max(self.needed(device, needed).total_bytes, least + (free - least) * RAM_CACHE_SHARE)
+            )
+        low, high = 0, -(-(self.limit - needed) // CONTEXT_STEP)
+        while low < high:
+            middle = (low + high + 1) // 2
+            tokens = min(self.limit, needed + middle * CONTEXT_STEP)
+            low, high = (
+                (middle, high) if self.needed(device, tokens).total_bytes <= free else (low, middle - 1)
+            )
+        tokens = min(self.limit, needed + low * CONTEXT_STEP)
+        return _Fit(device, tokens, self.needed(device, tokens))
+
+
+def place_whole(metadata: Metadata, host: Host, request: Request, *, memory: WholeMemory) -> Placement:
+    """The placement; see the module.
+
+    Raises:
+        DoesNotFitError: neither one device nor RAM holds the model with the context that is needed.
+        UsageError: the request asks for what such a backend has not.
+        DeviceError: a device is named that cannot be used.
+    """
+    _check(metadata, request)
+    search = _Search(metadata, host, request, memory)
+    devices = usable_devices(host, request, memory.vendors)
+    ways: list[tuple[Device | None, int]] = [
+        (device, tokens) for tokens in search.needs for device in devices
+    ]
+    if request.cpu_offload is not False:
+        ways += [(None, tokens) for tokens in search.needs]
+    for place, tokens in ways:
+        found = search.fit(place, tokens)
+        if found is not None:
+            return _placement(search, found, request, devices)
+    raise _does_not_fit(search, devices, request)
+
+
+def _placement(search: _Search, found: _Fit, request: Request, devices: tuple[Device, ...]) -> Placement:
+    memory, metadata = search.memory, search.metadata
+    process = Estimate(overhead_bytes=memory.process_bytes).about("overhead_bytes")
+    settings = dataclasses.replace(
+        request,
+        max_model_len=found.tokens or None,
+        max_num_seqs=1,
+        devices=() if found.device is None else (found.device.index,),
+    )
+    return Placement(
+        settings=settings,
+        shards=() if found.device is None else (Shard(found.device, found.estimate),),
+        host=found.estimate if found.device is None else process,
+        kv_cache_tokens=found.tokens or None,
+        reasons=(_why_there(search, found, devices), *_why_context(search, found, request)),
+        sources=whole.sources(metadata, memory),
+    )
+
+
+def _why_there(search: _Search, found: _Fit, devices: tuple[Device, ...]) -> Reason:
+    needs = gib(found.estimate.total_bytes)
+    if found.device is not None:
+        free = gib(found.device.free_bytes)
+        return Reason("devices", f"whole on device {found.device.index}: {needs} of {free} free")
+    if not devices:
+        return Reason("devices", "in RAM: no device is used")
+    return Reason("devices", f"in RAM: {_too_small(search, devices[0], search.needs[-1])}")
+
+
+def _why_context(search: _Search, found: _Fit, request: Request) -> tuple[Reason, ...]:
+    if not search.has_context:
+        return ()
+    if request.max_model_len:
+        return (Reason("max_model_len", f"{found.tokens} tokens: asked for"),)
+    if found.tokens == search.limit:
+        return (Reason("max_model_len", f"{found.tokens} tokens: the model's own limit"),)
+    sentence = f"{found.tokens} tokens: the longest request that fits; this backend refuses no longer one"
+    return (Reason("max_model_len", sentence),)
+
+
+def _too_small(search: _Search, device: Device, tokens: int) -> str:
+    needs = gib(search.needed(device, tokens).total_bytes)
+    context = f" with {tokens} tokens" if tokens else ""
+    return f"it needs {needs}{context}, and device {device.index} has {gib(device.free_bytes)} free"
+
+
+def _check(metadata: Metadata, request: Request) -> None:
+    """Nothing may be asked for that is then not so."""
+    has_context = bool(metadata.layers)
+    for asked, sentence in (
+        (not has_context and request.max_model_len, f"a {metadata.category} model has no context to be set"),
+        (request.kv_cache_dtype, "the type of this backend's cache cannot be chosen"),
+        (request.gpu_layers is not None, "this backend has the whole model on one device, or in RAM"),
+        ((request.tensor_parallel_size or 1) > 1, "this backend uses one device"),
+        ((request.pipeline_parallel_size or 1) > 1, "this backend uses one device"),
+        (len(request.devices or ()) > 1, "this backend uses one device"),
+        ((request.max_num_seqs or 1) > 1, "this backend answers one request after the other"),
+        (request.gpu_memory_utilization, "this backend takes what it needs of a device, not a share"),
+    ):
+        if asked:
+            raise UsageError(sentence, hint="leave the option out, or name another backend with --backend")
+
+
+def _does_not_fit(search: _Search, devices: tuple[Device, ...], request: Request) -> DoesNotFitError:
+    tokens = search.needs[-1]
+    sentences = [_too_small(search, device, tokens) for device in devices] or ["no device is used"]
+    if request.cpu_offload is False:
+        sentences.append("--no-cpu-offload keeps it out of RAM")
+    else:
+        needs, free = gib(search.needed(None, tokens).total_bytes), gib(search.host.ram_free_bytes)
+        sentences.append(f"in RAM it needs {needs}, and {free} are free there")
+    return DoesNotFitError(
+        "; ".join(sentences), hint="a smaller or quantized model, or a shorter --context where there is one"
+    )
