@@ -26,10 +26,17 @@ FOREVER = float("inf")
 class Exchange:
     """One HTTP request in steps: `step` whenever the descriptor is ready for `events`.
 
-    A GET, or a POST of a JSON body.
+    A GET, or a POST of a body.
     """
 
-    def __init__(self, url: str, *, bearer: str | None = None, body: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        bearer: str | None = None,
+        body: str | None = None,
+        content_type: str = "application/json",
+    ) -> None:
         """Begin to connect.
 
         Raises:
@@ -38,7 +45,7 @@ class Exchange:
         host, port, path = split(url)
         authorization = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
         content = b"" if body is None else body.encode()
-        about = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
+        about = f"Content-Type: {content_type}\r\nContent-Length: {len(content)}\r\n" if content else ""
         # HTTP/1.0: no chunked answer, and the connection ends with it.
         head = f"{'POST' if content else 'GET'} {path} HTTP/1.0\r\nHost: {url.split('/')[2]}\r\n"
         self._request = f"{head}{authorization}{about}\r\n".encode() + content
@@ -134,6 +141,7 @@ class Health:
         self._probe_seconds = probe_seconds
         self._started_at = now
         self._failures = 0
+        self._errors = 0  # answers to the tiny request
         self._requesting = False
         self.ready_at: float | None = None
         self.exchange: Exchange | None = None
@@ -168,15 +176,28 @@ class Health:
     def _begin(self) -> Exchange:
         request = self._ready["request"] if self._requesting else None
         if request is not None:
-            return Exchange(request["url"], bearer=self._key(request["bearer_env"]), body=request["body"])
+            return Exchange(
+                request["url"],
+                bearer=self._key(request["bearer_env"]),
+                body=request["body"],
+                content_type=request["content_type"],
+            )
         return Exchange(self._ready["url"], bearer=self._key(self._ready["bearer_env"]))
 
     def _key(self, name: str | None) -> str | None:
         return self._env.get(name) if name else None
 
-    def _judge(self, status: int, body: str, *, now: float) -> Change | None:
+    def _true(self, status: int, body: str) -> int:
+        """The status, or what the body says instead."""
         lie = self._ready["lie"]
-        healthy = 200 <= status < 300 and not (lie and re.search(lie, body))
+        found = re.search(lie, body) if lie else None
+        if found is None:
+            return status
+        return int(found[1]) if found.re.groups and found[1] else 503
+
+    def _judge(self, status: int, body: str, *, now: float) -> Change | None:
+        status = self._true(status, body)
+        healthy = 200 <= status < 300
         if self.ready_at is None:
             return self._judge_first(status, body, healthy=healthy, now=now)
         self.deadline = now + self._probe_seconds
@@ -204,10 +225,12 @@ class Health:
             self._requesting = True
             self.deadline = now
             return None
-        if self._requesting and 400 <= status < 500:
-            # It would say so again: no waiting makes this answer a better one.
-            self.refusal = f"{status} {body.strip()[:500]}"
-            return "unhealthy"
+        if self._requesting and status >= 400:
+            self._errors += 1
+            if status < 500 or self._errors == FAILURES:
+                # It would say so again: no waiting makes this answer a better one.
+                self.refusal = f"{status} {body.strip()[:500]}"
+                return "unhealthy"
         self._requesting = False
         # A tenth of the time waited so far: seen soon, and few probes while a large model loads.
         self.deadline = now + min(max((now - self._started_at) / 10, 0.05), 1.0)

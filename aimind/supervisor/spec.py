@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
         url: str
         body: str
+        content_type: str
         bearer_env: str | None
 
     class Ready(TypedDict):

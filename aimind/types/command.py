@@ -27,12 +27,13 @@ class TinyRequest:
 
     Attributes:
         url: to POST to; 2xx is an answer.
-        body: JSON.
+        body: text, of the content type.
         bearer_env: the variable of the command's environment that holds the key it wants, if any.
     """
 
     url: str
     body: str
+    content_type: str = "application/json"
     bearer_env: str | None = None
 
 
@@ -43,7 +44,8 @@ class Probe:
     Attributes:
         url: to GET; 2xx is an answer.
         bearer_env: the variable of the command's environment that holds the key it wants, if any.
-        lie: a regular expression; a body that matches it is not ready, whatever the status says.
+        lie: a regular expression; a body that matches it is not ready, whatever the status says. Its first
+            group, if it has one, is the true status. It holds for the request's answer, too.
         request: made once, after the first answer; ready is when that is answered, too.
     """
 

@@ -15,7 +15,7 @@ import pytest
 from aimind.supervisor.probe import Exchange, Health, split
 
 if TYPE_CHECKING:
-    from aimind.supervisor.spec import Ready
+    from aimind.supervisor.spec import Ready, Request
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def server(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
         thread.join()
 
 
-def fetch(url: str, bearer: str | None = None) -> tuple[int, str]:
-    get = Exchange(url, bearer=bearer)
+def fetch(url: str, **options: str) -> tuple[int, str]:
+    get = Exchange(url, **options)
     try:
         while True:
             poll = select.poll()
@@ -71,8 +71,13 @@ def ask(health: Health, times: int = 1) -> list[str | None]:
 
 
 def health_of(url: str, lie: str | None = None, *, request: bool = False) -> Health:
-    body = {"url": url.replace("/health", "/v1/x"), "body": '{"a": 1}', "bearer_env": "KEY"}
-    ready: Ready = {"url": url, "bearer_env": None, "lie": lie, "request": body if request else None}  # type: ignore[typeddict-item]
+    body: Request = {
+        "url": url.replace("/health", "/v1/x"),
+        "body": '{"a": 1}',
+        "content_type": "application/json",
+        "bearer_env": "KEY",
+    }
+    ready: Ready = {"url": url, "bearer_env": None, "lie": lie, "request": body if request else None}
     return Health(ready, env={"KEY": "canary"}, probe_seconds=10, now=time.monotonic())
 
 
@@ -205,6 +210,27 @@ def test_a_tiny_request_that_is_refused_is_no_sign_of_health() -> None:
         health = health_of(url, request=True)
         assert ask(health, 2) == [None, "unhealthy"]
     assert health.refusal == "400 no model"
+
+
+def test_a_tiny_request_that_breaks_it_three_times_is_refused() -> None:
+    with server(OK, BROKEN, OK, BROKEN, OK, BROKEN) as (url, _):
+        health = health_of(url, request=True)
+        assert ask(health, 6) == [None] * 5 + ["unhealthy"]
+    assert health.refusal == "500 "
+
+
+def test_the_true_status_is_in_the_body() -> None:
+    lie = b'HTTP/1.1 200 OK\r\n\r\n{"status_code": 400, "detail": "no file"}'
+    with server(OK, lie) as (url, _):
+        health = health_of(url, lie=r'^\{"status_code":\s*(\d+)', request=True)
+        assert ask(health, 2) == [None, "unhealthy"]
+    assert health.refusal == '400 {"status_code": 400, "detail": "no file"}'
+
+
+def test_the_content_type_is_the_request_s_own() -> None:
+    with server(OK) as (url, requests):
+        fetch(url, body="--x\r\n", content_type="multipart/form-data; boundary=x")
+    assert b"\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n" in requests[0]
 
 
 def test_once_ready_the_health_url_is_enough() -> None:
