@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
@@ -176,11 +176,22 @@ def with_backends(host: Host, request: Request) -> Host:
         came_from = launcher.source(host)
         here = environments.find(launcher.NAME, came_from)
         found += here
-        version = request.backend_version or (came_from.version if isinstance(came_from, Package) else None)
-        if isinstance(came_from, Package) and version and version not in {i.version for i in here}:
-            executable = environments.executable(launcher.NAME, came_from, version)
-            found.append(Backend(name=launcher.NAME, version=version, executable=executable, installed=False))
+        if isinstance(came_from, Package):
+            found += _to_be_brought(launcher.NAME, came_from, request.backend_version, here)
     return dataclasses.replace(host, backends=tuple(found))
+
+
+def _to_be_brought(
+    name: str, package: Package, version: str | None, here: tuple[Backend, ...]
+) -> Iterator[Backend]:
+    """The builds of the version asked for, or of the usual one, that are not here yet."""
+    from aimind import environments
+
+    version = version or package.version
+    for build in package.builds:
+        if (version, build.only) not in {(each.version, each.only) for each in here}:
+            executable = environments.executable(name, build, version)
+            yield Backend(name=name, version=version, executable=executable, installed=False, only=build.only)
 
 
 def command(plan: Plan, *, ready_probe: str = "request") -> Command:
@@ -205,16 +216,17 @@ def command(plan: Plan, *, ready_probe: str = "request") -> Command:
 
 
 def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
-    """One token, one embedding or one ranking: what shows that the model really works."""
-    import json
-
+    """One token, one embedding, one ranking or a moment of sound: what shows that the model really works."""
     from aimind.launchers.base import hello
 
-    path, body = hello(plan)
-    if path.endswith("completions"):
-        body["max_tokens"] = 1
+    request = hello(plan, tokens=1)
     key = next(iter(made.secret_env), None)
-    return TinyRequest(url=f"{made.url}/v1/{path}", body=json.dumps(body), bearer_env=key)
+    return TinyRequest(
+        url=f"{made.url}/v1/{request.path}",
+        body=request.body,
+        content_type=request.content_type,
+        bearer_env=key,
+    )
 
 
 def exact_sizes(plan: Plan, started: Command) -> tuple[Exact, ...]:
@@ -296,7 +308,8 @@ def install(plan: Plan, host: Host) -> None:
         return
     came_from = source(backend.name, host)
     if isinstance(came_from, Package):
-        ensure(backend.name, came_from, version=backend.version, progress=show.note)
+        build = next(build for build in came_from.builds if build.only == backend.only)
+        ensure(backend.name, build, version=backend.version, progress=show.note)
 
 
 def source(name: str, host: Host) -> Package | Program:

@@ -117,8 +117,8 @@ def test_pipeline_where_tensor_parallel_cannot_be() -> None:
 
 WHOLE = WholeMemory(
     needs=(
-        Need(architecture="faster-whisper", weights_bytes=GIB // 2, device_bytes=2 * GIB, ram_bytes=3 * GIB),
-        Need(architecture="faster-whisper", weights_bytes=4 * GIB, device_bytes=10 * GIB, ram_bytes=15 * GIB),
+        Need("faster-whisper", GIB // 2, 2 * GIB, 3 * GIB),
+        Need("faster-whisper", 4 * GIB, 10 * GIB, 15 * GIB),
     ),
     needs_source="by experience",
 )

@@ -6,6 +6,7 @@ complete or absent: its marker is written last and removed first, and a folder w
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 from aimind.environments import folders, programs
@@ -22,10 +23,15 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
     """
     if isinstance(source, Program):
         return programs.find(backend, source)
-    found = [each.read() for each in folders.environments(backend) if each.variant == source.variant]
+    found = [
+        dataclasses.replace(installed, only=build.only)
+        for build in source.builds
+        for each in folders.environments(backend)
+        if each.variant == build.variant and (installed := each.read())
+    ]
     return tuple(
         sorted(
-            (installed for installed in found if installed is not None),
+            found,
             key=lambda installed: (installed.version == source.version, _numbers(installed.version)),
             reverse=True,
         )

@@ -87,6 +87,10 @@ def _make(wanted: Environment, package: Package, progress: Progress, lock: int) 
 
     run("venv", "--python", sys.executable, "--no-project", str(wanted.folder))
     run("pip", "install", "--python", str(wanted.python), *_requirements(wanted, package))
+    for pattern in package.removed:
+        # Unlinked, never changed: uv's cache and other environments share the files.
+        for file in wanted.folder.glob(f"lib/python*/site-packages/{pattern}"):
+            file.unlink()
     _check(wanted, package)
     wanted.mark(
         {

@@ -11,7 +11,8 @@ from aimind.metadata.config import Config
 from aimind.metadata.folder import Folder
 from aimind.types import Category, Format, Metadata
 
-_COSYVOICE = frozenset({"cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml"})
+# The layout that vox-box reads comes first: a folder may have two.
+_COSYVOICE = ("cosyvoice.yaml", "cosyvoice2.yaml", "cosyvoice3.yaml")
 # What CTranslate2's converter writes into the config.json of a Whisper model, and of no other.
 _WHISPER = ("alignment_heads", "lang_ids", "suppress_ids_begin")
 _DIA = frozenset({"audio_bos_value", "audio_eos_value", "audio_pad_value", "delay_pattern"})
@@ -24,8 +25,9 @@ def read(folder: Folder) -> Metadata | None:
         MetadataError: a configuration is damaged, the weights are missing, or nothing serves their kind.
     """
     config = folder.json("config.json")
-    if folder.names & _COSYVOICE:
-        return _weighed(folder, "cosyvoice", "text-to-speech")
+    layout = next((name for name in _COSYVOICE if name in folder.names), None)
+    if layout:
+        return _weighed(folder, layout.removesuffix(".yaml"), "text-to-speech")
     if _is_ctranslate2(folder):
         if not _is_whisper(folder, config):
             raise MetadataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 
@@ -37,7 +36,6 @@ def announcement(plan: Plan, command: Command) -> str:
 
 
 def _curl(plan: Plan, command: Command) -> str:
-    path, body = hello(plan)
+    request = hello(plan)
     key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if plan.settings.api_key else ""
-    text = shlex.quote(json.dumps(body, ensure_ascii=False))
-    return f"curl {command.url}/v1/{path} -H 'Content-Type: application/json'{key} -d {text}"
+    return f"curl {command.url}/v1/{request.path}{key} {shlex.join(request.curl)}"

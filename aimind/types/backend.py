@@ -16,6 +16,7 @@ class Backend:
         size_bytes: on disk.
         problem: why it cannot be used although it is here, as a sentence.
         sees_devices: `False` for a build that was asked for the accelerators it can use, and named none.
+        only: the one architecture that it can serve; empty for all that the backend can.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Backend:
     size_bytes: int | None = None
     problem: str | None = None
     sees_devices: bool = True
+    only: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,9 @@ class Package:
         index: of packages, instead of the usual one, where this build is only there.
         torch: PyTorch's build, in the words of uv's `--torch-backend`; `None` where it is not needed.
         import_name: the module that must be importable for the environment to be good.
+        removed: files, as patterns below the site-packages, that are taken away once it is installed.
+        only: the one architecture that it can serve; empty for all that the backend can.
+        slim: another build of the same version that is smaller, since it serves one architecture alone.
     """
 
     distribution: str
@@ -52,6 +57,14 @@ class Package:
     variant: str = ""
     torch: str | None = None
     index: str | None = None
+    removed: tuple[str, ...] = ()
+    only: str = ""
+    slim: Package | None = None
+
+    @property
+    def builds(self) -> tuple[Package, ...]:
+        """All of the version: the smaller one first."""
+        return (self,) if self.slim is None else (self.slim, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +142,7 @@ class PagedMemory:
     cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Need:
     """What models of a kind take in all, by experience: their weights, and what they compute with.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -120,6 +121,28 @@ def test_requirements_are_installed_and_overrides_replace() -> None:
     made = install.ensure("toy", package, progress=ignore)
     code = "import importlib.metadata as m; print(sorted((d.name, d.version) for d in m.distributions()))"
     assert output(made.executable, code) == "[('markdown-it-py', '3.0.0'), ('six', '1.16.0')]\n"
+
+
+def test_what_is_removed_is_gone_here_and_nowhere_else() -> None:
+    plain = Package(distribution="mdurl", version="0.1.2", import_name="mdurl")
+    whole = Path(install.ensure("toy", plain, progress=ignore).executable)
+    less = dataclasses.replace(plain, variant="less", removed=("mdurl/_e*.py", "nothing/*.so"))
+    made = Path(install.ensure("toy", less, progress=ignore).executable)
+
+    def files(python: Path) -> set[str]:
+        return {path.name for path in python.parents[1].glob("lib/*/site-packages/mdurl/*.py")}
+
+    assert files(whole) - files(made) == {"_encode.py"}
+
+
+def test_a_slim_build_is_found_as_what_it_is() -> None:
+    slim = dataclasses.replace(SIX, variant="slim", only="architecture")
+    both = dataclasses.replace(SIX, slim=slim)
+    install.ensure("toy", slim, progress=ignore)
+    assert [found.only for found in environments.find("toy", both)] == ["architecture"]
+    assert environments.find("toy", SIX) == ()
+    install.ensure("toy", both, progress=ignore)
+    assert [found.only for found in environments.find("toy", both)] == ["architecture", ""]
 
 
 def test_size_counts_a_file_once(tmp_path: Path) -> None:

@@ -45,12 +45,18 @@ def folder(path: Path, files: dict[str, Any]) -> Path:
         ),
         (
             {"cosyvoice3.yaml": 1, "llm.pt": 100, "BlankEN/config.json": {"model_type": "qwen2"}},
-            "cosyvoice",
+            "cosyvoice3",
             "text-to-speech",
             "pickle",
         ),
         (
             {"cosyvoice2.yaml": 1, "llm.pt": 100, "config.json": {"model_type": "qwen2"}},
+            "cosyvoice2",
+            "text-to-speech",
+            "pickle",
+        ),
+        (
+            {"cosyvoice.yaml": 1, "cosyvoice2.yaml": 1, "llm.pt": 100},
             "cosyvoice",
             "text-to-speech",
             "pickle",
