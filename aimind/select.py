@@ -31,8 +31,12 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     candidates = (named(asked, launchers),) if asked is not None else launchers
     refused: list[Refusal] = []
     for launcher in candidates:
-        backend = _backend(launcher, host, request)
-        sentence = launcher.refuse(metadata, host) or (_unusable(backend, host, request) if backend else None)
+        backend = _backend(launcher, metadata, host, request)
+        sentence = (
+            launcher.refuse(metadata, host)
+            or _unprotected(launcher, request)
+            or (_unusable(backend, host, request) if backend else None)
+        )
         if sentence is None and backend is not None:
             why = (
                 "asked for"
@@ -63,12 +67,14 @@ def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
     )
 
 
-def _backend(launcher: Launcher, host: Host, request: Request) -> Backend | None:
+def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Request) -> Backend | None:
     return next(
         (
             backend
             for backend in host.backends
-            if backend.name == launcher.NAME and request.backend_version in (None, backend.version)
+            if backend.name == launcher.NAME
+            and request.backend_version in (None, backend.version)
+            and backend.only in ("", metadata.architecture)
         ),
         None,
     )
@@ -80,6 +86,13 @@ def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
     if backend.problem is None and wanted and not backend.sees_devices:
         return f"{backend.executable} sees no accelerator: it is a build for the CPU (--device none uses it)"
     return backend.problem
+
+
+def _unprotected(launcher: Launcher, request: Request) -> str | None:
+    """Why it is no answer to a wish for a key."""
+    if request.api_key is None or "api_key" in launcher.FLAGS:
+        return None
+    return "it takes no API key, and one is asked for: a proxy that checks keys can stand before it"
 
 
 def _missing(launcher: Launcher, host: Host) -> str:
@@ -95,6 +108,4 @@ def _missing(launcher: Launcher, host: Host) -> str:
 def _nobody(metadata: Metadata, asked: str | None, refused: Sequence[Refusal]) -> str:
     if asked is not None:
         return f"{asked} cannot serve this model here: {refused[0].sentence}"
-    if metadata.category in ("speech-to-text", "text-to-speech"):
-        return f"this is a {metadata.category} model: those need vox-box, which aimind cannot start yet"
     return f"no backend can serve this {metadata.format} {metadata.category} model here"

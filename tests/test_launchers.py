@@ -12,19 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimind import plan
-from aimind.errors import UsageError
+from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.base import Flag, Launcher, absorb, render
-from aimind.types import File, LayeredMemory, Plan, Request
-from tests.samples import device, host, llama, model
+from aimind.types import File, Metadata, Package, Plan, Request
+from tests.samples import device, host, llama, model, speech
 
 SECRET = "canary-4f1d"
 
 every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.NAME)
 
 
+MODELS = (llama(), llama(safetensors=True), speech())
+
+
+def served(launcher: Launcher) -> Metadata:
+    """A model that it takes."""
+    return next(each for each in MODELS if launcher.refuse(each, host(device())) is None)
+
+
 def planned(launcher: Launcher, request: Request) -> Plan:
-    metadata = llama(safetensors=not isinstance(launcher.MEMORY, LayeredMemory))
+    metadata = served(launcher)
     asked = dataclasses.replace(request, backend=launcher.NAME)
     return plan.make(model(metadata), metadata, host(device()), asked, LAUNCHERS)
 
@@ -83,7 +91,7 @@ def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
 
 @every_launcher
 def test_the_command_is_the_plan(launcher: Launcher) -> None:
-    decided = planned(launcher, Request(port=9123, max_model_len=4096, extra=("--later", "1")))
+    decided = planned(launcher, Request(port=9123, extra=("--later", "1")))
     command = launcher.command(decided, "/weights")
     assert command.argv[0] == decided.backend.executable
     assert command.argv[-2:] == ("--later", "1")
@@ -132,9 +140,28 @@ def test_a_model_is_found_whatever_its_folder_is_called(path: str) -> None:
 @every_launcher
 def test_a_refusal_is_half_a_sentence(launcher: Launcher) -> None:
     machine = host(device())
-    for metadata in (llama(), llama(safetensors=True)):
-        refusal = launcher.refuse(metadata, machine)
-        assert refusal is None or (len(refusal.split()) > 3 and not refusal.endswith("."))
-    assert launcher.refuse(
-        dataclasses.replace(llama(), category="speech-to-text", format="ctranslate2"), machine
-    )
+    refusals = [launcher.refuse(metadata, machine) for metadata in MODELS]
+    assert None in refusals
+    for refusal in filter(None, refusals):
+        assert len(refusal.split()) > 3
+        assert not refusal.endswith(".")
+    assert any(refusals)
+
+
+@every_launcher
+def test_a_key_is_kept_or_refused(launcher: Launcher) -> None:
+    """Law: nobody who asks for a key gets a server without one."""
+    if "api_key" in launcher.FLAGS:
+        assert planned(launcher, Request(api_key=SECRET)).settings.api_key == SECRET
+    else:
+        with pytest.raises(UnsupportedError, match="takes no API key"):
+            planned(launcher, Request(api_key=SECRET))
+
+
+@every_launcher
+def test_what_its_environment_changes_has_a_build_of_its_own(launcher: Launcher) -> None:
+    """Law: builds of a version that differ lie in different folders."""
+    packages = [launcher.source(machine) for machine in (host(device()), host())]
+    builds = {build for each in packages if isinstance(each, Package) for build in each.builds}
+    flat = {dataclasses.replace(build, slim=None) for build in builds}
+    assert len({build.variant for build in flat}) == len(flat)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import pytest
 
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.select import choose, named
-from aimind.types import Host, Request
-from tests.samples import device, host, llama
+from aimind.types import Backend, Host, Request
+from tests.samples import device, host, llama, speech
 
 
 def without(machine: Host, *names: str) -> Host:
@@ -33,7 +34,8 @@ def test_gguf_goes_to_the_managed_one_where_the_user_has_none() -> None:
 def test_folders_go_to_vllm() -> None:
     choice = choose(llama(safetensors=True), host(device()), Request(), LAUNCHERS)
     assert choice.backend.name == "vllm"
-    assert all("GGUF" in refusal.sentence for refusal in choice.refused)
+    assert all("GGUF" in refusal.sentence for refusal in choice.refused[:-1])
+    assert "models of speech" in choice.refused[-1].sentence
 
 
 def test_images_go_to_llama_box() -> None:
@@ -44,10 +46,46 @@ def test_images_go_to_llama_box() -> None:
     assert "llama-box does" in caught.value.hint
 
 
-def test_speech_waits_for_vox_box() -> None:
-    whisper = dataclasses.replace(llama(safetensors=True), category="speech-to-text", format="ctranslate2")
-    with pytest.raises(UnsupportedError, match="vox-box"):
-        choose(whisper, host(device()), Request(), LAUNCHERS)
+@pytest.mark.parametrize("kind", ["faster-whisper", "funasr", "cosyvoice", "bark", "dia"])
+def test_speech_goes_to_vox_box(kind: str) -> None:
+    assert choose(speech(kind), host(device()), Request(), LAUNCHERS).backend.name == "vox-box"
+
+
+@pytest.mark.parametrize(
+    ("kind", "os", "arch", "why"),
+    [
+        ("cosyvoice", "linux", "arm64", "this machine is linux arm64"),
+        ("dia", "windows", "x86_64", "this machine is windows x86_64"),
+        ("cosyvoice2", "linux", "x86_64", "gpustack/CosyVoice2-0.5B"),
+        ("DiaForConditionalGeneration", "linux", "x86_64", "this is DiaForConditionalGeneration"),
+    ],
+)
+def test_speech_that_vox_box_cannot_serve(
+    kind: str, os: Literal["linux", "windows"], arch: Literal["x86_64", "arm64"], why: str
+) -> None:
+    machine = dataclasses.replace(host(), os=os, arch=arch)
+    with pytest.raises(UnsupportedError) as caught:
+        choose(speech(kind), machine, Request(), LAUNCHERS)
+    assert why in caught.value.hint
+
+
+def test_a_slim_build_is_for_its_architecture_alone() -> None:
+    """The whole build does for it, too, and what is installed comes first."""
+    slim = Backend(name="vox-box", version="1", executable="/slim", installed=False, only="faster-whisper")
+    whole = Backend(name="vox-box", version="1", executable="/whole", installed=False)
+    machine = dataclasses.replace(host(), backends=(slim, whole))
+    assert choose(speech(), machine, Request(), LAUNCHERS).backend is slim
+    assert choose(speech("bark"), machine, Request(), LAUNCHERS).backend is whole
+    here = dataclasses.replace(whole, installed=True)
+    machine = dataclasses.replace(host(), backends=(here, slim))
+    assert choose(speech(), machine, Request(), LAUNCHERS).backend is here
+
+
+def test_who_wants_a_key_gets_a_backend_that_takes_one() -> None:
+    machine = without(host(), "llama-server")
+    choice = choose(llama(), machine, Request(api_key="canary"), LAUNCHERS)
+    assert choice.backend.name == "xllamacpp"
+    assert "takes no API key" in choice.refused[1].sentence
 
 
 def test_what_is_asked_for_is_taken_or_refused() -> None:

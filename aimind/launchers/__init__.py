@@ -3,7 +3,7 @@
 For GGUF a llama.cpp that the user has installed comes before the one that aimind installs.
 """
 
-from aimind.launchers import llama_box, llama_cpp_python, llama_server, vllm, xllamacpp
+from aimind.launchers import llama_box, llama_cpp_python, llama_server, vllm, vox_box, xllamacpp
 from aimind.launchers.base import Launcher
 
-LAUNCHERS: tuple[Launcher, ...] = (llama_server, llama_box, xllamacpp, llama_cpp_python, vllm)
+LAUNCHERS: tuple[Launcher, ...] = (llama_server, llama_box, xllamacpp, llama_cpp_python, vox_box, vllm)

@@ -1,0 +1,148 @@
+"""vox-box: models that hear and models that speak, in an environment that aimind installs.
+
+It tells its five kinds of models by their files, as `metadata/audio.py` does. It answers errors with 200 and
+the true status in the body, and it ends with 0 where it could not load a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.types import Command, Host, Metadata, Need, Package, Plan, Probe, Signature, WholeMemory
+
+NAME = "vox-box"
+SUMMARY = "Speech: faster-whisper, FunASR, CosyVoice, Bark and Dia, on an NVIDIA device or the CPU"
+_MIB, _GIB = 1 << 20, 1 << 30
+# GiB on a device as published for vox-box; in RAM for faster-whisper one and a half times what vox-box 0.0.21
+# took with weights of these sizes (as 32 bit numbers), for the others one and a half times the device's.
+_NEEDS = (
+    ("faster-whisper", 100, 1, 1.25),  # tiny
+    ("faster-whisper", 250, 1, 1.5),  # base
+    ("faster-whisper", 700, 2, 2.75),  # small
+    ("faster-whisper", 1700, 5, 6.25),  # medium, and the distilled large ones
+    ("faster-whisper", 8000, 10, 11.5),  # large
+    ("cosyvoice", 8000, 3, 7),
+    ("bark", 2000, 2, 3),  # small
+    ("bark", 8000, 12, 18),
+    ("dia", 16000, 10, 15),
+)
+MEMORY = WholeMemory(
+    process_bytes=700 * _MIB,
+    needs=tuple(
+        Need(kind, mib * _MIB, int(device * _GIB), int(ram * _GIB)) for kind, mib, device, ram in _NEEDS
+    ),
+    needs_source="vox-box's figure for models of that size; in RAM what was measured, and half as much more",
+)
+FLAGS = {"address": Flag(spellings=("--host",)), "port": Flag(spellings=("--port",), kind="int")}
+RESERVED = {
+    "--model": "the model is what is named to aimind",
+    "--huggingface-repo-id": "aimind downloads the model itself",
+    "--model-scope-model-id": "aimind downloads the model itself",
+    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+    "--data-dir": "nothing is downloaded there",
+}
+UNCOUNTED = ()
+SIGNATURES = (
+    Signature(r"INFO - Estimating model", phase="looking at the model's files"),
+    Signature(r"INFO - Loading model", phase="loading weights"),
+    Signature(
+        r"Model isn't supported",
+        cause="vox-box does not know the model by its files",
+        remedy="faster-whisper needs tokenizer.json beside model.bin, CosyVoice cosyvoice.yaml",
+    ),
+    Signature(
+        r"libcu(blas|dnn\w*)\.so\S* (is not found|cannot)|Unable to load any of \{libcudnn",
+        cause="cuBLAS for CUDA 12 or cuDNN 9 cannot be loaded",
+        remedy="`aimind backends remove vox-box`, and serve again: that installs both; or --device none",
+    ),
+    Signature(
+        r"out of memory",
+        cause="a device or the machine ran out of memory",
+        remedy="a smaller model needs less, and --device none uses RAM",
+    ),
+    Signature(r"address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
+    Signature(r"Faild to load", cause="vox-box cannot load the model", remedy="its own words are above"),
+)
+# What is installed instead of what it or its requirements ask for, and why.
+_FIXES = (
+    ("torchaudio==2.8.0", "later ones have no set_audio_backend, which CosyVoice calls"),
+    ("transformers>=4.47.1,<4.49", "later ones have no BetterTransformer, which Bark is made one of"),
+    ("setuptools<81", "FunASR imports pkg_resources, which later ones have not"),
+)
+_ON_CPU = (
+    ("torch==2.13.0", "a newer one for CUDA would win over the one for the CPU"),
+    ("triton ; sys_platform == 'never'", "0.7 GB that only a GPU can use"),
+)
+# PyTorch of CUDA 12 brings cuBLAS 12 and cuDNN 9, and has loaded them by the time CTranslate2 looks for them.
+_ELSEWHERE = (("torch==2.8.0", "the one that this torchaudio was made for"),)
+# Half of all that is installed, which faster-whisper does not need (of 2.7 GB on a CPU).
+_NOT_WHISPER = tuple(
+    f"{name} ; sys_platform == 'never'"
+    for name in (
+        "accelerate aiohttp aliyun-python-sdk-core altair antlr4-python3-runtime audioread black conformer "
+        "cython descript-audio-codec diffusers flake8 funasr gdown grpcio hydra-core hyperpyyaml identify "
+        "inflect installer jaconv jamo jieba jsonschema kaldiio keyring kiwisolver librosa lightning "
+        "matplotlib openai-whisper optimum pipx pyarrow pynini tn twine wetextprocessing wget"
+    ).split()
+)
+
+
+def source(host: Host) -> Package:
+    """A wheel and 200 others: 2.7 GB on a CPU, and 1.4 GB for faster-whisper alone."""
+    cuda = any(device.vendor == "nvidia" for device in host.devices)
+    on_cpu = host.os == "linux" and not cuda
+    whole = Package(
+        distribution="vox-box",
+        version="0.0.21",
+        import_name="vox_box",
+        requirements=("setuptools",),
+        overrides=tuple(line for line, _ in (*_FIXES, *(_ON_CPU if on_cpu else _ELSEWHERE))),
+        build_constraints=("setuptools<70",),  # openai-whisper is built with pkg_resources
+        variant="cpu" if on_cpu else "",
+        torch="cpu" if on_cpu else ("cu128" if cuda else None),
+        # Made for another PyTorch: it could not be imported with this one, and nothing here needs them.
+        removed=("torchaudio/lib/*.so",) if on_cpu else (),
+    )
+    variant = "cpu-whisper" if on_cpu else "whisper"
+    overrides = (*whole.overrides, *_NOT_WHISPER)
+    slim = dataclasses.replace(whole, overrides=overrides, variant=variant, only="faster-whisper")
+    return dataclasses.replace(whole, slim=slim)
+
+
+def refuse(metadata: Metadata, host: Host) -> str | None:
+    """Its five kinds of models; two of them not everywhere."""
+    kind = metadata.architecture
+    if metadata.category not in ("speech-to-text", "text-to-speech"):
+        return f"it serves models of speech, and this one is for {metadata.category}"
+    if kind in ("cosyvoice2", "cosyvoice3"):
+        return f"it reads cosyvoice.yaml, as gpustack/CosyVoice2-0.5B has it, and here is only {kind}.yaml"
+    if kind not in ("faster-whisper", "funasr", "cosyvoice", "bark", "dia"):
+        return f"it serves faster-whisper, FunASR, CosyVoice, Bark and Dia, and this is {kind}"
+    here = f"{host.os} {host.arch}"
+    if kind in ("cosyvoice", "dia") and here not in ("linux x86_64", "macos x86_64", "macos arm64"):
+        return f"{kind} runs on Linux with x86-64 and on macOS, and this machine is {here}"
+    return None
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`python -m vox_box.main start`; ready when the model is listed: `/health` never says so of FunASR's."""
+    settings = plan.settings
+    devices = tuple(shard.device for shard in plan.shards)
+    environment = os.path.dirname(os.path.dirname(plan.backend.executable))  # noqa: PTH120
+    return Command(
+        argv=(
+            *(plan.backend.executable, "-m", "vox_box.main", "start", "--model", weights),
+            # Without a number: with one it makes that CUDA_VISIBLE_DEVICES, whatever we have set.
+            *("--device", "cuda" if devices else "cpu"),
+            *("--data-dir", os.path.join(environment, "data")),  # noqa: PTH118
+            *render(FLAGS, settings),
+            *settings.extra,
+        ),
+        env={**visible_devices(devices), "HF_HUB_OFFLINE": "1", **settings.env},
+        unset_env=("HF_TOKEN", *PYTHON_ENV),
+        ready=Probe(url=f"{url(settings)}/v1/models", lie=r'^\s*(?:\[\]|\{\}|\{"status_code":\s*(\d+))'),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )
