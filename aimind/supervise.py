@@ -122,10 +122,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
             "lie": command.ready.lie,
             "request": command.ready.request and dataclasses.asdict(command.ready.request),
         },
-        "signatures": [
-            {"pattern": s.pattern, "phase": s.phase, "cause": s.cause, "remedy": s.remedy}
-            for s in command.signatures
-        ],
+        "signatures": [dataclasses.asdict(signature) for signature in command.signatures],
         "url": command.url,
         "stop_seconds": command.stop_seconds,
         "announce": announce,

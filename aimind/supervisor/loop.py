@@ -222,7 +222,10 @@ class Supervisor:
 
     def _on_output(self, run: Run, now: float) -> None:
         """While it loads: progress, and perhaps another phase."""
-        run.progress.made(now)
+        if run.log.news:
+            run.progress.made(now)
+        if run.log.fatal and not run.stopping:
+            self._stop_sick(run, "the backend says that it cannot go on", now)
         phase = run.log.phase
         if run.stopping or run.health.ready_at is not None or phase is None:
             return

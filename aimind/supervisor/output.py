@@ -104,13 +104,17 @@ class Log:
         cause: the first signature with a cause that matched.
         phase: that the newest signature with one has begun.
         percent: how far it is in that, where the line says so (the pattern's group `percent`).
+        news: what was read last says more than that it was asked how it is; some servers log each request.
     """
 
-    def __init__(self, signatures: Sequence[Signature]) -> None:
+    def __init__(self, signatures: Sequence[Signature], *, question: str) -> None:
+        """`question`: in a line that only says that we have asked."""
         patterns = [(re.compile(s["pattern"]), s) for s in signatures]
         self._causes = [(pattern, s) for pattern, s in patterns if s["cause"]]
         self._phases = [(pattern, s["phase"]) for pattern, s in patterns if s["phase"]]
         self._partial = b""
+        self._question = question.encode()
+        self.news = False
         self.last_lines: deque[str] = deque(maxlen=10)
         self.cause: Signature | None = None
         self.phase: str | None = None
@@ -119,6 +123,8 @@ class Log:
     def feed(self, data: bytes) -> None:
         """Read on."""
         *lines, self._partial = (self._partial + data).split(b"\n")
+        lines = [line for line in lines if self._question not in line]
+        self.news = bool(lines or self._partial)
         for line in lines:
             self._read(line)
         bar = self._partial.rpartition(b"\r")[2]
@@ -130,6 +136,11 @@ class Log:
         """Take a last line that did not end."""
         if self._partial:
             self._read(self._partial)
+
+    @property
+    def fatal(self) -> bool:
+        """It has said that it is of no use any more."""
+        return self.cause is not None and self.cause["fatal"]
 
     def _read(self, line: bytes) -> None:
         text = _text(line)

@@ -7,7 +7,7 @@ import os
 from aimind.supervisor.leftovers import make_folder
 from aimind.supervisor.listener import stranger
 from aimind.supervisor.output import Log
-from aimind.supervisor.probe import FOREVER, Health
+from aimind.supervisor.probe import FOREVER, Health, split
 from aimind.supervisor.progress import Progress
 from aimind.supervisor.tree import Tree
 
@@ -37,8 +37,8 @@ class Run:
         env = {**env, "TMPDIR": folder} if folder else env
         keep = [spec["instance"]["lock"]] if spec["instance"] else []
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
-        self.log = Log(spec["signatures"])
         guardian, url = self.tree.guardian, spec["ready"]["url"]
+        self.log = Log(spec["signatures"], question=f"GET {split(url)[2]} ")
         self.health = Health(
             spec["ready"],
             env=env,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         phase: str | None
         cause: str | None
         remedy: str | None
+        fatal: bool
 
     class Instance(TypedDict):
         """Where it is kept: the folder of `aimind.types.State` and of the logs, and its lock."""

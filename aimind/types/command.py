@@ -64,12 +64,14 @@ class Signature:
         phase: the phase that begins with it (`loading weights`), and how far that is where the pattern has a
             group `percent`; or
         cause: what kills the backend, as a sentence, with its remedy.
+        fatal: with such a line it is of no use any more, though it may go on: it is ended.
     """
 
     pattern: str
     phase: str | None = None
     cause: str | None = None
     remedy: str | None = None
+    fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add("--lie", metavar="BODY", help="answer 200 with this body")
     add("--fail-after", type=float, metavar="SECONDS", help="answer 500 from then on")
     add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
+    add("--log-requests", action="store_true", help="print a line for each request")
     add("--refuse", action="store_true", help="answer 400 to every POST")
     add("--exit-after", type=float, metavar="SECONDS", help="listen for so long, then end")
     add("--exit-code", type=int, default=0, help="for --exit-after")
@@ -155,8 +156,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
-        """Print nothing: the flags say what is printed."""
+    def log_message(self, template: str, *values: object) -> None:
+        """Print nothing, unless the flags say so."""
+        if self.server.flags.log_requests:
+            print(f"{self.address_string()} - {template % values}", flush=True)
 
 
 def write_out(flags: argparse.Namespace) -> None:

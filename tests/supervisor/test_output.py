@@ -98,10 +98,11 @@ def test_what_is_left_out_is_counted() -> None:
 def test_the_earliest_cause_is_kept() -> None:
     log = Log(
         [
-            {"pattern": "start", "phase": "starting", "cause": None, "remedy": None},
-            {"pattern": "second", "phase": None, "cause": "B", "remedy": None},
-            {"pattern": "first", "phase": None, "cause": "A", "remedy": None},
-        ]
+            {"pattern": "start", "phase": "starting", "cause": None, "remedy": None, "fatal": False},
+            {"pattern": "second", "phase": None, "cause": "B", "remedy": None, "fatal": True},
+            {"pattern": "first", "phase": None, "cause": "A", "remedy": None, "fatal": False},
+        ],
+        question="GET /health ",
     )
     log.feed(b"start\nthe fir")
     assert log.cause is None
@@ -112,8 +113,17 @@ def test_the_earliest_cause_is_kept() -> None:
     assert list(log.last_lines) == ["start", "the first error", "the second error", "unfinished"]
 
 
+def test_that_we_have_asked_is_no_news() -> None:
+    log = Log([], question="GET /health ")
+    log.feed(b'10.0.0.1 - "GET /health HTTP/1.1" 503\n')
+    assert not log.news
+    log.feed(b'10.0.0.1 - "GET /health HTTP/1.1" 503\nloaded\n')
+    assert log.news
+    assert list(log.last_lines) == ["loaded"]
+
+
 def test_the_last_lines_are_few_and_short() -> None:
-    log = Log([])
+    log = Log([], question="GET /health ")
     log.feed(b"".join(b"%d\r\n" % n for n in range(100)) + b" 1%\r 2%\r100%\n\xff\n")
     for _ in range(1000):
         log.feed(b"z" * 10_000)

@@ -80,6 +80,26 @@ def test_a_backend_that_refuses_the_request_is_given_up(tmp_path: Path) -> None:
 
 
 @LINUX
+def test_a_backend_that_logs_our_questions_gets_nowhere(tmp_path: Path) -> None:
+    silent = fake(tmp_path, "--unready", "3600", "--log-requests")
+    with Supervised(silent, tmp_path, stall_seconds=0.6, restart="never") as supervised:
+        assert supervised.wait() == 143
+        assert "has stalled: no line" in supervised.stderr
+        assert '"GET /health HTTP/1.0" 503' in supervised.stdout
+
+
+def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path) -> None:
+    command = fake(tmp_path, "--unready", "3600", "--print", "generation thread died: no such file")
+    signature = Signature(r"thread died", cause="it is dead", remedy="bury it", fatal=True)
+    command = dataclasses.replace(command, signatures=(signature,))
+    with Supervised(command, tmp_path, restart="never") as supervised:
+        assert supervised.wait() == 143
+        assert "the backend says that it cannot go on: stopping it" in supervised.stderr
+        assert "cause: it is dead" in supervised.stderr
+        supervised.assert_nothing_left(supervised.pids)
+
+
+@LINUX
 def test_a_start_without_any_progress_is_a_stall(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--bind-after", "3600"), tmp_path, stall_seconds=0.4) as supervised:
         assert supervised.wait() == 143
