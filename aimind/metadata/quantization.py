@@ -12,7 +12,7 @@ from aimind.types import Tensor
 
 # Tensors that only say how to read others: not parameters of the model.
 _AUXILIARY = re.compile(
-    r"(scales?|scale_inv|qzeros|zeros?|zero_point|g_idx|perm|absmax|quant_map|weight_shape|bitsandbytes__\w+)$"
+    r"(scales?|biases|scale_inv|qzeros|zeros?|zero_point|g_idx|perm|absmax|quant_map|weight_shape|bitsandbytes__\w+)$"
 )
 
 
@@ -34,7 +34,7 @@ class Quantization:
     def of(cls, whole: Config, text: Config) -> Quantization:
         """What the configuration says; multimodal models say it in either place."""
         names = ("quantization_config", "compression_config")
-        section = whole.section(*names) or text.section(*names)
+        section = whole.section(*names) or text.section(*names) or whole.section("quantization")
         return cls() if section is None else _read(section)
 
 
@@ -54,6 +54,8 @@ def _read(section: Config) -> Quantization:
         four = section.flag("load_in_4bit")
         return Quantization("BNB-4bit" if four else "BNB-8bit", 4 if four else 8)
     bits = section.integer("bits", "w_bit") or 4
+    if not method and section.integer("bits") and section.integer("group_size"):
+        return Quantization(f"MLX-{bits}bit", bits, _group_size(section))  # mlx_lm/utils.py names no method
     return Quantization(method.upper() or None, bits, _group_size(section))
 
 
@@ -106,6 +108,6 @@ def parameters(tensors: Iterable[Tensor], quantization: Quantization) -> int:
         if quantization.name is None:
             total += elements
         elif not _AUXILIARY.search(tensor.name):
-            packed = {"I32": 32, "U8": 8, "I8": 8}.get(tensor.dtype, quantization.bits)
+            packed = {"I32": 32, "U32": 32, "U8": 8, "I8": 8}.get(tensor.dtype, quantization.bits)
             total += elements * max(packed // quantization.bits, 1)
     return total

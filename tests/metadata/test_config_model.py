@@ -215,6 +215,7 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, Quantization("GPTQ", 8, None)),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, Quantization("AWQ", 4, 64)),
         ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, Quantization("AWQ", 4, 64)),
+        ({"group_size": 64, "bits": 4, "mode": "affine"}, Quantization("MLX-4bit", 4, 64)),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, Quantization("FP8", 8, 128)),
         ({"quant_method": "fp8"}, Quantization("FP8", 8, None)),
         ({"quant_method": "mxfp4"}, Quantization("MXFP4", 4, 32)),
@@ -248,6 +249,11 @@ def test_quantizations(section: dict[str, Any] | None, expected: Quantization) -
     assert Quantization.of(whole, whole) == expected
     nested = config(model_type="llava", text_config={"quantization_config": section})
     assert Quantization.of(nested, nested.language_model()) == expected
+
+
+def test_mlx_once_wrote_its_quantization_under_another_name() -> None:
+    whole = config(quantization={"group_size": 32, "bits": 8})
+    assert Quantization.of(whole, whole) == Quantization("MLX-8bit", 8, 32)
 
 
 def test_packed_weights_count_as_what_they_hold() -> None:
