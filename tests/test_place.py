@@ -165,6 +165,14 @@ def test_a_language_model_has_a_cache_for_one_request() -> None:
     assert found.settings.max_num_seqs == 1
 
 
+def test_several_requests_have_a_cache_each() -> None:
+    metadata = llama(safetensors=True)
+    asked = Request(max_model_len=8192, max_num_seqs=3)
+    found = place(metadata, host(device(free_gib=80)), asked, memory=WholeMemory(slots=4))
+    assert found.shards[0].estimate.kv_cache_bytes == 3 * 8192 * 128 * 1024
+    assert found.kv_cache_tokens == 3 * 8192
+
+
 @pytest.mark.parametrize(
     "request_",
     [

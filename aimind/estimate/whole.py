@@ -1,4 +1,4 @@
-"""What a model takes that is whole in one place: weights, a cache for one request, and what it computes with.
+"""What a model takes that is whole in one place: weights, a cache for requests, and what it computes with.
 
 All but the weights is approximate: PyTorch and MLX allocate by need and give back what they like. Models of
 speech are known by experience alone, as the launcher has it (`Need`).
@@ -19,15 +19,17 @@ UNKNOWN_FACTOR = 2
 _STATE_ITEM = 4
 _SOURCES: Mapping[str, str] = {
     "weights_bytes": "the tensors in the headers",
-    "kv_cache_bytes": "keys and values of one request of the whole context, in the model's own type",
-    "state_bytes": "recurrent states of one request, in 32 bit",
+    "kv_cache_bytes": "keys and values of requests of the whole context, in the model's own type",
+    "state_bytes": "recurrent states of these requests, in 32 bit",
     "compute_bytes": "one step of a prompt, each layer's widest part: an upper figure",
     "overhead_bytes": "Python and its libraries, and on a device the driver's context: by experience",
 }
 
 
-def estimate(metadata: Metadata, memory: WholeMemory, *, on_device: bool, tokens: int) -> Estimate:
-    """What the place holds in which the model is, for requests of so many tokens; its process not counted."""
+def estimate(
+    metadata: Metadata, memory: WholeMemory, *, on_device: bool, tokens: int, requests: int = 1
+) -> Estimate:
+    """What is where the model is, for so many requests of `tokens`; its process not counted."""
     weights = metadata.weight_bytes
     if not metadata.layers:
         need = need_of(metadata, memory)
@@ -38,12 +40,12 @@ def estimate(metadata: Metadata, memory: WholeMemory, *, on_device: bool, tokens
     else:
         step = min(tokens, memory.step_tokens or tokens)
         item = item_bytes(metadata.dtype)
-        computed = activation_bytes(metadata, tensor_parallel=1, tokens=step, sequences=1)
+        computed = activation_bytes(metadata, tensor_parallel=1, tokens=step, sequences=requests)
         kept = [each for layer in metadata.layers for each in layer.memory]
         found = Estimate(
             weights_bytes=weights,
-            kv_cache_bytes=sum(_token_bytes(each, item) * _kept(each, tokens) for each in kept),
-            state_bytes=sum(map(_state_bytes, kept)),
+            kv_cache_bytes=requests * sum(_token_bytes(each, item) * _kept(each, tokens) for each in kept),
+            state_bytes=requests * sum(map(_state_bytes, kept)),
             compute_bytes=computed * item // 2,
             overhead_bytes=CONTEXT_BYTES if on_device else 0,
         )

@@ -36,11 +36,18 @@ class _Search:
         self.metadata, self.host, self.memory = metadata, host, memory
         self.has_context = bool(metadata.layers)
         self.limit = context_limit(metadata, request) if self.has_context else 0
+        self.requests = request.max_num_seqs or memory.slots
         self.needs = contexts_to_try(metadata, request, self.limit) if self.has_context else (0,)
 
     def needed(self, device: Device | None, tokens: int) -> Estimate:
         """In the place where the model is; in RAM with the process."""
-        found = whole.estimate(self.metadata, self.memory, on_device=device is not None, tokens=tokens)
+        found = whole.estimate(
+            self.metadata,
+            self.memory,
+            on_device=device is not None,
+            tokens=tokens,
+            requests=self.requests,
+        )
         # A figure for the whole kind has the process in it.
         if device is not None or whole.need_of(self.metadata, self.memory):
             return found
@@ -75,7 +82,7 @@ def place_whole(metadata: Metadata, host: Host, request: Request, *, memory: Who
         UsageError: the request asks for what such a backend has not.
         DeviceError: a device is named that cannot be used.
     """
-    _check(metadata, request)
+    _check(metadata, request, memory)
     search = _Search(metadata, host, request, memory)
     devices = usable_devices(host, request, memory.vendors)
     ways: list[tuple[Device | None, int]] = [
@@ -96,14 +103,14 @@ def _placement(search: _Search, found: _Fit, request: Request, devices: tuple[De
     settings = dataclasses.replace(
         request,
         max_model_len=found.tokens or None,
-        max_num_seqs=1,
+        max_num_seqs=search.requests,
         devices=() if found.device is None else (found.device.index,),
     )
     return Placement(
         settings=settings,
         shards=() if found.device is None else (Shard(found.device, found.estimate),),
         host=found.estimate if found.device is None else process,
-        kv_cache_tokens=found.tokens or None,
+        kv_cache_tokens=found.tokens * search.requests or None,
         reasons=(_why_there(search, found, devices), *_why_context(search, found, request)),
         sources=whole.sources(metadata, memory),
     )
@@ -136,7 +143,7 @@ def _too_small(search: _Search, device: Device, tokens: int) -> str:
     return f"it needs {needs}{context}, and device {device.index} has {gib(device.free_bytes)} free"
 
 
-def _check(metadata: Metadata, request: Request) -> None:
+def _check(metadata: Metadata, request: Request, memory: WholeMemory) -> None:
     """Nothing may be asked for that is then not so."""
     has_context = bool(metadata.layers)
     for asked, sentence in (
@@ -146,7 +153,10 @@ def _check(metadata: Metadata, request: Request) -> None:
         ((request.tensor_parallel_size or 1) > 1, "this backend uses one device"),
         ((request.pipeline_parallel_size or 1) > 1, "this backend uses one device"),
         (len(request.devices or ()) > 1, "this backend uses one device"),
-        ((request.max_num_seqs or 1) > 1, "this backend answers one request after the other"),
+        (
+            memory.slots == 1 and (request.max_num_seqs or 1) > 1,
+            "this backend answers one request after the other",
+        ),
         (request.gpu_memory_utilization, "this backend takes what it needs of a device, not a share"),
     ):
         if asked:

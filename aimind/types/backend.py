@@ -160,11 +160,12 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeMemory:
-    """How backends spend memory whose model is whole on one device, or in RAM: requests come one by one.
+    """How backends spend memory whose model is whole on one device, or in RAM.
 
     Attributes:
         vendors: of the devices that it can use.
         process_bytes: of RAM, for the program and its libraries, wherever the model is.
+        slots: requests at once unless asked otherwise; one where they come one by one, whatever is asked.
         step_tokens: of a prompt that are computed at once; `None` for all of it.
         needs: of models whose layers are not known, the smallest of a kind first.
         needs_source: where these figures are from.
@@ -172,6 +173,7 @@ class WholeMemory:
 
     vendors: tuple[str, ...] = ("nvidia",)
     process_bytes: int = 1 << 30
+    slots: int = 1
     step_tokens: int | None = None
     needs: tuple[Need, ...] = ()
     needs_source: str = ""

@@ -46,7 +46,7 @@ class Request:
         served_name: the model's name in the API.
         env: for the backend's process.
         extra: arguments for the backend that no field holds, passed as they are.
-        force: go on where aimind cannot estimate.
+        force: go on where aimind cannot estimate, and with the backend that is named although it refuses.
     """
 
     backend: str | None = None
