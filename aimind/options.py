@@ -164,7 +164,9 @@ def request_options(function: F) -> F:
         ),
         click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
-        click.option("--force", is_flag=True, help="Go on where aimind cannot estimate."),
+        click.option(
+            "--force", is_flag=True, help="Go on where aimind cannot estimate; take --backend at its word."
+        ),
     )
     for option in reversed(options):
         function = option(function)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from aimind.errors import UnknownArchitectureError, UnsupportedError
+from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, uncounted
 from aimind.place import place
@@ -35,6 +35,11 @@ def make(
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
     choice = choose(metadata, host, request, launchers)
     _check(metadata, request)
+    if request.served_name is not None and "served_name" not in choice.launcher.FLAGS:
+        raise UsageError(
+            f"{choice.backend.name} cannot give the model a name",
+            hint="leave --served-model-name out, or name another backend with --backend",
+        )
     request = absorb(choice.launcher, request)
     placement = place(
         metadata,
@@ -45,13 +50,14 @@ def make(
     )
     projector = next((file.path for file in model.files if file.is_projector), None)
     elsewhere = request.projector if projector is None and request.projector != "none" else None
+    named = _served_name(model) if "served_name" in choice.launcher.FLAGS else None
     settings = dataclasses.replace(
         placement.settings,
         backend=choice.backend.name,
         backend_version=choice.backend.version,
         address=request.address or DEFAULT_ADDRESS,
         port=DEFAULT_PORT if request.port is None else request.port,
-        served_name=request.served_name or _served_name(model),
+        served_name=request.served_name or named,
         projector=projector or elsewhere,
     )
     return Plan(

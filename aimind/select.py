@@ -32,17 +32,22 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     refused: list[Refusal] = []
     for launcher in candidates:
         backend = _backend(launcher, metadata, host, request)
+        against = launcher.refuse(metadata, host)
+        forced = against is not None and asked is not None and request.force
         sentence = (
-            launcher.refuse(metadata, host)
+            (None if forced else against)
             or _unprotected(launcher, request)
             or (_unusable(backend, host, request) if backend else None)
         )
         if sentence is None and backend is not None:
-            why = (
-                "asked for"
-                if asked
-                else f"first choice for {metadata.format} {metadata.category} models here"
-            )
+            if forced:
+                why = f"by force, although {against}"
+            else:
+                why = (
+                    "asked for"
+                    if asked
+                    else f"first choice for {metadata.format} {metadata.category} models here"
+                )
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     raise UnsupportedError(

@@ -294,27 +294,30 @@ class Hello:
 def hello(plan: Plan, *, tokens: int | None = None) -> Hello:
     """A small request of the model's kind; with `tokens` what is generated is that short."""
     name = plan.settings.served_name
+    # Where the backend gives the model no name it is best not named.
+    named = {} if name is None else {"model": name}
     most = {} if tokens is None else {"max_tokens": tokens}
     match plan.metadata.category:
         case "embedding":
-            return _json("embeddings", {"model": name, "input": "Hello"})
+            return _json("embeddings", {**named, "input": "Hello"})
         case "reranker":
-            return _json("rerank", {"model": name, "query": "Hello", "documents": ["Hi", "Bye"]})
+            return _json("rerank", {**named, "query": "Hello", "documents": ["Hi", "Bye"]})
         case "speech-to-text":
             return Hello(
                 path="audio/transcriptions",
-                body=_form({"model": name or ""}, _sound()),
+                body=_form(named, _sound()),
                 content_type=f"multipart/form-data; boundary={_BOUNDARY}",
-                curl=("-F", f"model={name}", "-F", "file=@speech.wav"),
+                curl=("-F", "file=@speech.wav", *(("-F", f"model={name}") if named else ())),
             )
         case "text-to-speech":
-            voice = _VOICES.get(plan.metadata.architecture, "English Female")
-            said = _json("audio/speech", {"model": name, "input": "Hello", "voice": voice})
+            kind = plan.metadata.architecture
+            voice = _VOICES.get(kind, "English Female")
+            said = _json("audio/speech", {"model": name or kind, "input": "Hello", "voice": voice})
             return dataclasses.replace(said, curl=(*said.curl, "-o", "speech.mp3"))
     if plan.metadata.chat_template:
         chat = [{"role": "user", "content": "Hello"}]
-        return _json("chat/completions", {"model": name, "messages": chat, **most})
-    return _json("completions", {"model": name, "prompt": "Hello", **most})
+        return _json("chat/completions", {**named, "messages": chat, **most})
+    return _json("completions", {**named, "prompt": "Hello", **most})
 
 
 def _json(path: str, body: Mapping[str, object]) -> Hello:
