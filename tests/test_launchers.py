@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import email
 import inspect
+import io
+import wave
+from email.policy import HTTP
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +17,9 @@ from hypothesis import strategies as st
 
 from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers import LAUNCHERS
-from aimind.launchers.base import Flag, Launcher, absorb, render
-from aimind.types import File, Metadata, Package, Plan, Request
+from aimind.launchers import LAUNCHERS, vox_box
+from aimind.launchers.base import Flag, Launcher, absorb, hello, render
+from aimind.types import File, Host, Metadata, Package, Plan, Request
 from tests.samples import device, host, llama, model, speech
 
 SECRET = "canary-4f1d"
@@ -26,15 +30,23 @@ every_launcher = pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launc
 MODELS = (llama(), llama(safetensors=True), speech())
 
 
-def served(launcher: Launcher) -> Metadata:
-    """A model that it takes."""
-    return next(each for each in MODELS if launcher.refuse(each, host(device())) is None)
+MACHINES = (host(device()), dataclasses.replace(host(), os="macos", arch="arm64"))
+
+
+def at_home(launcher: Launcher) -> tuple[Metadata, Host]:
+    """A model that it takes, and where."""
+    return next(
+        (metadata, machine)
+        for machine in MACHINES
+        for metadata in MODELS
+        if launcher.refuse(metadata, machine) is None
+    )
 
 
 def planned(launcher: Launcher, request: Request) -> Plan:
-    metadata = served(launcher)
+    metadata, machine = at_home(launcher)
     asked = dataclasses.replace(request, backend=launcher.NAME)
-    return plan.make(model(metadata), metadata, host(device()), asked, LAUNCHERS)
+    return plan.make(model(metadata), metadata, machine, asked, LAUNCHERS)
 
 
 @every_launcher
@@ -139,8 +151,7 @@ def test_a_model_is_found_whatever_its_folder_is_called(path: str) -> None:
 
 @every_launcher
 def test_a_refusal_is_half_a_sentence(launcher: Launcher) -> None:
-    machine = host(device())
-    refusals = [launcher.refuse(metadata, machine) for metadata in MODELS]
+    refusals = [launcher.refuse(metadata, machine) for metadata in MODELS for machine in MACHINES]
     assert None in refusals
     for refusal in filter(None, refusals):
         assert len(refusal.split()) > 3
@@ -156,6 +167,44 @@ def test_a_key_is_kept_or_refused(launcher: Launcher) -> None:
     else:
         with pytest.raises(UnsupportedError, match="takes no API key"):
             planned(launcher, Request(api_key=SECRET))
+
+
+@every_launcher
+def test_a_name_is_given_or_refused(launcher: Launcher) -> None:
+    """Law: where the backend cannot name the model, requests do not name it either."""
+    if "served_name" in launcher.FLAGS:
+        assert planned(launcher, Request(served_name="mine")).settings.served_name == "mine"
+        assert planned(launcher, Request()).settings.served_name == "owner/name"
+    else:
+        assert planned(launcher, Request()).settings.served_name is None
+        with pytest.raises(UsageError, match="cannot give the model a name"):
+            planned(launcher, Request(served_name="mine"))
+
+
+@every_launcher
+def test_its_small_request_is_what_curl_is_given(launcher: Launcher) -> None:
+    """Law: the request that decides on ready is of the kind that the user is told to try."""
+    said = hello(planned(launcher, Request()))
+    said.body.encode("ascii")
+    if "-d" in said.curl:
+        assert said.curl[said.curl.index("-d") + 1] == said.body
+        assert f"Content-Type: {said.content_type}" in said.curl
+    else:
+        assert "multipart/form-data" in said.content_type
+        assert 'filename="hello.wav"' in said.body
+
+
+def test_the_sound_that_is_heard_is_a_wav() -> None:
+    said = hello(planned(vox_box, Request()))
+    boundary = said.content_type.rpartition("=")[2]
+    parts = email.message_from_string(f"Content-Type: {said.content_type}\r\n\r\n{said.body}", policy=HTTP)
+    (sound,) = parts.iter_parts()
+    assert sound.get_filename() == "hello.wav"
+    with wave.open(io.BytesIO(sound.get_content())) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (8000, 1, 1)
+        assert file.getnframes() == 2048
+        assert len(set(file.readframes(2048))) > 1
+    assert said.body.endswith(f"--{boundary}--\r\n")
 
 
 @every_launcher

@@ -34,8 +34,10 @@ def test_gguf_goes_to_the_managed_one_where_the_user_has_none() -> None:
 def test_folders_go_to_vllm() -> None:
     choice = choose(llama(safetensors=True), host(device()), Request(), LAUNCHERS)
     assert choice.backend.name == "vllm"
-    assert all("GGUF" in refusal.sentence for refusal in choice.refused[:-1])
-    assert "models of speech" in choice.refused[-1].sentence
+    said = {refusal.backend: refusal.sentence for refusal in choice.refused}
+    assert "models of speech" in said.pop("vox-box")
+    assert "Apple silicon" in said.pop("mlx")
+    assert all("GGUF" in sentence for sentence in said.values())
 
 
 def test_images_go_to_llama_box() -> None:
@@ -79,6 +81,39 @@ def test_a_slim_build_is_for_its_architecture_alone() -> None:
     here = dataclasses.replace(whole, installed=True)
     machine = dataclasses.replace(host(), backends=(here, slim))
     assert choose(speech(), machine, Request(), LAUNCHERS).backend is here
+
+
+def mac(*names: str) -> Host:
+    return dataclasses.replace(without(host(), *names), os="macos", arch="arm64")
+
+
+def test_on_apple_silicon_mlx_comes_first() -> None:
+    folder = llama(safetensors=True)
+    assert choose(folder, mac(), Request(), LAUNCHERS).backend.name == "mlx"
+    packed = dataclasses.replace(folder, quantization="MLX-4bit")
+    assert choose(packed, mac(), Request(), LAUNCHERS).backend.name == "mlx"
+    assert choose(llama(), mac(), Request(), LAUNCHERS).backend.name == "llama-server"
+    with pytest.raises(UnsupportedError) as caught:
+        choose(packed, host(device()), Request(), LAUNCHERS)
+    assert "mlx: it is for Apple silicon, and this machine is linux x86_64" in caught.value.hint
+    assert "vllm: its weights are MLX's" in caught.value.hint
+
+
+def test_where_vllm_refuses_transformers_serves() -> None:
+    choice = choose(llama(safetensors=True), mac("mlx"), Request(), LAUNCHERS)
+    assert choice.backend.name == "transformers"
+    assert choice.refused[-1].backend == "vllm"
+
+
+def test_by_force_a_backend_is_taken_although_it_refuses() -> None:
+    folder = llama(safetensors=True)
+    with pytest.raises(UnsupportedError, match="mlx cannot serve"):
+        choose(folder, host(), Request(backend="mlx"), LAUNCHERS)
+    choice = choose(folder, host(), Request(backend="mlx", force=True), LAUNCHERS)
+    assert choice.reason.sentence == (
+        "mlx: by force, although it is for Apple silicon, and this machine is linux x86_64"
+    )
+    assert choose(folder, host(), Request(force=True), LAUNCHERS).backend.name == "vllm"
 
 
 def test_who_wants_a_key_gets_a_backend_that_takes_one() -> None:

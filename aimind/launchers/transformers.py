@@ -1,0 +1,90 @@
+"""transformers: its own server, for language models of Hugging Face's form where no faster backend runs."""
+
+from __future__ import annotations
+
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.types import Command, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+
+NAME = "transformers"
+SUMMARY = "Hugging Face language models, slowly: where nothing faster runs"
+# In RAM 413 MB were seen with a tiny model on a CPU (5.23.0, PyTorch 2.13).
+MEMORY = WholeMemory(process_bytes=600 << 20)
+FLAGS = {
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "dtype": Flag(spellings=("--dtype",)),
+    "trust_remote_code": Flag(
+        spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
+    ),
+}
+RESERVED = {"--device": "devices are chosen by --device of aimind, which is an option before the --"}
+UNCOUNTED = tuple(
+    "--continuous-batching --cb-num-blocks --cb-max-memory-percent --quantization --compile".split()
+)
+SIGNATURES = (
+    Signature(r"Loading weights: +(?P<percent>\d+)%", phase="loading weights"),
+    Signature(
+        r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator: can't allocate memory",
+        cause="a device or the machine ran out of memory",
+        remedy="a shorter conversation or a smaller model needs less, and --device none uses RAM",
+    ),
+    Signature(
+        r"does not recognize this architecture|Unrecognized (model|configuration class)",
+        cause="this version of transformers does not know the model's architecture",
+        remedy="a newer version may: --backend-version",
+    ),
+    Signature(r"address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
+)
+
+
+def source(host: Host) -> Package:
+    """Wheels: 936 MB on a CPU, most of it PyTorch."""
+    on_cpu = host.os == "linux" and not any(device.vendor == "nvidia" for device in host.devices)
+    return Package(
+        distribution="transformers",
+        version="5.23.0",
+        import_name="transformers",
+        requirements=("transformers[serving]", "accelerate", "torch"),
+        # A newer one for CUDA would win over the one for the CPU.
+        overrides=("torch==2.13.0",) if on_cpu else (),
+        variant="cpu" if on_cpu else "",
+        torch="cpu" if on_cpu else None,
+    )
+
+
+def refuse(metadata: Metadata, host: Host) -> str | None:
+    """Language models in plain types: for others it needs packages of many kinds."""
+    if metadata.format not in ("safetensors", "pickle"):
+        return f"it serves Hugging Face folders, and this model is {metadata.format}"
+    if metadata.category != "llm":
+        return f"here it serves language models alone, and this one is for {metadata.category}"
+    if metadata.quantization is not None:
+        return f"here it has no kernels for weights in {metadata.quantization}"
+    for device in host.devices:  # what PyTorch's CUDA 13 builds have code for
+        if device.vendor == "nvidia" and device.capability and float(device.capability) < 7.5:
+            return f"{device.name} has compute capability {device.capability}, and PyTorch needs 7.5"
+    return None
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`transformers serve`, with the model as its only one; it listens once that is loaded."""
+    settings = plan.settings
+    devices = tuple(shard.device for shard in plan.shards)
+    return Command(
+        argv=(
+            *(plan.backend.executable, "-m", "transformers.cli.transformers", "serve", weights),
+            *("--device", "cuda" if devices else "cpu"),
+            *render(FLAGS, settings),
+            *settings.extra,
+        ),
+        env={
+            **visible_devices(devices),
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # it would ask the package index for a newer version
+            **settings.env,
+        },
+        unset_env=("HF_TOKEN", *PYTHON_ENV),
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+    )
