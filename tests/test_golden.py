@@ -20,9 +20,10 @@ from aimind.errors import AimindError
 from aimind.launchers import LAUNCHERS
 from aimind.types import Backend, File, Host, Metadata, Model, Package, Reference, Request
 from tests import models
-from tests.samples import FileReader
+from tests.samples import FileReader, llama, model, speech
 
 GOLDEN = Path(__file__).parent / "golden"
+HOSTS = Path(__file__).parent / "data" / "hosts"
 MACHINES = ("8G", "24G", "2x24G", "80G")
 
 
@@ -52,10 +53,15 @@ def machine(text: str) -> Host:
     sources = ((launcher.NAME, launcher.source(host)) for launcher in LAUNCHERS)
     backends = [
         Backend(
-            name=name, version=source.version, executable=f"/environments/{name}/bin/python", installed=False
+            name=name,
+            version=build.version,
+            executable=f"/environments/{name}{build.only and '-slim'}/bin/python",
+            installed=False,
+            only=build.only,
         )
         for name, source in sources
         if isinstance(source, Package)
+        for build in source.builds
     ]
     return dataclasses.replace(host, backends=tuple(backends))
 
@@ -74,11 +80,30 @@ def decide(model: Model, read: Metadata, host: Host) -> dict[str, Json]:
 def test_the_plan_is_the_recorded_one(
     name: str, machine_name: str, read: Callable[[str], tuple[Model, Metadata]]
 ) -> None:
-    found = decide(*read(name), machine(machine_name))
+    check(decide(*read(name), machine(machine_name)), f"{name}--{machine_name}.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "described", "machine_name"),
+    [
+        ("faster-whisper-large", speech(gib=2.9), "8G"),
+        ("faster-whisper-large", speech(gib=2.9), "24G"),
+        ("cosyvoice", speech("cosyvoice", gib=2.0), "8G"),
+        ("llama-3.1-8b", llama(safetensors=True), str(HOSTS / "mac-24G.json")),
+        ("faster-whisper-large", speech(gib=2.9), str(HOSTS / "mac-24G.json")),
+    ],
+)
+def test_whole_models_are_planned_as_recorded(name: str, described: Metadata, machine_name: str) -> None:
+    found = decide(model(described), described, machine(machine_name))
+    check(found, f"{name}--{Path(machine_name).stem}.json")
+
+
+def check(found: dict[str, Json], recorded_as: str) -> None:
+    """Compare with what is recorded, or record it."""
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     package = str(Path(__file__).parents[1])
     text = text.replace(package, "")  # the shim lies in the package
-    recorded = GOLDEN / f"{name}--{machine_name}.json"
+    recorded = GOLDEN / recorded_as
     if os.environ.get("AIMIND_WRITE_GOLDEN"):
         recorded.write_text(text)
     assert text == recorded.read_text()
