@@ -42,10 +42,12 @@ def backends(launchers: Sequence[Launcher], host: Host) -> None:
     """Each backend and version: what is here, what can be, and how."""
     shown = table("backend", "version", "state", "for")
     for launcher in launchers:
-        rows = [backend for backend in host.backends if backend.name == launcher.NAME]
+        # Of a smaller build only that it is here: whoever installs by name gets the whole one.
+        rows = [b for b in host.backends if b.name == launcher.NAME and (b.installed or not b.only)]
         for backend in rows:
             state = backend.executable if backend.installed else f"aimind backends install {backend.name}"
-            shown.add_row(backend.name, backend.version, escape(state), launcher.SUMMARY)
+            summary = f"{backend.only} alone" if backend.only else launcher.SUMMARY
+            shown.add_row(backend.name, backend.version, escape(state), summary)
         source = launcher.source(host)
         if not rows and isinstance(source, Program):
             state = f"[dim]not on PATH: {escape(source.remedy)}[/]"
