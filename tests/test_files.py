@@ -347,6 +347,8 @@ def test_speech_models_of_many_kinds_of_files() -> None:
     assert chosen(*cosyvoice, "asset/dingding.png", "README.md") == cosyvoice
     paraformer = ["am.mvn", "config.yaml", "configuration.json", "model.pt", "tokens.json"]
     assert chosen(*paraformer, "fig/struct.png") == paraformer
+    bark = ["config.json", "pytorch_model.bin", "speaker_embeddings/v2/en_speaker_6_fine_prompt.npy"]
+    assert chosen(*bark, "coarse_2.pt", "fine_2.pt") == bark
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from aimind.environments import find
 from aimind.environments.install import ensure
 from aimind.launchers import vox_box
 from tests.live.served import AIMIND, DATA, environment, gone, plan, serve
@@ -114,3 +115,17 @@ def test_the_command_is_what_is_shown(whisper: Path) -> None:
     words = shlex.split(shown.stdout)
     assert words[words.index("--device") + 1] == "cpu"
     assert words[words.index("--data-dir") + 1].startswith(str(DATA))
+
+
+def test_it_speaks(tmp_path: Path) -> None:
+    """Every kind of model but Whisper needs the whole build, of 2.7 GB."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIMIND_DATA_DIR", str(DATA))
+        here = [found for found in find(vox_box.NAME, vox_box.source(host())) if not found.only]
+    if not here:
+        pytest.skip(f"needs `AIMIND_DATA_DIR={DATA} aimind backends install vox-box`")
+    folder = tmp_path / "bark"
+    subprocess.run([here[0].executable, "-I", MAKER.with_name("tiny_bark.py"), folder], check=True)
+    with serve(str(folder), "--device", "none") as served:
+        subprocess.run(["bash", "-c", served.curl], cwd=tmp_path, check=True, timeout=120)
+    assert (tmp_path / "speech.mp3").read_bytes().startswith(b"ID3")
