@@ -50,7 +50,7 @@ def make(
     )
     projector = next((file.path for file in model.files if file.is_projector), None)
     elsewhere = request.projector if projector is None and request.projector != "none" else None
-    named = _served_name(model) if "served_name" in choice.launcher.FLAGS else None
+    named = name_of(model) if "served_name" in choice.launcher.FLAGS else None
     settings = dataclasses.replace(
         placement.settings,
         backend=choice.backend.name,
@@ -125,8 +125,8 @@ def _sources(placement: Placement) -> dict[str, str]:
     return {name: source for name, source in placement.sources.items() if name in there}
 
 
-def _served_name(model: Model) -> str:
-    """The name in the API: the repository's, or a local file's or folder's without its ending."""
+def name_of(model: Model) -> str:
+    """The usual name in the API: the repository's, or a local file's or folder's without its ending."""
     name = model.reference.name
     if model.reference.source != "local":
         return name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers.base import Launcher, nearest
+from aimind.launchers.base import Launcher, nearest, takes_key
 from aimind.types import Backend, Host, Metadata, Program, Reason, Refusal, Request
 
 
@@ -95,7 +95,7 @@ def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
 
 def _unprotected(launcher: Launcher, request: Request) -> str | None:
     """Why it is no answer to a wish for a key."""
-    if request.api_key is None or "api_key" in launcher.FLAGS:
+    if request.api_key is None or takes_key(launcher):
         return None
     return "it takes no API key, and one is asked for: a proxy that checks keys can stand before it"
 

@@ -164,6 +164,13 @@ def decided(found: Plan | AimindError) -> Plan:
     return found
 
 
+def called(found: Plan) -> str:
+    """The name of what is served: in the API, or the model's own where the backend gives it none."""
+    from aimind import plan
+
+    return found.settings.served_name or plan.name_of(found.model)
+
+
 def with_backends(host: Host, request: Request) -> Host:
     """The machine with the backends that are here, and those that can be installed."""
     from aimind import environments

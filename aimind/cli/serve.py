@@ -255,9 +255,7 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
             steps.check_installed(plan)
         plan = _on_port(plan, claims.port)
         command = steps.command(plan, ready_probe=start.ready_probe)
-        instance = _instance(
-            start, plan, command, name=claims.name(start.name, plan.settings.served_name or "")
-        )
+        instance = _instance(start, plan, command, name=claims.name(start.name, steps.called(plan)))
         return plan, command, claims.write(instance)
 
 
@@ -277,7 +275,7 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
         cwd=os.getcwd(),  # noqa: PTH109 - text
         created=time.time(),
         model=start.asked.text,
-        served_name=settings.served_name or "",
+        served_name=steps.called(plan),
         backend=plan.backend.name,
         backend_version=plan.backend.version,
         url=command.url,

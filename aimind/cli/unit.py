@@ -207,7 +207,7 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
 
     plan, settings, options = decided.plan, decided.plan.settings, asked.options
     wished = options["name"]
-    name = names.check(str(wished)) if wished else next(names.proposals(settings.served_name or ""))
+    name = names.check(str(wished)) if wished else next(names.proposals(steps.called(plan)))
     port = settings.port or instances.choose(settings.address or "", 0)
     devices = ",".join(str(shard.device.index) for shard in plan.shards) or "none"
     said = ("--backend", plan.backend.name, "--device", devices, "--port", str(port), "--name", name)

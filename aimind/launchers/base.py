@@ -261,6 +261,11 @@ def nearest(word: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
+def takes_key(launcher: Launcher) -> bool:
+    """Whether clients can be asked for a key; it reaches the backend by its environment."""
+    return KEY_IS_SEEN in launcher.RESERVED.values()
+
+
 def weight_path(plan: Plan, weights: str) -> str:
     """The plan's first GGUF file that holds the model; the one that a backend is given for a split model."""
     files = (file for file in plan.model.files if not file.is_projector)

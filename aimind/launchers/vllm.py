@@ -98,10 +98,8 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     """Hugging Face folders on Linux, on devices that PyTorch's CUDA 13 builds have code for (from 7.5)."""
     if metadata.format == "gguf":
         return "GGUF files are served by the llama.cpp family"
-    if metadata.category in ("speech-to-text", "text-to-speech"):
-        return "speech models are served by vox-box"
-    if metadata.category == "image":
-        return "it generates no images"
+    if metadata.category in ("speech-to-text", "text-to-speech", "image"):
+        return f"it is not used for models for {metadata.category}"
     if (metadata.quantization or "").startswith("MLX"):
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
