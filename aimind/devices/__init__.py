@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from aimind.devices import cpu, nvidia
+from aimind.devices import ascend, cpu, nvidia
 from aimind.devices.record import from_json, to_json
 from aimind.types import Host
 
@@ -17,17 +17,18 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
     """Ask the drivers and the system; `backends` is left empty for the caller to fill.
 
     Args:
-        env: where `CUDA_VISIBLE_DEVICES` is read, as the backend will see it; aimind's own by default.
+        env: where `CUDA_VISIBLE_DEVICES` and `ASCEND_RT_VISIBLE_DEVICES` are read; aimind's own by default.
         root: the folder that holds `proc`, `sys` and `dev`.
 
     Raises:
-        DeviceError: a driver or the system does not answer, or `CUDA_VISIBLE_DEVICES` contradicts itself.
+        DeviceError: a driver or the system does not answer, or one of these contradicts itself.
         UnsupportedError: an operating system or processor that aimind does not know.
     """
-    found = nvidia.probe((os.environ if env is None else env).get("CUDA_VISIBLE_DEVICES"), root=root)
+    env = os.environ if env is None else env
+    found = nvidia.probe(env.get("CUDA_VISIBLE_DEVICES"), root=root)
     memory = cpu.memory(root)
     return Host(
-        devices=found.devices,
+        devices=(*found.devices, *ascend.probe(env.get(ascend.VARIABLE), root=root)),
         ram_total_bytes=memory.total_bytes,
         ram_free_bytes=memory.free_bytes,
         os=cpu.operating_system(),

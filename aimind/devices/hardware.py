@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from aimind.devices.record import from_json
 from aimind.errors import UsageError
@@ -27,16 +28,18 @@ class Card:
     """A well-known card.
 
     Attributes:
-        name: without NVIDIA, GeForce and RTX, in capitals.
-        size_gib: as it is sold.
-        usable_gib: as CUDA reports it, with what the driver and ECC keep taken off.
-        capability: of its architecture.
+        name: without NVIDIA, GeForce, RTX and Ascend, in capitals.
+        size_gib: as it is sold; of a card with several chips, of each chip.
+        usable_gib: as CUDA reports it, with what the driver and ECC keep taken off; of Ascend, torch_npu.
+        capability: of its architecture, where it has such a number.
+        vendor: who made it.
     """
 
     name: str
     size_gib: int
     usable_gib: float
-    capability: str
+    capability: str | None
+    vendor: Literal["nvidia", "ascend"] = "nvidia"
 
 
 # usable_gib: the "total capacity" in PyTorch 2's out-of-memory message on that card. It moves by up to
@@ -65,6 +68,12 @@ CARDS = (
     Card("5080", 16, 15.46, "12.0"),
     Card("5090", 32, 31.36, "12.0"),
     Card("PRO6000", 96, 94.97, "12.0"),
+    # Atlas 800 A2 and 300I: torch_npu's message, or where that varies what aimind.devices.ascend counts.
+    Card("910B", 64, 60.5, None, "ascend"),
+    Card("910B", 32, 28.5, None, "ascend"),
+    Card("910C", 64, 60.5, None, "ascend"),
+    Card("310P", 24, 21.02, None, "ascend"),
+    Card("310P", 48, 43.24, None, "ascend"),
 )
 
 
@@ -113,19 +122,22 @@ def _device(text: str) -> Device:
         return _imagined(f"GPU {text.upper().rstrip('IB')}", size_bytes, CAPABILITY)
     name, _, size = text.rpartition("-")
     size_bytes = _bytes(size) if name else None
-    plain = re.sub(r"NVIDIA|GEFORCE|RTX|[\s_-]", "", (name if size_bytes else text).upper())
+    plain = re.sub(r"NVIDIA|GEFORCE|RTX|ASCEND|[\s_-]", "", (name if size_bytes else text).upper())
     same_name = [card for card in CARDS if card.name == plain]
     for card in same_name:
         if size_bytes in (None, card.size_gib * 2**30):
             usable_bytes = int(card.usable_gib * 1024) * 2**20
-            return _imagined(f"{card.name} {card.size_gib}G", usable_bytes, card.capability)
+            made = _imagined(f"{card.name} {card.size_gib}G", usable_bytes, card.capability)
+            if card.vendor == "ascend":
+                return replace(made, vendor=card.vendor, name=f"Ascend {made.name}")
+            return made
     if not same_name:
         raise _not_understood(text)
     known = ", ".join(f"{card.name}-{card.size_gib}G" for card in same_name)
     raise UsageError(f"There is no {plain} with {size}.", hint=f"Say {known}, or only the memory: {size}.")
 
 
-def _imagined(name: str, memory_bytes: int, capability: str) -> Device:
+def _imagined(name: str, memory_bytes: int, capability: str | None) -> Device:
     return Device(
         index=0,
         uuid="",

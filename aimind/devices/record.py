@@ -65,7 +65,7 @@ def from_json(document: object) -> Host:
     fields.end()
     if host.ram_free_bytes > host.ram_total_bytes:
         raise _wrong("ram_free_bytes", "at most ram_total_bytes")
-    if len({device.index for device in host.devices}) < len(host.devices):
+    if len({(device.vendor, device.index) for device in host.devices}) < len(host.devices):
         raise _wrong("devices", "of different indices")
     return host
 
