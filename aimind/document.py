@@ -51,10 +51,16 @@ def document(
         "command": {
             "argv": list(command.argv),
             "env": {**command.env, **dict.fromkeys(command.secret_env, MASK)},
-            "files": [{"path": file.path, "mode": f"{file.mode:04o}"} for file in command.files],
+            "files": [{"path": path, "mode": f"{mode:04o}"} for path, mode in _written(command)],
             "ready_url": command.ready.url,
         },
     }
+
+
+def _written(command: Command) -> list[tuple[str, int]]:
+    """The files that are made before the start, and their modes."""
+    edited = [f"{overlay.path}/{name}" for overlay in command.overlays for name in overlay.edits]
+    return [(file.path, file.mode) for file in command.files] + [(path, 0o600) for path in edited]
 
 
 def _option(option: Option, chosen: Plan) -> dict[str, Json]:

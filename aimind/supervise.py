@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from aimind.errors import BackendError
-from aimind.types import Command, Shard, TextFile
+from aimind.types import Command, Overlay, Shard, TextFile
 
 PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
 # Isolated, and without the site-packages: nothing but the standard library, and less memory.
@@ -96,6 +97,7 @@ def replace(command: Command) -> NoReturn:
     """
     _check(command)
     _write_files(command.files)
+    _make_overlays(command.overlays)
     _flush()
     # Python ignores these, and what is ignored stays so in the backend.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -133,6 +135,7 @@ def _told(command: Command, *, announce: str, how: How) -> int:
     """The descriptor of the supervisor's document, once it is known that the backend can be started."""
     _check(command)
     _write_files(command.files)
+    _make_overlays(command.overlays)
     told = document(command, announce=announce) | dataclasses.asdict(how.rules)
     if how.instance is not None:
         told["instance"] = {"folder": str(how.instance.folder), "lock": how.instance.lock}
@@ -180,6 +183,41 @@ def _write_files(files: tuple[TextFile, ...]) -> None:
                 f"{file.path} cannot be written: {error.strerror}",
                 hint="the backend reads this file when it starts: make room for it, or grant access",
             ) from error
+
+
+def _make_overlays(overlays: tuple[Overlay, ...]) -> None:
+    for overlay in overlays:
+        try:
+            _make_overlay(overlay)
+        except (OSError, ValueError) as error:
+            raise BackendError(
+                f"{overlay.path}, a changed copy of {overlay.source}, cannot be made: {error}",
+                hint="the changes go into JSON files of the model: are they whole, and is there room?",
+            ) from error
+
+
+def _make_overlay(overlay: Overlay) -> None:
+    """Anew: what an earlier model left there must not be taken for this one's."""
+    if Path(overlay.path).exists():
+        shutil.rmtree(overlay.path)
+    source = Path(overlay.source)
+    for name, changes in overlay.edits.items():
+        original = source / name
+        known = json.loads(original.read_bytes()) if original.exists() else {}
+        text = json.dumps(_merged(known, changes), indent=2, ensure_ascii=False)
+        _write_file(TextFile(path=os.path.join(overlay.path, name), text=text))  # noqa: PTH118
+    for name in overlay.links:
+        link = Path(overlay.path, name)
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        link.symlink_to((source / name).absolute())
+
+
+def _merged(known: object, changes: Mapping[str, object]) -> dict[str, object]:
+    """The object with the changes in it; what is an object in both is merged likewise."""
+    merged: dict[str, object] = dict(known) if isinstance(known, dict) else {}
+    for key, value in changes.items():
+        merged[key] = _merged(merged.get(key), value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def _write_file(file: TextFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import stat
@@ -19,7 +20,7 @@ import pytest
 
 from aimind import supervise
 from aimind.errors import BackendError
-from aimind.types import Command, Probe, TextFile
+from aimind.types import Command, Overlay, Probe, TextFile
 from tests.supervisor.harness import LINUX, STANDARD_SIGNALS, alive, fake, wait_for
 
 SECRET = "canary-4711"
@@ -180,9 +181,9 @@ def test_what_is_no_program_after_all_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_document_holds_every_field() -> None:
-    """But the files, which are written by then."""
+    """But the files and folders, which are there by then."""
     command = Command(argv=("x",), ready=Probe(url="http://127.0.0.1:1/"), url="http://127.0.0.1:1")
-    fields = {field.name for field in dataclasses.fields(Command)} - {"files"}
+    fields = {field.name for field in dataclasses.fields(Command)} - {"files", "overlays"}
     assert set(supervise.document(command, announce="a")) == fields | {"announce"}
 
 
@@ -194,3 +195,44 @@ def test_kill_of_what_became_the_supervisor_leaves_nothing(tmp_path: Path) -> No
         assert len(pids) == 5  # sentinel, guardian, backend, its two
         process.kill()
         wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of the tree")
+
+
+def test_an_overlay_looks_like_its_source_but_for_what_is_edited(tmp_path: Path) -> None:
+    source, path = tmp_path / "source", tmp_path / "runs" / "model"
+    (source / "sub").mkdir(parents=True)
+    (source / "config.json").write_text('{"dtype": "a", "rope": {"kept": 1, "factor": 2}, "list": [1]}')
+    (source / "sub/weights").write_bytes(b"weights")
+    (path / "stale").mkdir(parents=True)
+    (path / "of-another-model.safetensors").symlink_to(source / "config.json")
+    overlay = Overlay(
+        path=str(path),
+        source=str(source),
+        links=("sub/weights",),
+        edits={"config.json": {"rope": {"factor": 4}, "list": [2]}, "new.json": {"x": 1}},
+    )
+    command = dataclasses.replace(fake(tmp_path), overlays=(overlay,), cwd=str(tmp_path), argv=("true",))
+    child = os.fork()
+    if child == 0:
+        try:
+            supervise.replace(command)
+        finally:
+            os._exit(99)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sorted(p.name for p in path.iterdir()) == ["config.json", "new.json", "sub"]
+    assert json.loads((path / "config.json").read_text()) == {
+        "dtype": "a",
+        "rope": {"kept": 1, "factor": 4},
+        "list": [2],
+    }
+    assert json.loads((path / "new.json").read_text()) == {"x": 1}
+    assert (path / "sub/weights").readlink() == source / "sub/weights"
+    assert '"factor": 2' in (source / "config.json").read_text()
+
+
+def test_an_overlay_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    overlay = Overlay(
+        path=str(tmp_path / "model"), source=str(tmp_path), links=(), edits={"config.json": {"x": 1}}
+    )
+    with pytest.raises(BackendError, match="a changed copy of"):
+        supervise.replace(dataclasses.replace(fake(tmp_path), overlays=(overlay,)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aimind.types.backend import (
     Backend,
+    Home,
     LayeredMemory,
     MemoryPolicy,
     Need,
@@ -19,6 +20,7 @@ from aimind.types.backend import (
 from aimind.types.command import (
     PRIVATE_VARIABLES,
     Command,
+    Overlay,
     Probe,
     Signature,
     TextFile,
@@ -68,6 +70,7 @@ __all__ = [
     "Estimate",
     "File",
     "Format",
+    "Home",
     "Host",
     "Instance",
     "LatentAttention",
@@ -78,6 +81,7 @@ __all__ = [
     "Metadata",
     "Model",
     "Need",
+    "Overlay",
     "Package",
     "PagedMemory",
     "Plan",

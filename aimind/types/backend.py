@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class Backend:
         problem: why it cannot be used although it is here, as a sentence.
         sees_devices: `False` for a build that was asked for the accelerators it can use, and named none.
         only: the one architecture that it can serve; empty for all that the backend can.
+        configuration: the text of the file that it was installed with, which a command fills in.
+        scripts: shell scripts that set its environment up, to be sourced in this order.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Backend:
     problem: str | None = None
     sees_devices: bool = True
     only: str = ""
+    configuration: str | None = field(default=None, repr=False)
+    scripts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +72,37 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """A folder of its own that a program is installed in, instead of on PATH. Paths are relative to it.
+
+    Attributes:
+        variable: of the environment, names the folder.
+        folder: where it is otherwise.
+        versions: the folders of other versions beside it, as a pattern with `*`.
+        program: what is started.
+        version_file: says the version.
+        configuration: the file that it was installed with, JSON.
+        scripts: set its environment up, in this order; those that are not there are left out.
+    """
+
+    variable: str
+    folder: str
+    versions: str
+    program: str
+    version_file: str
+    configuration: str
+    scripts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A backend that the user installs: aimind only finds it on PATH.
+    """A backend that the user installs: aimind only finds it, on PATH or in its home.
 
     Attributes:
         names: of its executable, the preferred one first.
         version_args: what makes it print its version.
         version_pattern: a regular expression whose first group is the version.
+        home: where it is searched instead of on PATH; nothing is run then to learn its version.
         devices_args: what makes it name the accelerators that it can use.
         devices_pattern: a regular expression that one of its lines then matches if there are any.
         remedy: where it comes from, as a hint.
@@ -86,6 +114,7 @@ class Program:
     remedy: str
     devices_args: tuple[str, ...] = ()
     devices_pattern: str = ""
+    home: Home | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +160,11 @@ class PagedMemory:
         max_num_batched_tokens: tokens per step unless asked otherwise.
         block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
         cache_dtypes: that the KV cache may have.
+        whole_prompts: a step computes whole prompts, so that it has room for the longest.
+        powers_of_two: sizes of tensor parallelism are.
+        pipelines: pipeline parallelism comes without being asked for.
+        graphs: they take memory of a device, unless the user wants none.
+        measured: the estimates, which follow vLLM, were compared with this backend.
     """
 
     vendors: tuple[str, ...] = ("nvidia",)
@@ -140,6 +174,11 @@ class PagedMemory:
     block_size: int = 16
     cpu_block_size: int = 128
     cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+    whole_prompts: bool = False
+    powers_of_two: bool = False
+    pipelines: bool = True
+    graphs: bool = True
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,23 @@ class TextFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """A folder that looks like another one but for a few JSON files, and is made anew before each start.
+
+    Attributes:
+        path: of the folder.
+        source: the other one, of which nothing is changed.
+        links: the files that are links to those of the source.
+        edits: file -> what is merged into a copy of it, object by object; the source need not have it.
+    """
+
+    path: str
+    source: str
+    links: tuple[str, ...]
+    edits: Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """How the backend is started and watched. All a supervisor needs.
 
@@ -93,6 +110,7 @@ class Command:
         secret_env: likewise, and never shown.
         unset_env: names removed from it first; `LLAMA_ARG_*` stands for all that begin so.
         files: written before the start.
+        overlays: folders that are made before the start.
         cwd: working folder.
         ready: the probe.
         signatures: the log's meaning.
@@ -105,6 +123,7 @@ class Command:
     secret_env: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     unset_env: tuple[str, ...] = ()
     files: tuple[TextFile, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
     cwd: str | None = None
     ready: Probe
     signatures: tuple[Signature, ...] = ()

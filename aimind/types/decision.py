@@ -32,6 +32,7 @@ class Request:
         kv_cache_memory_bytes: what the cache may take on each device, or in RAM on a CPU (vLLM).
         batch_size, ubatch_size: tokens per step, logical and physical (llama.cpp).
         max_num_batched_tokens: tokens per step (vLLM).
+        data_parallel_size: groups of devices that each hold the whole attention (MindIE).
         devices: the drivers' indices (`--device`); an empty tuple means the CPU.
         gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
         cpu_moe_layers: layers, the first ones, whose experts stay in RAM (llama.cpp's `--n-cpu-moe`).
@@ -70,6 +71,7 @@ class Request:
     split: tuple[float, ...] | None = None
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
+    data_parallel_size: int | None = None
     gpu_memory_utilization: float | None = None
     flash_attention: bool | None = None
     prompt_cache_mib: int | None = None
@@ -181,6 +183,8 @@ class Plan:
         reasons: why.
         sources: component of the estimates -> from what its bytes are known.
         uncounted: arguments of the user that move memory in ways that the plan does not count.
+        notes: what the user should know of how the backend takes the request, as sentences.
+        scratch: the folder for files that the command brings along; known once it is going to be started.
     """
 
     model: Model
@@ -195,6 +199,8 @@ class Plan:
     reasons: tuple[Reason, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     uncounted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    scratch: str = ""
 
     @property
     def requests_at_once(self) -> int:
