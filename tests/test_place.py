@@ -90,7 +90,7 @@ def test_a_busy_device_is_given_no_more_than_vllm_accepts() -> None:
     found = on(busy, metadata=llama(safetensors=True))
     share = found.settings.gpu_memory_utilization or 0
     assert 0.7 < share <= (20 - 0.5) / 24
-    with pytest.raises(DoesNotFitError, match="vLLM would not start") as caught:
+    with pytest.raises(DoesNotFitError, match="the backend would not start") as caught:
         on(busy, metadata=llama(safetensors=True), request=Request(gpu_memory_utilization=0.9))
     assert f"--gpu-memory-utilization {share:g}" in caught.value.hint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aimind.errors import DoesNotFitError, UsageError
@@ -48,6 +49,7 @@ class _Ranks:
     graphs_bytes: int
     cache_bytes: int
     context: int
+    batched: int
     layout: paged.Layout
 
 
@@ -66,12 +68,27 @@ class _Search:
 
     def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:
         """This cut on these devices, if every rank holds its part and a request of the least length."""
+        if not self.memory.whole_prompts or self.request.max_num_batched_tokens:
+            return self._held(devices, tensor, pipeline, (self.limit, self.batched))
+        length = self.limit
+        while length >= self.needs[-1]:
+            found = self._held(devices, tensor, pipeline, (length, max(self.batched, length)))
+            if found is not None and found.context == length:
+                return found
+            length = max(length // 2, self.needs[-1]) if length > self.needs[-1] else 0
+        return None
+
+    def _held(
+        self, devices: tuple[Device, ...], tensor: int, pipeline: int, lengths: tuple[int, int]
+    ) -> _Ranks | None:
+        """With `lengths`: the longest request that is of use, and the tokens that a step computes."""
         metadata, request = self.metadata, self.request
+        limit, batched = lengths
         weights = self.weights(tensor, pipeline)
         compute = paged.activation_bytes(
-            metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
+            metadata, tensor_parallel=tensor, tokens=batched, sequences=self.sequences
         )
-        graphs = 0 if request.enforce_eager else paged.GRAPHS_BYTES
+        graphs = 0 if request.enforce_eager or not self.memory.graphs else paged.GRAPHS_BYTES
         layout = self._layout(tensor, pipeline, self.memory.block_size)
         share = self._utilization(devices)
         spendable = min(int(device.total_bytes * share) for device in devices)
@@ -79,14 +96,16 @@ class _Search:
         rest = spendable - besides
         if request.kv_cache_memory_bytes is not None:
             rest = min(rest, request.kv_cache_memory_bytes)
-        in_flight = paged.in_flight_tokens(self.batched, pipeline)
-        context = layout.longest(rest, self.limit, in_flight=in_flight) if rest > 0 else 0
+        in_flight = paged.in_flight_tokens(batched, pipeline)
+        context = layout.longest(rest, limit, in_flight=in_flight) if rest > 0 else 0
         if context < self.needs[-1]:
             return None
         if self.pooling and request.gpu_memory_utilization is None:
             rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
             share = max(math.ceil(100 * (besides + rest) / device.total_bytes) / 100 for device in devices)
-        return _Ranks(tensor, pipeline, devices, share, weights, compute, graphs, rest, context, layout)
+        return _Ranks(
+            tensor, pipeline, devices, share, weights, compute, graphs, rest, context, batched, layout
+        )
 
     def in_ram(self) -> _Ranks | None:
         """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
@@ -109,7 +128,7 @@ class _Search:
         if context < self.needs[-1]:
             return None
         cache = self._enough(layout, context, most)
-        return _Ranks(tensor, 1, (), None, weights, compute, 0, cache, context, layout)
+        return _Ranks(tensor, 1, (), None, weights, compute, 0, cache, context, self.batched, layout)
 
     def _enough(self, layout: paged.Layout, context: int, most: int) -> int:
         """In RAM not more than a few full requests: whole blocks, since vLLM rounds down to these."""
@@ -179,12 +198,13 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     broken: list[str] = []
     tried: list[tuple[tuple[Device, ...], int, int]] = []
     shorter: _Ranks | None = None
-    for tensor, pipeline in _cuts(request, len(devices)):
-        rule = _broken_rule(metadata, len(devices), tensor, pipeline)
+    copies = request.data_parallel_size or 1
+    for tensor, pipeline in _cuts(request, len(devices) // copies, pipelines=memory.pipelines):
+        rule = _broken_rule(search, len(devices) // copies, tensor, pipeline)
         if rule is not None:
             broken.append(rule)
             continue
-        chosen = devices[: tensor * pipeline]
+        chosen = devices[: tensor * pipeline * copies]
         found = search.on_devices(chosen, tensor, pipeline)
         if found is not None and found.context >= search.needs[0]:
             return _placement(search, found, _why(search, found, tried, broken))
@@ -208,31 +228,35 @@ def _check_utilization(search: _Search, devices: tuple[Device, ...]) -> None:
     best = max(search.accepted((device,)) for device in devices)
     if share > best:
         raise DoesNotFitError(
-            f"a share of {share:g} is more than is free on any device: vLLM would not start",
+            f"a share of {share:g} is more than is free on any device: the backend would not start",
             hint=f"--gpu-memory-utilization {best:g} is the largest that it takes now",
         )
 
 
-def _broken_rule(metadata: Metadata, devices: int, tensor: int, pipeline: int) -> str | None:
+def _broken_rule(search: _Search, devices: int, tensor: int, pipeline: int) -> str | None:
+    """Of `devices`: with data parallelism those of one group."""
     if tensor * pipeline > devices:
         return f"{_cut(tensor, pipeline)} needs {tensor * pipeline} devices, and there is {devices}"
-    return paged.refusal(metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
+    if search.memory.powers_of_two and tensor & (tensor - 1):
+        return f"tensor parallel {tensor}: it is not a power of two"
+    return paged.refusal(search.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
 
 
-def _cuts(request: Request, count: int) -> list[tuple[int, int]]:
+def _cuts(request: Request, count: int, *, pipelines: bool) -> list[tuple[int, int]]:
     """Tensor and pipeline sizes to try, the fewest devices first."""
     tensor, pipeline = request.tensor_parallel_size, request.pipeline_parallel_size
     if tensor is not None or pipeline is not None:
         return [(tensor or 1, pipeline or 1)]
     sizes = range(1, count + 1) if request.devices is None else (count,)
-    cuts = [(size // stages, stages) for size in sizes for stages in range(1, size + 1) if size % stages == 0]
+    most = count if pipelines else 1
+    cuts = [(size // stages, stages) for size in sizes for stages in range(1, most + 1) if size % stages == 0]
     return sorted(cuts, key=lambda cut: (cut[0] * cut[1], cut[1]))
 
 
 def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     metadata = search.metadata
     cached = bool(found.layout.block_bytes)
-    in_flight = paged.in_flight_tokens(search.batched, found.pipeline) if found.devices else search.batched
+    in_flight = paged.in_flight_tokens(found.batched, found.pipeline) if found.devices else found.batched
     tokens = (
         found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
     )
@@ -240,7 +264,7 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         search.request,
         max_model_len=found.context,
         max_num_seqs=search.sequences,
-        max_num_batched_tokens=search.batched,
+        max_num_batched_tokens=found.batched,
         tensor_parallel_size=found.tensor,
         pipeline_parallel_size=found.pipeline,
         gpu_memory_utilization=found.utilization,
@@ -259,6 +283,8 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     )
     if not metadata.known or (found.devices and search.request.kv_cache_memory_bytes is None):
         shard = shard.about("kv_cache_bytes")  # on a device it is what the rest leaves
+    if not search.memory.measured:
+        shard = shard.about("weights_bytes").about("kv_cache_bytes")
     in_ram = dataclasses.replace(shard, kv_cache_bytes=shard.kv_cache_bytes * found.tensor)
     engine = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)).about("overhead_bytes")
     host = engine if found.devices else in_ram
@@ -268,8 +294,15 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         host=host,
         kv_cache_tokens=tokens,
         reasons=(reason, _why_context(search, found), *_why_parallel(found, tokens, metadata)),
-        sources=paged.SOURCES,
+        sources=_sources(search.memory),
     )
+
+
+def _sources(memory: PagedMemory) -> Mapping[str, str]:
+    if memory.measured:
+        return paged.SOURCES
+    unsure = "; taken over from vLLM, and not measured on this backend"
+    return {component: source + unsure for component, source in paged.SOURCES.items()}
 
 
 def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
