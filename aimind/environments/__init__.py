@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from aimind.environments import folders, programs
+from aimind.environments import folders, homes, programs
 from aimind.types import Backend, Package, Program
 
-__all__ = ["executable", "find"]
+__all__ = ["executable", "find", "scratch"]
 
 
 def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
@@ -22,6 +22,8 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
     file has changed since the last time.
     """
     if isinstance(source, Program):
+        if source.home is not None:
+            return homes.find(backend, source, source.home)
         return programs.find(backend, source)
     found = [
         dataclasses.replace(installed, only=build.only)
@@ -45,6 +47,11 @@ def executable(backend: str, package: Package, version: str) -> str:
         InstallError: the version could not be one.
     """
     return str(folders.environment(backend, package, version).python)
+
+
+def scratch(backend: str, port: int) -> str:
+    """The folder for what a command brings along; a port is only ever served by one."""
+    return str(folders.data_folder() / "runs" / f"{backend}-{port}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
