@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
 from aimind.estimate.projector import projector_bytes
-from aimind.launchers.base import Launcher, absorb, uncounted
+from aimind.launchers.base import Launcher, absorb, checked, uncounted
 from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.select import choose
@@ -41,6 +41,7 @@ def make(
             hint="leave --served-model-name out, or name another backend with --backend",
         )
     request = absorb(choice.launcher, request)
+    notes = checked(choice.launcher, request, choice.backend)
     placement = place(
         metadata,
         host,
@@ -73,6 +74,7 @@ def make(
         reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
         sources=_sources(placement),
         uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
+        notes=notes,
     )
 
 
@@ -91,7 +93,7 @@ def warnings(plan: Plan) -> tuple[str, ...]:
         )
     if plan.uncounted:
         found.append(f"the bytes do not count what {', '.join(plan.uncounted)} changes")
-    return tuple(found)
+    return (*found, *plan.notes)
 
 
 def _check(metadata: Metadata, request: Request) -> None:

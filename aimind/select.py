@@ -106,7 +106,8 @@ def _missing(launcher: Launcher, host: Host) -> str:
     if versions:
         return f"here is version {', '.join(versions)}, not the one asked for"
     if isinstance(source, Program):
-        return f"{source.names[0]} is not on PATH: {source.remedy}"
+        where = "on PATH" if source.home is None else f"in {source.home.folder}"
+        return f"{source.names[0]} is not {where}: {source.remedy}"
     return "it cannot be installed here"
 
 

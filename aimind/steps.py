@@ -203,10 +203,11 @@ def _to_be_brought(
 
 def command(plan: Plan, *, ready_probe: str = "request") -> Command:
     """How the plan is started, its files where the hub keeps them; `ready_probe`: `request` or `health`."""
-    from aimind import hub
+    from aimind import environments, hub
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 
+    plan = dataclasses.replace(plan, scratch=environments.scratch(plan.backend.name, plan.settings.port or 0))
     made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     ready = made.ready
     if ready_probe == "request":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from aimind.launchers import LAUNCHERS
 from aimind.types import (
@@ -27,16 +28,21 @@ SENTENCE = (
 )
 
 
-def device(index: int = 0, *, free_gib: float = 24.0, total_gib: float | None = None) -> Device:
+Vendor = Literal["nvidia", "amd", "ascend", "apple"]
+
+
+def device(
+    index: int = 0, *, free_gib: float = 24.0, total_gib: float | None = None, vendor: Vendor = "nvidia"
+) -> Device:
     total = int(max(total_gib or free_gib, 1.0) * GIB)
     return Device(
         index=index,
         uuid=f"GPU-{index}",
-        vendor="nvidia",
+        vendor=vendor,
         name="Test",
         total_bytes=total,
         free_bytes=int(free_gib * GIB),
-        capability="8.9",
+        capability="8.9" if vendor == "nvidia" else None,
     )
 
 

@@ -20,6 +20,7 @@ from aimind.errors import AimindError
 from aimind.launchers import LAUNCHERS
 from aimind.types import Backend, File, Host, Metadata, Model, Package, Reference, Request
 from tests import models
+from tests.fakes import mindie, repositories
 from tests.samples import FileReader, llama, model, speech
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -75,12 +76,22 @@ def decide(model: Model, read: Metadata, host: Host) -> dict[str, Json]:
     return document(decided, launcher.command(decided, "/weights"))
 
 
+def assert_recorded(found: dict[str, Json], name: str) -> None:
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    text = text.replace(str(Path(__file__).parents[1]), "")  # the shim lies in the package
+    recorded = GOLDEN / f"{name}.json"
+    if os.environ.get("AIMIND_WRITE_GOLDEN"):
+        recorded.write_text(text)
+    assert text == recorded.read_text()
+
+
 @pytest.mark.parametrize("machine_name", MACHINES)
 @pytest.mark.parametrize("name", models.NAMES)
 def test_the_plan_is_the_recorded_one(
     name: str, machine_name: str, read: Callable[[str], tuple[Model, Metadata]]
 ) -> None:
-    check(decide(*read(name), machine(machine_name)), f"{name}--{machine_name}.json")
+    found = decide(*read(name), machine(machine_name))
+    assert_recorded(found, f"{name}--{machine_name}")
 
 
 @pytest.mark.parametrize(
@@ -95,18 +106,40 @@ def test_the_plan_is_the_recorded_one(
 )
 def test_whole_models_are_planned_as_recorded(name: str, described: Metadata, machine_name: str) -> None:
     found = decide(model(described), described, machine(machine_name))
-    check(found, f"{name}--{Path(machine_name).stem}.json")
+    assert_recorded(found, f"{name}--{Path(machine_name).stem}")
 
 
-def check(found: dict[str, Json], recorded_as: str) -> None:
-    """Compare with what is recorded, or record it."""
-    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    package = str(Path(__file__).parents[1])
-    text = text.replace(package, "")  # the shim lies in the package
-    recorded = GOLDEN / recorded_as
-    if os.environ.get("AIMIND_WRITE_GOLDEN"):
-        recorded.write_text(text)
-    assert text == recorded.read_text()
+def test_the_plan_on_ascend_devices_is_the_recorded_one(tmp_path: Path) -> None:
+    """With the file that MindIE reads, made from the one that its installer left."""
+    config = {
+        **repositories.LLAMA_8B,
+        "num_hidden_layers": 80,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_attention_heads": 64,
+    }
+    folder = tmp_path / "model"
+    repositories.shards(folder, config, 4)
+    paths = sorted(folder.iterdir())
+    model = Model(
+        reference=Reference(source="huggingface", name="meta-llama/Llama-3.1-70B-Instruct"),
+        files=tuple(File(path.name, path.stat().st_size) for path in paths),
+    )
+    read = metadata.read(model, lambda file: FileReader(folder / file.path))
+    host = machine("8xAscend910B-64G")
+    here = Backend(
+        name="mindie",
+        version="2.0.RC2",
+        executable="/usr/local/Ascend/mindie/latest/mindie-service/bin/mindieservice_daemon",
+        configuration=json.dumps(mindie.TEMPLATE),
+        scripts=("/usr/local/Ascend/mindie/latest/mindie-service/set_env.sh",),
+    )
+    host = dataclasses.replace(host, backends=(*host.backends, here))
+    decided = plan.make(model, read, host, Request(extra=("--enable-prefix-caching",)), LAUNCHERS)
+    launcher = next(launcher for launcher in LAUNCHERS if decided.backend.name == launcher.NAME)
+    command = launcher.command(decided, "/weights")
+    files = {file.path: json.loads(file.text) for file in command.files}
+    assert_recorded({**document(decided, command), "files": files}, "llama-3.1-70b--8xAscend910B-64G")
 
 
 @pytest.mark.parametrize("name", models.NAMES)

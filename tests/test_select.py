@@ -37,7 +37,17 @@ def test_folders_go_to_vllm() -> None:
     said = {refusal.backend: refusal.sentence for refusal in choice.refused}
     assert "models of speech" in said.pop("vox-box")
     assert "Apple silicon" in said.pop("mlx")
+    assert "Ascend devices" in said.pop("mindie")
     assert all("GGUF" in sentence for sentence in said.values())
+
+
+def test_on_ascend_devices_folders_go_to_mindie() -> None:
+    machine = host(device(vendor="ascend", free_gib=60))
+    assert choose(llama(safetensors=True), machine, Request(), LAUNCHERS).backend.name == "mindie"
+    choice = choose(llama(safetensors=True), without(machine, "mindie"), Request(), LAUNCHERS)
+    assert choice.backend.name == "vllm"
+    assert "MIES_INSTALL_PATH" in choice.refused[-1].sentence
+    assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-server"
 
 
 def test_images_go_to_llama_box() -> None:

@@ -192,6 +192,9 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
     command = steps.command(plan, ready_probe=start.ready_probe)
     if dry_run:
         click.echo(show.command_line(command))
+        if command.files:
+            paths = ", ".join(file.path for file in command.files)
+            show.note(f"note: the command reads what `aimind serve` writes before it: {paths}")
         return
     show.plan(plan, command, err=True)
     if not start.may_install:

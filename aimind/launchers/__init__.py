@@ -1,13 +1,14 @@
 """The backends, in order of preference: the first that does not refuse a model serves it.
 
 For GGUF a llama.cpp that the user has installed comes before the one that aimind installs. MLX takes what is
-on Apple silicon, and transformers what nobody else does.
+on Apple silicon, MindIE what is on Ascend devices, and transformers what nobody else does.
 """
 
 from aimind.launchers import (
     llama_box,
     llama_cpp_python,
     llama_server,
+    mindie,
     mlx,
     transformers,
     vllm,
@@ -23,6 +24,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
     llama_cpp_python,
     vox_box,
     mlx,
+    mindie,
     vllm,
     transformers,
 )

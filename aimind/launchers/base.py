@@ -12,10 +12,11 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from aimind.errors import UsageError
 from aimind.types import (
+    Backend,
     Command,
     Device,
     Host,
@@ -99,6 +100,27 @@ class Launcher(Protocol):
 
     def command(self, plan: Plan, weights: str, /) -> Command:
         """How to start it. `weights`: the folder in which the model's files lie under their paths."""
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A launcher that looks at what is left of the user's arguments, before anything is estimated."""
+
+    def check(self, request: Request, backend: Backend, /) -> tuple[str, ...]:
+        """What the user should know of them, as sentences.
+
+        Raises:
+            UsageError: this version of the backend does not take them.
+        """
+
+
+def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
+    """What the launcher says of the request, where it looks at it.
+
+    Raises:
+        UsageError: the backend does not take it.
+    """
+    return launcher.check(request, backend) if isinstance(launcher, Checks) else ()
 
 
 def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:

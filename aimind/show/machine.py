@@ -50,6 +50,7 @@ def backends(launchers: Sequence[Launcher], host: Host) -> None:
             shown.add_row(backend.name, backend.version, escape(state), summary)
         source = launcher.source(host)
         if not rows and isinstance(source, Program):
-            state = f"[dim]not on PATH: {escape(source.remedy)}[/]"
+            where = "on PATH" if source.home is None else f"in {source.home.folder}"
+            state = f"[dim]not {where}: {escape(source.remedy)}[/]"
             shown.add_row(launcher.NAME, "", state, launcher.SUMMARY)
     console().print(shown)
