@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -108,14 +107,6 @@ class Variable(click.ParamType[tuple[str, str]]):
 def is_secret(variable: str) -> bool:
     """Whether a variable of this name looks as if it held a secret."""
     return not SECRET_WORDS.isdisjoint(variable.upper().split("_"))
-
-
-def typed_secret(argv: Sequence[str]) -> str | None:
-    """The first variable that looks as if it held a secret, and is given its value in these arguments."""
-    given = [word.removeprefix("--env=") for word in argv if word.startswith("--env=")]
-    given += [value for option, value in itertools.pairwise(argv) if option == "--env"]
-    names = [name for name, equals, _ in (word.partition("=") for word in given) if equals]
-    return next(filter(is_secret, names), None)
 
 
 def request_options(function: F) -> F:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from aimind.options import is_secret, typed_secret
+from aimind.options import is_secret
 
 
 @pytest.mark.parametrize(
@@ -17,17 +17,3 @@ def test_names_of_secrets(name: str) -> None:
 )
 def test_names_of_no_secrets(name: str) -> None:
     assert not is_secret(name)
-
-
-@pytest.mark.parametrize(
-    ("argv", "found"),
-    [
-        (("demo", "--env", "HF_TOKEN=canary"), "HF_TOKEN"),
-        (("--env=A=1", "--env=API_KEY=canary", "demo"), "API_KEY"),
-        (("demo", "--env", "HF_TOKEN"), None),
-        (("demo", "--env", "THREADS=HF_TOKEN=1"), None),
-        (("demo", "--env"), None),
-    ],
-)
-def test_secrets_that_are_typed(argv: tuple[str, ...], found: str | None) -> None:
-    assert typed_secret(argv) == found

@@ -24,7 +24,8 @@ from tests.supervisor.harness import LINUX
 
 __all__ = ["home"]
 pytestmark = LINUX
-KEY, TOKEN = "canary-key-77ad", "hf_canaryToken41c9"
+# Other tests, which run at the same time, have others.
+KEY, TOKEN = f"canary-key-{os.getpid()}x", f"hf_canaryToken{os.getpid()}x"
 DEMANDING = ("--key-env", "LLAMA_API_KEY", "--open-health")  # it serves nobody without the key
 
 

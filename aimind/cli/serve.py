@@ -17,7 +17,7 @@ from aimind import show, steps
 from aimind.cli import waiting
 from aimind.cli.group import cli
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
-from aimind.options import Tokens, request_options, typed_secret, wanted
+from aimind.options import Tokens, request_options, wanted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, StateName
 
 if TYPE_CHECKING:
@@ -217,11 +217,6 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
     """Claim what it needs, bring what is missing, and hand over to the supervisor."""
     from aimind import devices, instances, supervise
 
-    if variable := typed_secret(start.argv):
-        raise InstanceError(
-            f"the value of {variable} would be seen in `ps` and kept in a file",
-            hint=f"export {variable}, and --env {variable}",
-        )
     if start.name is not None:
         instances.check_free(start.name)
     offer = steps.offer(start.asked)

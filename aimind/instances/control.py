@@ -33,9 +33,12 @@ def send(name: str, number: signal.Signals) -> bool:
         sight = look.look(name)
         if not sight.running:
             return False
-        if sight.state is None and sight.problem is not None:
+        lock = sight.folder / records.LOCK
+        # Where the state is damaged, the lock itself tells who holds it.
+        pid = sight.state.pid if sight.state is not None else _holder(lock)
+        if pid is None and sight.problem is not None:
             raise sight.problem
-        if sight.state is not None and _send(sight.state.pid, number, sight.folder / records.LOCK):
+        if pid is not None and _send(pid, number, lock):
             return True
         if time.monotonic() >= until:
             raise InstanceError(
@@ -77,6 +80,20 @@ def _has_open(pid: int, path: Path) -> bool:
                 if os.path.samestat(entry.stat(), wanted):
                     return True
     return False
+
+
+def _holder(lock: Path) -> int | None:
+    """The supervisor: of those that have the lock's file open the one that another of them did not start."""
+    import psutil
+
+    if sys.platform != "linux":
+        return None
+    holders = {
+        process.pid: process.info["ppid"]
+        for process in psutil.process_iter(["ppid"])
+        if _has_open(process.pid, lock)
+    }
+    return next((pid for pid, parent in holders.items() if parent not in holders), None)
 
 
 def wait_until_ended(name: str, *, patience_seconds: float) -> bool:

@@ -132,13 +132,7 @@ def test_full_disk(aimind: Home, seen: Seen) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            "state.json",
-            marks=[
-                fault("state.json of a running instance is damaged", WORK),
-                pytest.mark.xfail(reason="`stop --all` stops none where one cannot be read", strict=True),
-            ],
-        ),
+        pytest.param("state.json", marks=fault("state.json of a running instance is damaged", WORK)),
         pytest.param("instance.json", marks=fault("instance.json of a running instance is damaged", WORK)),
     ],
 )
