@@ -90,6 +90,7 @@ def measure(case: Case, *, programs: Path, device: FirstDevice | None) -> Measur
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         places = {
             "AIMIND_DATA_DIR": str(FOLDER / "data"),
+            "AIMIND_STATE_DIR": str(FOLDER / "state"),
             "PYTHONPATH": f"{ROOT}{os.pathsep}{FOLDER / 'site'}",
         }
         env = {**os.environ, "PATH": path, **places}

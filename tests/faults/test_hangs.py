@@ -74,7 +74,6 @@ def test_an_end_that_nobody_sees(tmp_path: Path, seen: Seen) -> None:
         seen(sentence(supervised.stderr, "was killed"), "“ready again”")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

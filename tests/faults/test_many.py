@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.faults.table import Seen, fault
 from tests.supervisor.harness import LINUX, Supervised, alive, fake
 
@@ -22,7 +20,6 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-@pytest.mark.slow
 @fault(
     "100 restarts of the backend in a row (USR1)",
     "the supervisor has as many descriptors and as much memory as after ten; ten logs are kept",
@@ -46,7 +43,6 @@ def test_restarts(tmp_path: Path, seen: Seen) -> None:
     seen("as many descriptors", "less than 0.5 MiB more", "10 logs")
 
 
-@pytest.mark.slow
 @fault(
     "200 starts and stops of an instance in a row",
     "nothing is left: no process, no file but the last ten logs, the state and the lock",

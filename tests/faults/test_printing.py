@@ -6,8 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.faults.table import Seen, fault
 from tests.supervisor.harness import LINUX, Supervised, fake, get, wait_for
 
@@ -34,7 +32,6 @@ def peak_with(folder: Path, *flags: str, stdout: int) -> int:
         return peak_kib(supervised.process.pid)
 
 
-@pytest.mark.slow
 @fault(
     "1 GB of log at once",
     "it comes through; the supervisor's memory grows by less than 2 MiB, and the log takes at most 12 MiB",

@@ -45,7 +45,6 @@ def instances(aimind: Home) -> list[dict[str, object]]:
 # ── Many ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.slow
 @fault("50 instances started at once", "each gets a name and a port of its own and is ready; all stop")
 def test_fifty(aimind: Home, seen: Seen) -> None:
     started = [aimind.start(*SERVE) for _ in range(50)]
@@ -167,7 +166,7 @@ def test_killed(aimind: Home, seen: Seen) -> None:
     seen("state “killed”", "after `start`: run 2, ready; `logs --previous` shows run 1")
 
 
-@pytest.mark.slow  # it waits for as long as the program does
+# It waits for as long as the program does.
 @fault("a crash loop", "the log of each of its runs is kept, and shown by name")
 def test_no_crash_log_is_lost(aimind: Home, seen: Seen) -> None:
     aimind.fake("--print", "farewell", "--exit-at-start", "7")
@@ -244,7 +243,6 @@ def test_nobody_waits(aimind: Home, seen: Seen) -> None:
     seen("ready")
 
 
-@pytest.mark.slow
 @fault("20 times `serve -d` and `stop` in a row, with the same name", "nothing is left but its folder")
 def test_in_a_row(aimind: Home, seen: Seen) -> None:
     for _ in range(20):
