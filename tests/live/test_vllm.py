@@ -6,6 +6,7 @@ import math
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,12 +36,13 @@ def minilm() -> Path:
 
 def left_behind(tree: list[psutil.Process], server: psutil.Process) -> list[Path]:
     """What the processes have in shared memory, and their folder for temporary files."""
-    segments = {
-        Path(region.path)
-        for process in tree
-        for region in process.memory_maps()
-        if region.path.startswith("/dev/shm/") and not region.path.endswith("(deleted)")
-    }
+    segments = set()
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):  # the guardian's looks are processes, too, and soon over
+            mapped = {
+                region.path for region in process.memory_maps() if not region.path.endswith("(deleted)")
+            }
+            segments |= {Path(path) for path in mapped if path.startswith("/dev/shm/")}
     assert segments
     folder = Path(server.environ()["TMPDIR"])
     assert any(path.is_socket() for path in folder.iterdir())
