@@ -126,9 +126,9 @@ class _Watch:
         self._wakeup = wakeup
         self._shared = start.shared
         self._alive = start.alive
-        # While it loads nobody says when it is worth a look: soon, and then more and more rarely.
-        self._pause_seconds: float | None = 1.0
-        self._look_at = time.monotonic() + 1.0
+        # Nobody says when it is worth a look: soon, and then more and more rarely.
+        self._told = True
+        self._pause(1.0)
 
     def run(self) -> int:
         """Its return code, when nothing of the tree is left."""
@@ -148,20 +148,18 @@ class _Watch:
                 if not orders or KILL in orders:
                     return end_descendants(self._backend, self._look)
                 self._obey(orders)
-            elif self._pause_seconds is not None and time.monotonic() >= self._look_at:
+            elif time.monotonic() >= self._look_at:
                 self._look()
-                self._pause_seconds = min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS)
-                self._look_at = time.monotonic() + self._pause_seconds
+                self._pause(min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS))
 
-    def _timeout_ms(self) -> float | None:
-        if self._pause_seconds is None:
-            return None
+    def _timeout_ms(self) -> float:
         return max(0.0, self._look_at - time.monotonic()) * 1000
 
     def _look(self, pids: set[int] | None = None) -> None:
         """See which segments these processes, by default all, have: for others, should we be killed."""
         found = self._shared.look_below(os.getpid()) if pids is None else self._shared.look(pids)
-        for name, inode in found:
+        self._told = found is not None
+        for name, inode in found or ():
             if "\n" not in name:
                 say(self._channel, f"{SEGMENT} {inode} {name}\n")
                 with suppress(BrokenPipeError):  # the sentinel was killed
@@ -169,10 +167,15 @@ class _Watch:
 
     def _obey(self, orders: str) -> None:
         self._look()
-        self._pause_seconds = None
+        self._pause(LONGEST_PAUSE_SECONDS)
         if TERMINATE in orders:
             # Its end was not seen: the number is still its own.
             os.killpg(self._backend, signal.SIGTERM)
+
+    def _pause(self, seconds: float) -> None:
+        """Look again after so long, and soon where the machine was too busy to tell."""
+        self._pause_seconds = seconds if self._told else 1.0
+        self._look_at = time.monotonic() + self._pause_seconds
 
 
 def _reap(backend: int) -> int | None:

@@ -80,15 +80,23 @@ class SharedMemory:
         self._before = _segments()
         self._seen: set[Segment] = set()
 
-    def look(self, pids: Iterable[int]) -> set[Segment]:
-        """See which segments these processes have; those that were not seen before."""
-        new = self._unseen()
-        held = _held(pids, patience_seconds=TREE_SECONDS) if new else None
-        return self.add({segment for segment in new if segment[1] in held}) if held else set()
+    def look(self, pids: Iterable[int]) -> set[Segment] | None:
+        """See which segments these processes have.
 
-    def look_below(self, root: int) -> set[Segment]:
-        """Look at the descendants of a process."""
-        return self.look(descendants(root, processes())) if self._unseen() else set()
+        Returns:
+            Those that were not seen before; `None` when the processes did not tell in time.
+        """
+        new = self._unseen()
+        held = _held(pids, patience_seconds=TREE_SECONDS) if new else set()
+        return None if held is None else self.add({segment for segment in new if segment[1] in held})
+
+    def look_below(self, root: int) -> set[Segment] | None:
+        """Look at all descendants of a process: what they do not have is others', and not looked at again."""
+        new = self._unseen()
+        found = self.look(descendants(root, processes())) if new else set()
+        if found is not None:
+            self._before |= new - found
+        return found
 
     def add(self, segments: set[Segment]) -> set[Segment]:
         """Take them for seen."""
