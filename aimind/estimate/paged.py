@@ -25,6 +25,7 @@ __all__ = [
     "activation_bytes",
     "in_flight_tokens",
     "item_bytes",
+    "kept_free",
     "layout",
     "ram_block_size",
     "refusal",
@@ -175,6 +176,15 @@ def in_flight_tokens(batched: int, pipeline_parallel: int) -> int:
     Source: max_concurrent_batches in vllm/config/vllm.py, with asynchronous scheduling, which is the default.
     """
     return batched * (pipeline_parallel + 1)
+
+
+def kept_free(tokens: int, ranks: int) -> int:
+    """What SGLang itself would keep free of a device for computing a step of so many tokens.
+
+    Source: `handle_gpu_memory_settings` in sglang/srt/arg_groups/memory_hook.py, 0.5.23, without the graphs.
+    """
+    mib = 512 + 1.5 * max(tokens, 2048) + ranks * 128
+    return int(mib * (1 << 20))
 
 
 def ram_block_size(metadata: Metadata, preferred: int) -> int:

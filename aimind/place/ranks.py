@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aimind.errors import DoesNotFitError, UsageError
+from aimind.errors import DeviceError, DoesNotFitError, UsageError
 from aimind.estimate import paged
 from aimind.phrases import gib, names
 from aimind.place.placement import (
@@ -82,25 +82,25 @@ class _Search:
         self, devices: tuple[Device, ...], tensor: int, pipeline: int, lengths: tuple[int, int]
     ) -> _Ranks | None:
         """With `lengths`: the longest request that is of use, and the tokens that a step computes."""
-        metadata, request = self.metadata, self.request
+        request = self.request
         limit, batched = lengths
         weights = self.weights(tensor, pipeline)
-        compute = paged.activation_bytes(
-            metadata, tensor_parallel=tensor, tokens=batched, sequences=self.sequences
-        )
-        graphs = 0 if request.enforce_eager or not self.memory.graphs else paged.GRAPHS_BYTES
+        compute = self._compute(tensor, pipeline, batched)
+        graphs = self._graphs()
         layout = self._layout(tensor, pipeline, self.memory.block_size)
-        share = self._utilization(devices)
-        spendable = min(int(device.total_bytes * share) for device in devices)
+        share = self._utilization(devices, compute + graphs)
         besides = weights + compute + graphs + paged.CONTEXT_BYTES
-        rest = spendable - besides
+        if self.memory.static_share:
+            rest = int(min(map(_at_start, devices)) * share) - weights
+        else:
+            rest = min(int(device.total_bytes * share) for device in devices) - besides
         if request.kv_cache_memory_bytes is not None:
             rest = min(rest, request.kv_cache_memory_bytes)
         in_flight = paged.in_flight_tokens(batched, pipeline)
         context = layout.longest(rest, limit, in_flight=in_flight) if rest > 0 else 0
         if context < self.needs[-1]:
             return None
-        if self.pooling and request.gpu_memory_utilization is None:
+        if self.pooling and request.gpu_memory_utilization is None and not self.memory.static_share:
             rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
             share = max(math.ceil(100 * (besides + rest) / device.total_bytes) / 100 for device in devices)
         return _Ranks(
@@ -149,6 +149,18 @@ class _Search:
             self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=self.request.dtype
         )
 
+    def _compute(self, tensor: int, pipeline: int, tokens: int) -> int:
+        """Of a step, on a device; for SGLang not less than its own rule, which is all that is known of it."""
+        peak = paged.activation_bytes(
+            self.metadata, tensor_parallel=tensor, tokens=tokens, sequences=self.sequences
+        )
+        if not self.memory.static_share:
+            return peak
+        return max(peak, paged.kept_free(tokens, tensor * pipeline))
+
+    def _graphs(self) -> int:
+        return 0 if self.request.enforce_eager or not self.memory.graphs else paged.GRAPHS_BYTES
+
     def _layout(self, tensor: int, pipeline: int, block_size: int) -> paged.Layout:
         return paged.layout(
             self.metadata,
@@ -158,16 +170,30 @@ class _Search:
             block_size=self.request.block_size or block_size,
         )
 
-    def _utilization(self, devices: tuple[Device, ...]) -> float:
+    def _utilization(self, devices: tuple[Device, ...], kept: int) -> float:
         """The share of every device: what was asked for, or what is free on the fullest, rounded down."""
         if self.request.gpu_memory_utilization is not None:
             return self.request.gpu_memory_utilization
-        return min(self.memory.utilization, self.accepted(devices))
+        return min(self.memory.utilization, self.accepted(devices, kept))
 
-    def accepted(self, devices: tuple[Device, ...]) -> float:
-        """The largest share that vLLM accepts at its start, with what is free now."""
+    def accepted(self, devices: tuple[Device, ...], kept: int | None = None) -> float:
+        """The largest share that vLLM accepts at its start, with what is free now.
+
+        A static share leaves `kept` bytes, by default of the sizes that were asked for.
+        """
+        if self.memory.static_share:
+            if kept is None:
+                tensor, pipeline = self.request.tensor_parallel_size, self.request.pipeline_parallel_size
+                kept = self._compute(tensor or 1, pipeline or 1, self.batched) + self._graphs()
+            at_start = min(map(_at_start, devices))
+            return max(0.0, math.floor(100 - 100 * kept / at_start) / 100)
         free = min((d.free_bytes * SPENDABLE - START_BYTES) / d.total_bytes for d in devices)
         return max(0.0, math.floor(free * 100) / 100)
+
+
+def _at_start(device: Device) -> int:
+    """What is free of it before the weights are read, with a backend's CUDA context there."""
+    return max(1, int(device.free_bytes * SPENDABLE) - paged.CONTEXT_BYTES)
 
 
 def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: PagedMemory) -> Placement:
@@ -181,6 +207,8 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     _check(metadata, request, memory)
     devices = usable_devices(host, request, memory.vendors)
     search = _Search(metadata, host, request, memory)
+    if not devices and not memory.in_ram:
+        raise DeviceError("this backend runs on devices alone, and none is used", hint="see `aimind devices`")
     if not devices and request.cpu_offload is False:
         raise DoesNotFitError(
             "no device is used, and --no-cpu-offload keeps the model out of RAM", hint="see `aimind devices`"
@@ -293,7 +321,7 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         shards=tuple(Shard(device, shard) for device in found.devices),
         host=host,
         kv_cache_tokens=tokens,
-        reasons=(reason, _why_context(search, found), *_why_parallel(found, tokens, metadata)),
+        reasons=(reason, _why_context(search, found), *_why_parallel(search, found, tokens)),
         sources=_sources(search.memory),
     )
 
@@ -302,7 +330,10 @@ def _sources(memory: PagedMemory) -> Mapping[str, str]:
     if memory.measured:
         return paged.SOURCES
     unsure = "; taken over from vLLM, and not measured on this backend"
-    return {component: source + unsure for component, source in paged.SOURCES.items()}
+    found = {component: source + unsure for component, source in paged.SOURCES.items()}
+    if memory.static_share:
+        found["compute_bytes"] = "what SGLang's own rule keeps free for it, or vLLM's peak where that is more"
+    return found
 
 
 def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
@@ -343,21 +374,22 @@ def _why_context(search: _Search, found: _Ranks) -> Reason:
     )
 
 
-def _why_parallel(found: _Ranks, tokens: int | None, metadata: Metadata) -> tuple[Reason, ...]:
+def _why_parallel(search: _Search, found: _Ranks, tokens: int | None) -> tuple[Reason, ...]:
     if tokens is None:
         return (
-            Reason("kv_cache_tokens", f"models for {metadata.category} remember nothing between requests"),
+            Reason(
+                "kv_cache_tokens",
+                f"models for {search.metadata.category} remember nothing between requests",
+            ),
         )
     at_once = tokens // found.context
     sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
     if found.utilization is None:
         return (Reason("kv_cache_memory_bytes", sentence),)
-    return (
-        Reason("kv_cache_tokens", sentence),
-        Reason(
-            "gpu_memory_utilization", f"{found.utilization:g} of each device, never more than is free now"
-        ),
-    )
+    share = f"{found.utilization:g} of each device, never more than is free now"
+    if search.memory.static_share:
+        share = f"{found.utilization:g} of what is free of each device, for weights and cache alone"
+    return (Reason("kv_cache_tokens", sentence), Reason("gpu_memory_utilization", share))
 
 
 def _too_small(search: _Search, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int) -> str:

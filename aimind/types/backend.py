@@ -164,6 +164,9 @@ class PagedMemory:
         powers_of_two: sizes of tensor parallelism are.
         pipelines: pipeline parallelism comes without being asked for.
         graphs: they take memory of a device, unless the user wants none.
+        static_share: the share is of what is free at the start, and for weights and cache alone: the rest of
+            it is for what is computed (SGLang).
+        in_ram: it can do without a device.
         measured: the estimates, which follow vLLM, were compared with this backend.
     """
 
@@ -178,6 +181,8 @@ class PagedMemory:
     powers_of_two: bool = False
     pipelines: bool = True
     graphs: bool = True
+    static_share: bool = False
+    in_ram: bool = True
     measured: bool = True
 
 
