@@ -67,9 +67,9 @@ def machine(text: str) -> Host:
     return dataclasses.replace(host, backends=tuple(backends))
 
 
-def decide(model: Model, read: Metadata, host: Host) -> dict[str, Json]:
+def decide(model: Model, read: Metadata, host: Host, request: Request | None = None) -> dict[str, Json]:
     try:
-        decided = plan.make(model, read, host, Request(), LAUNCHERS)
+        decided = plan.make(model, read, host, request or Request(), LAUNCHERS)
     except AimindError as refusal:
         return {"refusal": type(refusal).__name__, "message": refusal.message, "hint": refusal.hint}
     launcher = next(launcher for launcher in LAUNCHERS if decided.backend.name == launcher.NAME)
@@ -140,6 +140,14 @@ def test_the_plan_on_ascend_devices_is_the_recorded_one(tmp_path: Path) -> None:
     command = launcher.command(decided, "/weights")
     files = {file.path: json.loads(file.text) for file in command.files}
     assert_recorded({**document(decided, command), "files": files}, "llama-3.1-70b--8xAscend910B-64G")
+
+
+@pytest.mark.parametrize(("machine_name", "context"), [("24G", None), ("2x24G", 65536)])
+def test_the_plan_for_sglang_is_the_recorded_one(machine_name: str, context: int | None) -> None:
+    described = llama(safetensors=True)
+    request = Request(backend="sglang", max_model_len=context)
+    found = decide(model(described), described, machine(machine_name), request)
+    assert_recorded(found, f"llama-3.1-8b--sglang--{machine_name}")
 
 
 @pytest.mark.parametrize("name", models.NAMES)

@@ -112,7 +112,12 @@ def test_on_apple_silicon_mlx_comes_first() -> None:
 def test_where_vllm_refuses_transformers_serves() -> None:
     choice = choose(llama(safetensors=True), mac("mlx"), Request(), LAUNCHERS)
     assert choice.backend.name == "transformers"
-    assert choice.refused[-1].backend == "vllm"
+    assert [refusal.backend for refusal in choice.refused[-2:]] == ["vllm", "sglang"]
+
+
+def test_where_vllm_cannot_be_had_sglang_serves() -> None:
+    choice = choose(llama(safetensors=True), without(host(device()), "vllm"), Request(), LAUNCHERS)
+    assert choice.backend.name == "sglang"
 
 
 def test_by_force_a_backend_is_taken_although_it_refuses() -> None:

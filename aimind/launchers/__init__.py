@@ -1,7 +1,7 @@
 """The backends, in order of preference: the first that does not refuse a model serves it.
 
 For GGUF a llama.cpp that the user has installed comes before the one that aimind installs. MLX takes what is
-on Apple silicon, MindIE what is on Ascend devices, and transformers what nobody else does.
+on Apple silicon, MindIE what is on Ascend devices; what vLLM refuses SGLang is asked, and then transformers.
 """
 
 from aimind.launchers import (
@@ -10,6 +10,7 @@ from aimind.launchers import (
     llama_server,
     mindie,
     mlx,
+    sglang,
     transformers,
     vllm,
     vox_box,
@@ -26,5 +27,6 @@ LAUNCHERS: tuple[Launcher, ...] = (
     mlx,
     mindie,
     vllm,
+    sglang,
     transformers,
 )

@@ -1,0 +1,146 @@
+"""SGLang: an engine for Hugging Face folders on NVIDIA devices, second to vLLM.
+
+Its share of a device (`--mem-fraction-static`) is of what is free before the weights are read, and for these
+and the cache alone; what it computes with and CUDA graphs need the rest.
+"""
+
+from __future__ import annotations
+
+import os
+
+from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
+
+NAME = "sglang"
+SUMMARY = "Hugging Face language and vision-language models on NVIDIA devices"
+MEMORY = PagedMemory(
+    block_size=1,
+    cache_dtypes=("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2"),
+    static_share=True,
+    in_ram=False,
+    measured=False,
+)
+SHIM = os.path.join(os.path.dirname(__file__), "shims", "sglang_server.py")  # noqa: PTH118, PTH120
+FLAGS = {
+    "served_name": Flag(spellings=("--served-model-name",)),
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "max_model_len": Flag(spellings=("--context-length",), kind="tokens"),
+    "max_num_seqs": Flag(spellings=("--max-running-requests",), kind="int"),
+    "max_num_batched_tokens": Flag(spellings=("--chunked-prefill-size",), kind="tokens"),
+    "tensor_parallel_size": Flag(spellings=("--tp-size", "--tensor-parallel-size"), kind="int"),
+    "pipeline_parallel_size": Flag(spellings=("--pp-size", "--pipeline-parallel-size"), kind="int"),
+    "gpu_memory_utilization": Flag(spellings=("--mem-fraction-static",), kind="float"),
+    "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
+    "block_size": Flag(spellings=("--page-size",), kind="int"),
+    "dtype": Flag(spellings=("--dtype",)),
+    # Deprecated in 0.5.23, where two flags replace it that are no switches.
+    "enforce_eager": Flag(spellings=("--disable-cuda-graph",), kind="switch"),
+    "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
+}
+RESERVED = {
+    "--model-path": "the model is what is named to aimind",
+    "--model": "the model is what is named to aimind",
+    "--config": "it would overrule the plan",
+    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
+    "--api-key": KEY_IS_SEEN,
+    "--admin-api-key": "everybody here can read it in the list of processes",
+    "--max-total-tokens": "it would overrule the plan's cache",
+    "--base-gpu-id": "devices are chosen by --device of aimind, which is an option before the --",
+    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+}
+UNCOUNTED = tuple(
+    "--cpu-offload-gb --enable-lora --lora-paths --speculative-algorithm --quantization --dp-size "
+    "--data-parallel-size --ep-size --expert-parallel-size --attn-dp-size --enable-dp-attention "
+    "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
+    "--enable-torch-compile --json-model-override-args".split()
+)
+SIGNATURES = (
+    Signature(r"server_args=\{", phase="starting the engine"),
+    Signature(
+        r"Load weight begin|(safetensors checkpoint|Multi-thread loading) shards(: +(?P<percent>\d+)%)?",
+        phase="loading weights",
+    ),
+    Signature(r"Capture .*(CUDA|cuda) graph begin", phase="capturing graphs"),
+    Signature(r"Application startup complete", phase="warming up"),
+    Signature(
+        r"OutOfMemoryError|CUDA out of memory",
+        cause="a device ran out of memory",
+        remedy="a lower --mem-fraction-static leaves more for computing; a shorter --context needs less",
+    ),
+    Signature(
+        r"Not enough memory\. Please try to increase|leave no GPU memory for the KV cache",
+        cause="beside the weights its share of the memory has no room for a cache",
+        remedy="a higher --mem-fraction-static, a quantized model, or more devices",
+    ),
+    Signature(
+        r"The memory capacity is unbalanced",
+        cause="one of the devices has less memory free than the others",
+        remedy="something else took memory since the plan: see `aimind devices`, and choose by --device",
+    ),
+    Signature(
+        r"Model architectures .* are not supported",
+        cause="this SGLang does not support the model's architecture",
+        remedy="a newer version may: --backend-version",
+    ),
+    Signature(
+        r"unrecognized arguments",
+        cause="SGLang does not know one of the arguments",
+        remedy="look at the arguments after --",
+    ),
+    Signature(
+        r"[Aa]ddress already in use|port \d+ is in use",
+        cause="the port is taken",
+        remedy="--port 0 takes a free one",
+    ),
+)
+
+
+def source(_host: Host) -> Package:
+    """A wheel and those of CUDA 13, which is the only build on the registry."""
+    return Package(distribution="sglang", version="0.5.23", import_name="sglang")
+
+
+def refuse(metadata: Metadata, host: Host) -> str | None:
+    """Language models and those that see, on Linux with NVIDIA devices that it has code for (from 7.5)."""
+    if metadata.format == "gguf":
+        return "GGUF files are served by the llama.cpp family"
+    if metadata.category not in ("llm", "vision-language"):
+        return f"here it serves language and vision-language models, and this one is for {metadata.category}"
+    if (metadata.quantization or "").startswith("MLX"):
+        return "its weights are MLX's, which are for Apple silicon"
+    if host.os != "linux":
+        return f"it runs on Linux, and this machine is {host.os}"
+    devices = [device for device in host.devices if device.vendor == "nvidia"]
+    if not devices:
+        return "it runs on NVIDIA devices, and none is here"
+    for device in devices:  # sglang/srt/model_executor/model_runner_components/load_model_utils.py
+        if device.capability and float(device.capability) < 7.5:
+            return f"{device.name} has compute capability {device.capability}, and SGLang needs 7.5"
+    return None
+
+
+def command(plan: Plan, weights: str) -> Command:
+    """`sglang.launch_server`, which listens once the model is loaded, by the shim that brings the key."""
+    settings = plan.settings
+    return Command(
+        argv=(
+            *(plan.backend.executable, SHIM, "--model-path", weights),
+            *render(FLAGS, settings),
+            *settings.extra,
+        ),
+        env={
+            **visible_devices(tuple(shard.device for shard in plan.shards)),
+            "HF_HUB_OFFLINE": "1",
+            # Else `/health`, as `/health_generate`, makes a token each time, and takes a second at least.
+            "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
+            **settings.env,
+        },
+        secret_env={"SGLANG_API_KEY": settings.api_key} if settings.api_key else {},
+        unset_env=("SGLANG_API_KEY", "HF_TOKEN", *PYTHON_ENV),
+        ready=Probe(url=f"{url(settings)}/health"),
+        signatures=SIGNATURES,
+        url=url(settings),
+        # It ends its schedulers and detokenizers one after the other.
+        stop_seconds=15.0,
+    )
