@@ -9,6 +9,7 @@ from pathlib import PurePath
 from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, checked, uncounted
+from aimind.launchers.flags import check_flags
 from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.select import choose
@@ -42,6 +43,7 @@ def make(
         )
     request = absorb(choice.launcher, request)
     notes = checked(choice.launcher, request, choice.backend)
+    notes += check_flags(choice.launcher, request, choice.backend)
     placement = place(
         metadata,
         host,

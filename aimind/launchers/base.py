@@ -19,6 +19,7 @@ from aimind.types import (
     Backend,
     Command,
     Device,
+    Help,
     Host,
     MemoryPolicy,
     Metadata,
@@ -114,6 +115,14 @@ class Checks(Protocol):
         """
 
 
+@runtime_checkable
+class TellsFlags(Protocol):
+    """A launcher whose backend can be asked for its flags."""
+
+    @property
+    def HELP(self) -> Help: ...
+
+
 def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
     """What the launcher says of the request, where it looks at it.
 
@@ -144,7 +153,7 @@ def absorb(launcher: Launcher, request: Request) -> Request:
         UsageError: an argument is aimind's own business, has a bad value, or says otherwise than an option.
     """
     spellings = {
-        _plain(spelling): (field, flag)
+        plain(spelling): (field, flag)
         for field, flag in launcher.FLAGS.items()
         for spelling in (*flag.spellings, *flag.off, *dict(flag.presets))
     }
@@ -152,7 +161,7 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     extra: list[str] = []
     for token, following in _tokens(request.extra):
         name, equals, attached = token.partition("=")
-        key = _plain(name)
+        key = plain(name)
         why = _plain_keys(launcher.RESERVED).get(key) or _secret(key)
         if why is not None:
             raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
@@ -160,9 +169,9 @@ def absorb(launcher: Launcher, request: Request) -> Request:
             extra.append(token)
             continue
         field, flag = spellings[key]
-        presets = {_plain(spelling): value for spelling, value in flag.presets}
+        presets = {plain(spelling): value for spelling, value in flag.presets}
         if flag.kind == "switch":
-            found[field] = key not in map(_plain, flag.off)
+            found[field] = key not in map(plain, flag.off)
         elif key in presets:
             found[field] = presets[key]
         else:
@@ -183,9 +192,9 @@ def absorb(launcher: Launcher, request: Request) -> Request:
 
 def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
     """The backend arguments of the user that move memory in ways that the plan does not count."""
-    known = {_plain(spelling) for spelling in launcher.UNCOUNTED}
+    known = {plain(spelling) for spelling in launcher.UNCOUNTED}
     names = (token.partition("=")[0] for token in request.extra)
-    return tuple(name for name in names if _plain(name) in known)
+    return tuple(name for name in names if plain(name) in known)
 
 
 def said(flag: Flag, argv: tuple[str, ...]) -> str | None:
@@ -193,7 +202,7 @@ def said(flag: Flag, argv: tuple[str, ...]) -> str | None:
     found = None
     for token, following in _tokens(argv):
         name, equals, attached = token.partition("=")
-        if _plain(name) in flag.spellings:
+        if plain(name) in flag.spellings:
             found = attached if equals else following()
     return found
 
@@ -205,7 +214,7 @@ def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | Non
         yield token, lambda: next(rest, None)
 
 
-def _plain(spelling: str) -> str:
+def plain(spelling: str) -> str:
     """Long flags are the same with `-` and `_`, as the Python servers' parsers take them."""
     return spelling.replace("_", "-") if spelling.startswith("--") else spelling
 
@@ -218,7 +227,7 @@ def _secret(key: str) -> str | None:
 
 
 def _plain_keys(reserved: Mapping[str, str]) -> dict[str, str]:
-    return {_plain(spelling): why for spelling, why in reserved.items()}
+    return {plain(spelling): why for spelling, why in reserved.items()}
 
 
 def _text(flag: Flag, value: Value) -> str:

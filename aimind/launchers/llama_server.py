@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
+from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Plan, Program
 
 NAME = "llama-server"
 SUMMARY = "GGUF on llama.cpp, from your system"
@@ -12,6 +12,7 @@ FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
+HELP = Help(args=("--help",), quick=True, abbreviates=False)
 
 
 def source(_host: Host) -> Program:

@@ -6,7 +6,7 @@ Its server goes on when its model could not be loaded, or its port was taken: th
 from __future__ import annotations
 
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url
-from aimind.types import Command, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "mlx"
 SUMMARY = "Language models on Apple silicon: MLX's weights, or plain safetensors"
@@ -23,6 +23,7 @@ RESERVED = {
     "--prompt-cache-bytes": "it is the plan's cache",
 }
 UNCOUNTED = tuple("--draft-model --adapter-path --prefill-step-size --kv-bits --pipeline".split())
+HELP = Help(args=("-m", "mlx_lm", "server", "--help"))
 SIGNATURES = (
     Signature(
         r"generation thread died: .*([Oo]ut of memory|Insufficient Memory)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "transformers"
 SUMMARY = "Hugging Face language models, slowly: where nothing faster runs"
@@ -21,6 +21,7 @@ RESERVED = {"--device": "devices are chosen by --device of aimind, which is an o
 UNCOUNTED = tuple(
     "--continuous-batching --cb-num-blocks --cb-max-memory-percent --quantization --compile".split()
 )
+HELP = Help(args=("-m", "transformers.cli.transformers", "serve", "--help"), abbreviates=False)
 SIGNATURES = (
     Signature(r"Loading weights: +(?P<percent>\d+)%", phase="loading weights"),
     Signature(

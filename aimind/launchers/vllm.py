@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, TOKEN_IS_SEEN, Flag, render, url, visible_devices
+from aimind.launchers import vllm_flags
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "vllm"
@@ -29,18 +30,9 @@ FLAGS = {
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
     ),
 }
-RESERVED = {
-    "--model": "the model is what is named to aimind",
-    "--config": "it would overrule the plan",
-    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
-    "--api-key": KEY_IS_SEEN,
-    "--hf-token": TOKEN_IS_SEEN,
-    "--num-gpu-blocks-override": "it would overrule the plan's cache",
-}
-UNCOUNTED = tuple(
-    "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config --quantization -q "
-    "--enable-expert-parallel --data-parallel-size -dp --decode-context-parallel-size --hf-overrides".split()
-)
+RESERVED = vllm_flags.RESERVED
+UNCOUNTED = vllm_flags.UNCOUNTED
+HELP = vllm_flags.HELP
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(

@@ -10,7 +10,7 @@ import dataclasses
 import os
 
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Host, Metadata, Need, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import Command, Help, Host, Metadata, Need, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "vox-box"
 SUMMARY = "Speech: faster-whisper, FunASR, CosyVoice, Bark and Dia, on an NVIDIA device or the CPU"
@@ -44,6 +44,7 @@ RESERVED = {
     "--data-dir": "nothing is downloaded there",
 }
 UNCOUNTED = ()
+HELP = Help(args=("-m", "vox_box.main", "start", "--help"))
 SIGNATURES = (
     Signature(r"INFO - Estimating model", phase="looking at the model's files"),
     Signature(r"INFO - Loading model", phase="loading weights"),

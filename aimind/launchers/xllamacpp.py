@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import ggml
-from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan
+from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan
 
 NAME = "xllamacpp"
 SUMMARY = "GGUF on llama.cpp, installed by aimind"
@@ -20,6 +20,7 @@ UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
 
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "xllamacpp_server.py")  # noqa: PTH118, PTH120
+HELP = Help(args=(SHIM, "--help"), quick=True, abbreviates=False)
 # The registry's wheel runs on CPUs and on Apple's GPUs; the builds for NVIDIA are on the project's own index.
 CUDA_INDEX = "https://xorbitsai.github.io/xllamacpp/whl/cu128"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aimind.types.backend import (
     Backend,
+    Help,
     Home,
     LayeredMemory,
     MemoryPolicy,
@@ -70,6 +71,7 @@ __all__ = [
     "Estimate",
     "File",
     "Format",
+    "Help",
     "Home",
     "Host",
     "Instance",

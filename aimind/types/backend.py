@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -19,6 +20,7 @@ class Backend:
         only: the one architecture that it can serve; empty for all that the backend can.
         configuration: the text of the file that it was installed with, which a command fills in.
         scripts: shell scripts that set its environment up, to be sourced in this order.
+        flags: all that this version takes, as it says itself; `None` where it was not asked.
     """
 
     name: str
@@ -31,6 +33,28 @@ class Backend:
     only: str = ""
     configuration: str | None = field(default=None, repr=False)
     scripts: tuple[str, ...] = ()
+    flags: frozenset[str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Help:
+    """How a backend tells its flags, and how its parser reads them.
+
+    Attributes:
+        args: what makes the executable print them all.
+        quick: it answers within a fraction of a second, so that planning may ask.
+        abbreviates: it takes flags that are cut short, as Python's argparse does.
+        dotted: what follows a flag after a dot is a key of the flag's JSON (`--config.key value`).
+        also: flags that its help does not name.
+        dropped: flags of other versions -> what to do instead, as half a sentence.
+    """
+
+    args: tuple[str, ...]
+    quick: bool = False
+    abbreviates: bool = True
+    dotted: bool = False
+    also: tuple[str, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

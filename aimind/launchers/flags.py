@@ -1,0 +1,96 @@
+"""The user's own backend arguments, against the flags that the backend's version says it has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from aimind.errors import UsageError
+from aimind.launchers.base import Launcher, TellsFlags, plain
+from aimind.types import Backend, Help, Request
+
+_FORCE = "--force passes it all the same"
+# What parsers take for a value although it begins with a dash: a number, or what has a space in it.
+_VALUE = re.compile(r"-|-\.?\d.*|-.*\s.*", re.DOTALL)
+
+
+def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
+    """Whether the backend takes what `absorb` has left of the user's arguments.
+
+    Nothing is said where it was not asked for its flags yet.
+
+    Returns:
+        What it does not take, as sentences, where the request is to go on all the same (`--force`).
+
+    Raises:
+        UsageError: it does not take one of them.
+    """
+    if not isinstance(launcher, TellsFlags) or backend.flags is None:
+        return ()
+    parser = _Parser(launcher, launcher.HELP, backend)
+    problems = [problem for name in _names(request.extra) if (problem := parser.problem(name)) is not None]
+    if problems and not request.force:
+        raise problems[0]
+    return tuple(f"{problem.message}; it is passed all the same" for problem in problems)
+
+
+def _names(extra: tuple[str, ...]) -> list[str]:
+    """The flags among the arguments, without their values."""
+    end = extra.index("--") if "--" in extra else len(extra)
+    names = (word.partition("=")[0] for word in extra[:end] if word.startswith("-"))
+    return [name for name in names if not _VALUE.fullmatch(name)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    """The backend's own, as far as it is known from outside."""
+
+    launcher: Launcher
+    help: Help
+    backend: Backend
+
+    def problem(self, name: str) -> UsageError | None:
+        """Why it does not take this flag, or why aimind does not want it so."""
+        flag = plain(name)
+        known = {plain(each) for each in (*(self.backend.flags or ()), *self.help.also)}
+        if self.help.dotted and flag not in known:
+            flag = flag.partition(".")[0]
+        if flag in known:
+            return None
+        called = f"{self.backend.name} {self.backend.version}"
+        if flag in self.help.dropped:
+            return UsageError(f"{called} has {name} no more: {self.help.dropped[flag]}", hint=_FORCE)
+        full = _completions(flag, known) if self.help.abbreviates else []
+        if len(full) > 1:
+            return UsageError(f"{name} could be {_listed(full)}", hint="write it in full")
+        if not full:
+            return UsageError(f"{called} does not know {name}", hint=_hint(flag, known))
+        return self._shortened(name, full[0])
+
+    def _shortened(self, name: str, full: str) -> UsageError | None:
+        """Cut short, a flag that the plan depends on would go past it."""
+        flags = self.launcher.FLAGS.values()
+        planned = [each for flag in flags for each in (*flag.spellings, *flag.off, *dict(flag.presets))]
+        if full not in map(plain, (*planned, *self.launcher.RESERVED, *self.launcher.UNCOUNTED)):
+            return None
+        return UsageError(
+            f"{self.backend.name} would take {name} for {full}, which the plan has to know of",
+            hint=f"write it in full, its value apart: {full}",
+        )
+
+
+def _completions(flag: str, known: set[str]) -> list[str]:
+    """The flags that argparse takes it for: those that it begins; `-q` for `-q4`."""
+    attached = [] if flag.startswith("--") else [flag[:2]] if flag[:2] in known else []
+    return attached + sorted(each for each in known if each.startswith(flag))
+
+
+def _hint(flag: str, known: set[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(flag, sorted(known), n=3, cutoff=0.7)
+    return f"did you mean {_listed(near)}? {_FORCE}" if near else _FORCE
+
+
+def _listed(flags: list[str]) -> str:
+    return " or ".join([", ".join(flags[:-1]), flags[-1]] if flags[1:] else flags)

@@ -1,0 +1,88 @@
+"""Flags of vLLM that no setting of aimind holds: those that it sets alone, and those that are gone.
+
+What is gone was a flag of `python -m vllm.entrypoints.openai.api_server` in some version from 0.4 on, and is
+none in 0.32. A version that still has it takes it.
+"""
+
+from __future__ import annotations
+
+from aimind.launchers.base import KEY_IS_SEEN, TOKEN_IS_SEEN
+from aimind.types import Help
+
+RESERVED = {
+    "--model": "the model is what is named to aimind",
+    "--config": "it would overrule the plan",
+    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
+    "--api-key": KEY_IS_SEEN,
+    "--hf-token": TOKEN_IS_SEEN,
+    "--num-gpu-blocks-override": "it would overrule the plan's cache",
+}
+UNCOUNTED = tuple(
+    "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config --spec-model --quantization -q "
+    "--enable-expert-parallel --data-parallel-size -dp --decode-context-parallel-size --hf-overrides".split()
+)
+_GONE = "it is gone, and nothing replaces it: leave it out"
+_TOKENIZERS = "tokenizing is done beside the engine by itself: leave it out"
+_IMAGES = "how images are read is known from the model: leave it out"
+_PROCESSOR = "the processor comes with the model; --mm-processor-kwargs takes what it shall do otherwise"
+_GRAPHS = "say --max-cudagraph-capture-size, a number of sequences"
+_ROPE = 'say it as --hf-overrides \'{"rope_parameters": {"rope_type": …, "rope_theta": …}}\''
+_RAY = "say --distributed-executor-backend ray"
+_GUIDED = "say --structured-outputs-config"
+_DROPPED = {
+    "--block-manager": _GONE,
+    "--calculate-kv-scales": _GONE,
+    "--cuda-graph-sizes": "say --cudagraph-capture-sizes",
+    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+    "--disable-frontend-multiprocessing": _GONE,
+    "--disable-image-processor": _PROCESSOR,
+    "--disable-log-requests": "requests are not logged unless --enable-log-requests is said: leave it out",
+    "--disable-mm-preprocessor-cache": "say --mm-processor-cache-gb 0",
+    "--enable-reasoning": "--reasoning-parser alone is enough",
+    "--engine-use-ray": "the engine always has a process of its own: leave it out",
+    "--guided-decoding-backend": f"{_GUIDED}.backend",
+    "--guided-decoding-disable-additional-properties": f"{_GUIDED}.disable_additional_properties true",
+    "--guided-decoding-disable-any-whitespace": f"{_GUIDED}.disable_any_whitespace true",
+    "--guided-decoding-disable-fallback": _GONE,
+    "--image-feature-size": _IMAGES,
+    "--image-input-shape": _IMAGES,
+    "--image-input-type": _IMAGES,
+    "--image-processor": _PROCESSOR,
+    "--image-processor-revision": _PROCESSOR,
+    "--image-token-id": _IMAGES,
+    "--long-lora-scaling-factors": _GONE,
+    "--lora-extra-vocab-size": "adapters cannot bring words of their own any more: leave it out",
+    "--max-context-len-to-capture": _GRAPHS,
+    "--max-seq-len-to-capture": _GRAPHS,
+    "--multi-step-stream-outputs": _GONE,
+    "--ngram-prompt-lookup-max": "say it as --speculative-config.prompt_lookup_max",
+    "--ngram-prompt-lookup-min": "say it as --speculative-config.prompt_lookup_min",
+    "--num-lookahead-slots": "it follows from --speculative-config: leave it out",
+    "--num-scheduler-steps": "steps are scheduled while the one before runs, by itself: leave it out",
+    "--num-speculative-tokens": "say --spec-tokens, or --speculative-config.num_speculative_tokens",
+    "--override-neuron-config": _GONE,
+    "--override-pooler-config": "say --pooler-config",
+    "--preemption-mode": "what is preempted is always computed again: leave it out",
+    "--qlora-adapter-name-or-path": "say --enable-lora --lora-modules NAME=PATH",
+    "--quantization-param-path": "scales of an fp8 cache come with the model's weights: leave it out",
+    "--rope-scaling": _ROPE,
+    "--rope-theta": _ROPE,
+    "--scheduler-delay-factor": _GONE,
+    "--speculative-disable-by-batch-size": "say --speculative-config.num_speculative_tokens_per_batch_size",
+    "--speculative-draft-tensor-parallel-size": "say it as --speculative-config.draft_tensor_parallel_size",
+    "--speculative-max-model-len": "say it as --speculative-config.max_model_len",
+    "--speculative-model": "say --spec-model, or --speculative-config.model",
+    "--swap-space": "what is preempted is computed again; --kv-offloading-size keeps a cache in RAM",
+    "--task": "say --runner, and --convert where the model is to be another kind than it is",
+    "--tokenizer-pool-extra-config": _TOKENIZERS,
+    "--tokenizer-pool-size": _TOKENIZERS,
+    "--tokenizer-pool-type": _TOKENIZERS,
+    "--use-v2-block-manager": "there is no other any more: leave it out",
+    "--worker-use-ray": _RAY,
+}
+HELP = Help(
+    args=("-m", "vllm.entrypoints.openai.api_server", "--help=all"),
+    dotted=True,
+    also=("-O",),  # its parser makes it --optimization-level
+    dropped=_DROPPED,
+)
