@@ -29,6 +29,7 @@ from aimind.types import (
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Question
     from aimind.exact import Exact
+    from aimind.launchers.base import Launcher
     from aimind.options import Wanted
 
 
@@ -182,10 +183,25 @@ def with_backends(host: Host, request: Request) -> Host:
             continue
         came_from = launcher.source(host)
         here = environments.find(launcher.NAME, came_from)
+        if request.extra:
+            here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
         found += here
         if isinstance(came_from, Package):
             found += _to_be_brought(launcher.NAME, came_from, request.backend_version, here)
     return dataclasses.replace(host, backends=tuple(found))
+
+
+def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backend) -> Backend:
+    """The backend with the flags that it has told, or tells at once."""
+    from aimind.environments import flags
+    from aimind.launchers.base import TellsFlags
+
+    if not isinstance(launcher, TellsFlags) or backend.problem is not None:
+        return backend
+    told = flags.known(backend, came_from, launcher.HELP)
+    if told is None and launcher.HELP.quick:
+        told = flags.ask(backend, came_from, launcher.HELP, patience_seconds=10)
+    return dataclasses.replace(backend, flags=told)
 
 
 def _to_be_brought(
@@ -318,6 +334,30 @@ def install(plan: Plan, host: Host) -> None:
     if isinstance(came_from, Package):
         build = next(build for build in came_from.builds if build.only == backend.only)
         ensure(backend.name, build, version=backend.version, progress=show.note)
+
+
+def check_arguments(plan: Plan, host: Host) -> None:
+    """Check the user's backend arguments once the backend is here, where that was not done in planning.
+
+    Raises:
+        UsageError: it does not take one of them.
+    """
+    from aimind.environments import flags
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import TellsFlags
+    from aimind.launchers.flags import check_flags
+    from aimind.select import named
+
+    backend = plan.backend
+    launcher = named(backend.name, LAUNCHERS)
+    if not plan.settings.extra or backend.flags is not None or not isinstance(launcher, TellsFlags):
+        return
+    show.note(f"asking {backend.name} {backend.version} which arguments it takes")
+    told = flags.ask(backend, source(backend.name, host), launcher.HELP)
+    if told is None:
+        show.note(f"warning: {backend.name} does not say which arguments it takes: yours are not checked")
+    for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):
+        show.note(f"warning: {warning}")
 
 
 def source(name: str, host: Host) -> Package | Program:
