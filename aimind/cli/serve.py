@@ -200,6 +200,7 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
     if not start.may_install:
         steps.check_installed(plan)
     steps.install(plan, host)
+    steps.check_arguments(plan, host)
     hub.fetch(plan.model, show.Progress())
     supervise.replace(command)
 
@@ -291,6 +292,7 @@ def _prepare(plan: Plan, host: Host, held: Held) -> None:
     if not plan.backend.installed:
         held.say("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
         steps.install(plan, host)
+    steps.check_arguments(plan, host)
     if plan.model.root is None:
         held.say("preparing", phase="downloading")
         hub.fetch(plan.model, show.Progress())
