@@ -200,7 +200,7 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
         return backend
     told = flags.known(backend, came_from, launcher.HELP)
     if told is None and launcher.HELP.quick:
-        told = flags.ask(backend, came_from, launcher.HELP, patience_seconds=10)
+        told = flags.ask(backend, came_from, launcher.HELP)
     return dataclasses.replace(backend, flags=told)
 
 
@@ -337,7 +337,7 @@ def install(plan: Plan, host: Host) -> None:
 
 
 def check_arguments(plan: Plan, host: Host) -> None:
-    """Check the user's backend arguments once the backend is here, where that was not done in planning.
+    """Check the user's backend arguments once the backend is here, where planning did not know its flags.
 
     Raises:
         UsageError: it does not take one of them.

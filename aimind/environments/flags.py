@@ -13,8 +13,9 @@ from pathlib import Path
 from aimind.environments.folders import data_folder
 from aimind.types import Backend, Help, Package, Program, public
 
-# Importing vLLM takes eight seconds, from a cold disk a minute.
+# Importing vLLM takes eight seconds, from a cold disk a minute; llama-server answers in a tenth.
 PATIENCE_SECONDS = 180.0
+QUICK_PATIENCE_SECONDS = 10.0
 # An option's line is indented by two at most (argparse, click), its description by more.
 _OPTION = re.compile(r" {0,2}(-.*)")
 _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w.-]*")
@@ -31,9 +32,10 @@ def known(backend: Backend, source: Package | Program, how: Help) -> frozenset[s
 
 
 def ask(
-    backend: Backend, source: Package | Program, how: Help, *, patience_seconds: float = PATIENCE_SECONDS
+    backend: Backend, source: Package | Program, how: Help, *, patience_seconds: float | None = None
 ) -> frozenset[str] | None:
     """What the backend says now, which is then remembered; `None` if it does not tell."""
+    patience_seconds = patience_seconds or (QUICK_PATIENCE_SECONDS if how.quick else PATIENCE_SECONDS)
     try:
         done = subprocess.run(
             [backend.executable, *how.args],
