@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     add("--list-devices", action="store_true", help="print the variable FAKE_DEVICES, and end")
     add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
     add("--open-health", action="store_true", help="but for /health, as llama.cpp has it")
+    # llama-server's, which change nothing.
+    add("--threads", "--lora", "--log-file", "--log-prefix", metavar="VALUE", dest="ignored")
+    add("--mlock", action="store_true")
     # Before it listens.
     add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")
     add("--count", type=Path, metavar="FILE", help="add one line to this file at each start")
