@@ -98,7 +98,19 @@ def test_the_buffers_in_its_log_are_the_plan_s() -> None:
 
 def test_an_argument_that_the_backend_does_not_take() -> None:
     done = subprocess.run(
-        [str(AIMIND), "serve", "demo", "--backend", "xllamacpp", "--port", "0", "--", "--nonsense", "1"],
+        [
+            str(AIMIND),
+            "serve",
+            "demo",
+            "--backend",
+            "xllamacpp",
+            "--port",
+            "0",
+            "--force",
+            "--",
+            "--nonsense",
+            "1",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,160 @@
+"""The user's arguments against a backend's flags; what vLLM once documented against its newest parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aimind.errors import UsageError
+from aimind.launchers import LAUNCHERS, llama_server, mindie, vllm
+from aimind.launchers.base import Launcher, TellsFlags, absorb, plain, uncounted
+from aimind.launchers.flags import check_flags
+from aimind.types import Backend, Request
+
+# Each documented argument of vLLM 0.4, with values that it takes, and what becomes of it; then all that the
+# parser of the version below takes (its `_option_string_actions`).
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "data" / "vllm_arguments.json").read_text(encoding="utf-8")
+)
+VLLM = Backend(
+    name="vllm", version=RECORDED["version"], executable="/python", flags=frozenset(RECORDED["parser"])
+)
+LLAMA = Backend(
+    name="llama-server",
+    version="9999",
+    executable="/llama-server",
+    flags=frozenset({"--threads", "-t", "--threads-batch", "--fim-qwen-1.5b-default"}),
+)
+
+
+def check(launcher: Launcher, backend: Backend, *words: str, force: bool = False) -> tuple[str, ...]:
+    return check_flags(launcher, absorb(launcher, Request(extra=words, force=force)), backend)
+
+
+def refused(launcher: Launcher, backend: Backend, *words: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        check(launcher, backend, *words)
+    return f"{caught.value.message}\n{caught.value.hint}"
+
+
+def test_the_record_is_of_the_version_that_is_installed() -> None:
+    assert vllm.VERSION == RECORDED["version"]
+    assert len(RECORDED["arguments"]) == 92
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [(name, row) for row in RECORDED["arguments"] for name in row["names"]]
+)
+def test_every_documented_argument_of_vllm(name: str, row: dict[str, Any]) -> None:
+    """Passed as it is, taken into the plan, or refused with a sentence."""
+    words = (name, *row["values"])
+    if "refused" in row:
+        assert row["refused"] in refused(vllm, VLLM, *words)
+        return
+    request = absorb(vllm, Request(extra=words))
+    assert check_flags(vllm, request, VLLM) == ()
+    assert request.extra == (() if "setting" in row else words)
+    if "setting" in row:
+        assert getattr(request, row["setting"]) not in (None, False)
+
+
+def test_what_is_gone_is_gone() -> None:
+    known = {plain(flag) for flag in RECORDED["parser"]}
+    assert not known & set(vllm.HELP.dropped)
+    for instead in vllm.HELP.dropped.values():
+        named = {word.strip(",;:").partition(".")[0] for word in instead.split() if word.startswith("--")}
+        assert named - {"--"} <= {*known, "--device"}
+
+
+def test_a_version_that_still_has_it_takes_it() -> None:
+    older = dataclasses.replace(VLLM, version="0.6.0", flags=frozenset({"--swap-space"}))
+    assert check(vllm, older, "--swap-space", "4") == ()
+
+
+@pytest.mark.parametrize("launcher", [each for each in LAUNCHERS if isinstance(each, TellsFlags)])
+def test_nothing_is_said_before_the_backend_was_asked(launcher: Launcher) -> None:
+    backend = Backend(name=launcher.NAME, version="1", executable="/x")
+    assert check(launcher, backend, "--nonsense") == ()
+    told = dataclasses.replace(backend, flags=frozenset({"--something"}))
+    assert f"{launcher.NAME} 1 does not know --nonsense" in refused(launcher, told, "--nonsense")
+
+
+def test_a_backend_without_help_is_not_checked() -> None:
+    backend = Backend(name="mindie", version="1", executable="/x", flags=frozenset())
+    assert check_flags(mindie, Request(extra=("--nonsense",)), backend) == ()
+
+
+def test_an_unknown_flag_is_answered_by_the_nearest() -> None:
+    said = refused(vllm, VLLM, "--enable-prefix-cachin-g=true")
+    assert "vllm 0.32.0 does not know --enable-prefix-cachin-g\n" in said
+    assert "did you mean --enable-prefix-caching" in said
+    said = refused(llama_server, LLAMA, "--thread", "4")
+    assert "did you mean --threads? --force passes it all the same" in said
+    assert refused(vllm, VLLM, "--zzzzz").endswith("\n--force passes it all the same")
+
+
+def test_force_passes_it_with_a_warning() -> None:
+    said = check(vllm, VLLM, "--zzzzz", "1", "--swap-space", "4", "--seed", "1", force=True)
+    assert [sentence.split(":")[0].split(";")[0] for sentence in said] == [
+        "vllm 0.32.0 does not know --zzzzz",
+        "vllm 0.32.0 has --swap-space no more",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--seed", "-1"),
+        ("--seed=-1",),
+        ("--hf-overrides", "-.5"),
+        ("--chat-template", "- a template"),
+        ("--chat_template_content_format", "auto"),
+        ("--no-enable-prefix-caching",),
+        ("--compilation-config.mode", "3"),
+        ("--compilation_config.pass_config.enable_fusion", "true"),
+        ("-cc.use_inductor_graph_partition=true",),
+        ("--kv-transfer-config.key+", "value"),
+        ("-O3",),
+        ("-O", "2"),
+        ("-O.mode=3",),
+        ("--otlp", "http://127.0.0.1"),  # cut short, and none that the plan depends on
+        ("--", "--nonsense"),
+        ("-",),
+    ],
+)
+def test_what_its_parser_takes(words: tuple[str, ...]) -> None:
+    assert check(vllm, VLLM, *words) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--max-model", "4096"), "would take --max-model for --max-model-len, which the plan has to know"),
+        (("--gpu-memory-util=0.5",), "for --gpu-memory-utilization, which"),
+        (("--num-gpu-blocks", "3"), "for --num-gpu-blocks-override, which"),
+        (("--cpu-offload-g", "3"), "for --cpu-offload-gb, which"),
+        (("-qawq",), "for -q, which"),
+        (("--max-num", "3"), "--max-num could be --max-num-active-seqs, --max-num-batched-tokens, "),
+        (("--nonsense.key", "3"), "does not know --nonsense.key"),
+        (("--log-prefix=a b",), "does not know --log-prefix"),
+    ],
+)
+def test_what_its_parser_or_the_plan_does_not_take(words: tuple[str, ...], said: str) -> None:
+    assert said in refused(vllm, VLLM, *words)
+
+
+def test_uncounted_flags_are_flags() -> None:
+    for name in ("--spec-model", "-q", "--kv-offloading-size"):
+        request = absorb(vllm, Request(extra=(name, "1")))
+        assert uncounted(vllm, request) == (name,)
+        assert check_flags(vllm, request, VLLM) == ()
+
+
+def test_llama_cpp_takes_flags_only_in_full() -> None:
+    assert check(llama_server, LLAMA, "--fim-qwen-1.5b-default", "--threads_batch", "2", "-t", "-1") == ()
+    for words in (("--threads-b", "2"), ("-t4",), ("--threads.key", "2")):
+        assert "does not know" in refused(llama_server, LLAMA, *words)
