@@ -194,7 +194,8 @@ def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
     """The backend arguments of the user that move memory in ways that the plan does not count."""
     known = {plain(spelling) for spelling in launcher.UNCOUNTED}
     names = (token.partition("=")[0] for token in request.extra)
-    return tuple(name for name in names if plain(name) in known)
+    # vLLM takes keys of a flag's JSON after a dot.
+    return tuple(name for name in names if plain(name).partition(".")[0] in known)
 
 
 def said(flag: Flag, argv: tuple[str, ...]) -> str | None:

@@ -20,7 +20,9 @@ FLAGS = {
     "max_num_batched_tokens": Flag(spellings=("--max-num-batched-tokens",), kind="tokens"),
     "tensor_parallel_size": Flag(spellings=("--tensor-parallel-size", "-tp"), kind="int"),
     "pipeline_parallel_size": Flag(spellings=("--pipeline-parallel-size", "-pp"), kind="int"),
-    "gpu_memory_utilization": Flag(spellings=("--gpu-memory-utilization",), kind="float"),
+    "gpu_memory_utilization": Flag(
+        spellings=("--gpu-memory-utilization", "--device-memory-utilization"), kind="float"
+    ),
     "kv_cache_memory_bytes": Flag(spellings=("--kv-cache-memory-bytes",), kind="int"),
     "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
     "block_size": Flag(spellings=("--block-size",), kind="int"),

@@ -18,8 +18,9 @@ RESERVED = {
     "--num-gpu-blocks-override": "it would overrule the plan's cache",
 }
 UNCOUNTED = tuple(
-    "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config --spec-model --quantization -q "
-    "--enable-expert-parallel --data-parallel-size -dp --decode-context-parallel-size --hf-overrides".split()
+    "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config -sc --spec-model "
+    "--quantization -q --enable-expert-parallel -ep --data-parallel-size -dp --decode-context-parallel-size "
+    "-dcp --hf-overrides".split()
 )
 _GONE = "it is gone, and nothing replaces it: leave it out"
 _TOKENIZERS = "tokenizing is done beside the engine by itself: leave it out"
