@@ -23,12 +23,12 @@ def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple
         What it does not take, as sentences, where the request is to go on all the same (`--force`).
 
     Raises:
-        UsageError: it does not take one of them.
+        UsageError: it does not take one of them, or takes it for one that the plan has to know of.
     """
     if not isinstance(launcher, TellsFlags) or backend.flags is None:
         return ()
     parser = _Parser(launcher, launcher.HELP, backend)
-    problems = [problem for name in _names(request.extra) if (problem := parser.problem(name)) is not None]
+    problems = [problem for name in _names(request.extra) if (problem := parser.unknown(name)) is not None]
     if problems and not request.force:
         raise problems[0]
     return tuple(f"{problem.message}; it is passed all the same" for problem in problems)
@@ -49,8 +49,12 @@ class _Parser:
     help: Help
     backend: Backend
 
-    def problem(self, name: str) -> UsageError | None:
-        """Why it does not take this flag, or why aimind does not want it so."""
+    def unknown(self, name: str) -> UsageError | None:
+        """Why it does not take this flag.
+
+        Raises:
+            UsageError: it is cut short, and that must not be.
+        """
         flag = plain(name)
         known = {plain(each) for each in (*(self.backend.flags or ()), *self.help.also)}
         if self.help.dotted and flag not in known:
@@ -61,22 +65,22 @@ class _Parser:
         if flag in self.help.dropped:
             return UsageError(f"{called} has {name} no more: {self.help.dropped[flag]}", hint=_FORCE)
         full = _completions(flag, known) if self.help.abbreviates else []
-        if len(full) > 1:
-            return UsageError(f"{name} could be {_listed(full)}", hint="write it in full")
         if not full:
             return UsageError(f"{called} does not know {name}", hint=_hint(flag, known))
-        return self._shortened(name, full[0])
+        if len(full) > 1:
+            raise UsageError(f"{name} could be {_listed(full)}", hint="write it in full")
+        self._check_shortened(name, full[0])
+        return None
 
-    def _shortened(self, name: str, full: str) -> UsageError | None:
+    def _check_shortened(self, name: str, full: str) -> None:
         """Cut short, a flag that the plan depends on would go past it."""
         flags = self.launcher.FLAGS.values()
         planned = [each for flag in flags for each in (*flag.spellings, *flag.off, *dict(flag.presets))]
-        if full not in map(plain, (*planned, *self.launcher.RESERVED, *self.launcher.UNCOUNTED)):
-            return None
-        return UsageError(
-            f"{self.backend.name} would take {name} for {full}, which the plan has to know of",
-            hint=f"write it in full, its value apart: {full}",
-        )
+        if full in map(plain, (*planned, *self.launcher.RESERVED, *self.launcher.UNCOUNTED)):
+            raise UsageError(
+                f"{self.backend.name} would take {name} for {full}, which the plan has to know of",
+                hint=f"write it in full, its value apart: {full}",
+            )
 
 
 def _completions(flag: str, known: set[str]) -> list[str]:

@@ -147,8 +147,14 @@ def test_what_its_parser_or_the_plan_does_not_take(words: tuple[str, ...], said:
     assert said in refused(vllm, VLLM, *words)
 
 
+def test_no_force_lets_a_flag_past_the_plan() -> None:
+    with pytest.raises(UsageError, match="for --max-model-len, which the plan has to know of"):
+        check(vllm, VLLM, "--max-model", "4096", force=True)
+    assert absorb(vllm, Request(extra=("--device-memory-utilization", "0.5"))).gpu_memory_utilization == 0.5
+
+
 def test_uncounted_flags_are_flags() -> None:
-    for name in ("--spec-model", "-q", "--kv-offloading-size"):
+    for name in ("--spec-model", "-q", "-sc", "-ep", "--speculative_config.model", "--kv-offloading-size"):
         request = absorb(vllm, Request(extra=(name, "1")))
         assert uncounted(vllm, request) == (name,)
         assert check_flags(vllm, request, VLLM) == ()
