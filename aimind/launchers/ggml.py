@@ -111,6 +111,11 @@ SIGNATURES: tuple[Signature, ...] = (
         remedy="its own words are above",
     ),
     Signature(
+        r"libgomp: Thread creation failed|std::system_error.*Resource temporarily unavailable",
+        cause="the backend could start no more threads: it has no memory for them, or may have no more",
+        remedy="raise the limits on memory (ulimit -v) and on processes (ulimit -u)",
+    ),
+    Signature(
         r"error: (unknown|invalid|unrecognized) argument",
         cause="the backend does not know one of the arguments",
         remedy="look at the arguments after --",

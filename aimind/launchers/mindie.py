@@ -39,6 +39,7 @@ MEMORY = PagedMemory(
     pipelines=False,
     graphs=False,
     measured=False,
+    in_ram=False,
 )
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "with_environment.sh")  # noqa: PTH118, PTH120
 FLAGS = {
