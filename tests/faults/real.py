@@ -12,7 +12,7 @@ from aimind.instances import choose
 from aimind.options import Wanted
 from aimind.types import Command, Request
 from tests.live.served import DATA
-from tests.supervisor.harness import Supervised, alive, wait_for
+from tests.supervisor.harness import Supervised, alive, ask_each, wait_for
 
 NAME = "the-model"
 
@@ -49,7 +49,7 @@ def command(model: str, *, backend: str, extra: tuple[str, ...] = ()) -> Command
 def tree(supervised: Supervised) -> dict[int, str]:
     """All processes below the supervisor, and what they are called."""
     below = psutil.Process(supervised.process.pid).children(recursive=True)
-    return {process.pid: process.name() for process in below}
+    return ask_each(below, psutil.Process.name)
 
 
 def backend(supervised: Supervised) -> int:

@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from tests.supervisor.harness import ask_each
+
 AIMIND = Path(sys.executable).with_name("aimind")
 # Kept between runs, since an environment of vLLM has 3 GB.
 DATA = Path(__file__).parents[2] / ".cache" / "live"
@@ -75,11 +77,9 @@ class Served:
     def backend(self) -> psutil.Process:
         """The process that listens on the port."""
         port = int(self.url.rsplit(":", 1)[1])
-        for process in self.tree():
-            if any(
-                c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in process.net_connections()
-            ):
-                return process
+        for pid, connections in ask_each(self.tree(), psutil.Process.net_connections).items():
+            if any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in connections):
+                return psutil.Process(pid)
         raise AssertionError(f"nobody in the tree listens on {port}")
 
     def post(self, path: str, body: Json, *, key: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 
 from tests.live.served import DATA, gone, plan, serve
 from tests.samples import SENTENCE
+from tests.supervisor.harness import ask_each
 
 pytestmark = pytest.mark.live
 
@@ -36,13 +36,9 @@ def minilm() -> Path:
 
 def left_behind(tree: list[psutil.Process], server: psutil.Process) -> list[Path]:
     """What the processes have in shared memory, and their folder for temporary files."""
-    segments = set()
-    for process in tree:
-        with suppress(psutil.NoSuchProcess):  # the guardian's looks are processes, too, and soon over
-            mapped = {
-                region.path for region in process.memory_maps() if not region.path.endswith("(deleted)")
-            }
-            segments |= {Path(path) for path in mapped if path.startswith("/dev/shm/")}
+    regions = [region for found in ask_each(tree, psutil.Process.memory_maps).values() for region in found]
+    shared = {region.path for region in regions if region.path.startswith("/dev/shm/")}
+    segments = [Path(path) for path in shared if not path.endswith("(deleted)")]
     assert segments
     folder = Path(server.environ()["TMPDIR"])
     assert any(path.is_socket() for path in folder.iterdir())
@@ -59,7 +55,7 @@ def test_it_says_its_sentence_and_leaves_nothing(end: str) -> None:
         assert any(f"CPU KV cache size: {tokens:,} tokens" in line for line in served.lines)  # its own words
         tree = served.tree()
         assert len(tree) > 5  # supervisor, sentinel, guardian, server, engine, worker
-        server = next(process for process in tree if "--model" in process.cmdline())
+        server = served.backend()
         paths = left_behind(tree, server)
         if end == "kill supervisor and guardian":
             served.process.send_signal(signal.SIGSTOP)  # so that it does nothing between the two

@@ -11,11 +11,13 @@ import subprocess
 import urllib.error
 from pathlib import Path
 
+import psutil
 import pytest
 
 from aimind.instances import choose
 from tests.live.served import AIMIND, environment, gone, plan, serve
 from tests.samples import SENTENCE
+from tests.supervisor.harness import ask_each
 
 pytestmark = pytest.mark.live
 
@@ -58,7 +60,8 @@ def test_a_key_is_demanded_and_never_shown(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError, match="401"):
             served.post("/v1/completions", {"prompt": "Hi", "max_tokens": 1})
         assert served.post("/v1/completions", {"prompt": "Hi", "max_tokens": 1}, key=key)["choices"]
-        assert all(key not in shlex.join(process.cmdline()) for process in served.tree())
+        command_lines = ask_each(served.tree(), psutil.Process.cmdline)
+        assert all(key not in shlex.join(argv) for argv in command_lines.values())
     assert key not in "\n".join(served.lines)
 
 

@@ -14,10 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ LINUX_HERE = sys.platform == "linux"
 LINUX = pytest.mark.skipif(not LINUX_HERE, reason="needs /proc, or a subreaper")
 # Below the real-time ones, of which the C library keeps the first for itself: make leaves it ignored.
 STANDARD_SIGNALS = (1 << 31) - 1
+Answer = TypeVar("Answer")
 PATIENCE_SECONDS = 20.0  # only ever waited for in full by a test that fails
 
 
@@ -58,6 +60,15 @@ def alive(pid: int) -> bool:
 
 def gone(pid: int) -> bool:
     return not alive(pid)
+
+
+def ask_each(processes: list[psutil.Process], ask: Callable[[psutil.Process], Answer]) -> dict[int, Answer]:
+    """What each of them answers; those that end meanwhile, as the guardian's looks do, are left out."""
+    answers = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            answers[process.pid] = ask(process)
+    return answers
 
 
 def get(url: str) -> int:
