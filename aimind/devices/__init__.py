@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from aimind.devices import ascend, cpu, nvidia
+from aimind.devices import cpu, nvidia
 from aimind.devices.record import from_json, to_json
-from aimind.types import Host
+from aimind.types import Device, Host
 
 __all__ = ["from_json", "probe", "to_json"]
 
@@ -28,7 +29,7 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
     found = nvidia.probe(env.get("CUDA_VISIBLE_DEVICES"), root=root)
     memory = cpu.memory(root)
     return Host(
-        devices=(*found.devices, *ascend.probe(env.get(ascend.VARIABLE), root=root)),
+        devices=(*found.devices, *_ascend(env, root)),
         ram_total_bytes=memory.total_bytes,
         ram_free_bytes=memory.free_bytes,
         os=cpu.operating_system(),
@@ -36,3 +37,12 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
         cores=cpu.cores(root),
         driver=found.driver,
     )
+
+
+def _ascend(env: Mapping[str, str], root: Path) -> tuple[Device, ...]:
+    """The Ascend devices; most machines have none, and need not load what reads their tables."""
+    if not any((root / "dev").glob("davinci[0-9]*")) and shutil.which("npu-smi") is None:
+        return ()
+    from aimind.devices import ascend
+
+    return ascend.probe(env.get(ascend.VARIABLE), root=root)
