@@ -15,14 +15,13 @@ from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.types import Device
 
 if TYPE_CHECKING:
-    import socket
+    from aimind.supervisor.notify import Manager
 
 SYSTEM_FOLDER = Path("/etc/systemd/system")
 # What ProtectHome= and PrivateTmp= hide.
 HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
 # What a unit finds programs in, unless told (systemd.exec(5)).
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-EXTENSION_SECONDS = 60
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -95,30 +94,24 @@ def extend_start() -> None:
 
     A download or an installation may take hours, and knows itself when it has failed.
     """
-    import socket
     import threading
 
-    address = os.environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
-    if not address:
-        return
-    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    _extend(manager, address)
-    threading.Thread(target=_go_on, args=(manager, address), daemon=True).start()
+    from aimind.supervisor.notify import Manager
+
+    manager = Manager(dict(os.environ))  # a copy: the supervisor, which comes later, wants its address too
+    if manager.listens:
+        manager.preparing()
+        threading.Thread(target=_go_on, args=(manager,), daemon=True).start()
 
 
-def _go_on(manager: socket.socket, address: str) -> NoReturn:
+def _go_on(manager: Manager) -> NoReturn:
     import time
+
+    from aimind.supervisor.notify import EXTENSION_SECONDS
 
     while True:
         time.sleep(EXTENSION_SECONDS / 3)
-        _extend(manager, address)
-
-
-def _extend(manager: socket.socket, address: str) -> None:
-    import contextlib
-
-    with contextlib.suppress(OSError):  # nobody listens
-        manager.sendto(f"STATUS=preparing\nEXTEND_TIMEOUT_USEC={EXTENSION_SECONDS}000000".encode(), address)
+        manager.preparing()
 
 
 # ── Installing ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,10 @@ import os
 import socket
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
 # While it loads or stops, systemd is asked for so much more time at each sign of life.
 EXTENSION_SECONDS = 60.0
 
@@ -18,11 +22,11 @@ class Manager:
         watchdog_seconds: it ends us after so long without a sign of life; 0 where it does not.
     """
 
-    def __init__(self) -> None:
-        """Take its address from the environment, in which the backend must not find it."""
-        address = os.environ.pop("NOTIFY_SOCKET", "")
-        watched = os.environ.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        """Take its address out of the environment, in which the backend must not find it."""
+        address = environment.pop("NOTIFY_SOCKET", "")
+        watched = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = environment.pop("WATCHDOG_USEC", "")
         self.watchdog_seconds = int(microseconds) / 1e6 if watched and microseconds.isdigit() else 0.0
         # "@" stands for the zero byte that abstract sockets begin with.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -30,6 +34,10 @@ class Manager:
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.settimeout(0)
+
+    def preparing(self) -> None:
+        """There is no supervisor yet, and what comes before it goes on."""
+        self._tell(f"STATUS=preparing\n{_extension(EXTENSION_SECONDS)}")
 
     def ready(self) -> None:
         """It serves; also the end of a reload."""
@@ -49,7 +57,7 @@ class Manager:
 
     def extend(self, seconds: float = EXTENSION_SECONDS) -> None:
         """Neither the start nor the stop has failed before so long from now."""
-        self._tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+        self._tell(_extension(seconds))
 
     def alive(self) -> None:
         """The watchdog's sign of life."""
@@ -63,3 +71,7 @@ class Manager:
             self._socket.sendto(message.encode(), self._address)
         except OSError:  # nobody reads, or not fast enough: the backend is worth more than the message
             return
+
+
+def _extension(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"
