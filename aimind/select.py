@@ -42,12 +42,10 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         if sentence is None and backend is not None:
             if forced:
                 why = f"by force, although {against}"
+            elif asked:
+                why = "asked for"
             else:
-                why = (
-                    "asked for"
-                    if asked
-                    else f"first choice for {metadata.format} {metadata.category} models here"
-                )
+                why = f"first choice for {metadata.format} {metadata.category} models here"
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     raise UnsupportedError(
