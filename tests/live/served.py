@@ -155,3 +155,15 @@ def gone(processes: list[psutil.Process], *, within_seconds: float = 10.0) -> bo
     """Whether all of them end by then."""
     _, alive = psutil.wait_procs(processes, timeout=within_seconds)
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def fail_to_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`aimind serve` of what cannot be served, tried once, to its end; its stderr is in stdout."""
+    return subprocess.run(
+        [str(AIMIND), "serve", *arguments, "--port", "0", "--restart", "never"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        env=environment(),
+    )

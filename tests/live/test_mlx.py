@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.served import AIMIND, environment, plan, serve
+from tests.live.served import AIMIND, environment, fail_to_serve, plan, serve
 from tests.samples import SENTENCE
 
 pytestmark = pytest.mark.live
@@ -56,14 +56,7 @@ def test_a_model_that_it_cannot_load_ends_it_though_it_would_hang(tmp_path: Path
     for file in DEMO.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "tokenizer.json").write_text("{}")
-    done = subprocess.run(
-        [str(AIMIND), "serve", str(tmp_path), *CHOSEN, "--port", "0", "--restart", "never"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        env=environment(),
-    )
+    done = fail_to_serve(str(tmp_path), *CHOSEN)
     assert done.returncode != 0, done.stdout
     assert "the backend says that it cannot go on: stopping it" in done.stdout
     assert "cause: MLX cannot load the model" in done.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.served import AIMIND, environment, plan, serve
+from tests.live.served import fail_to_serve, plan, serve
 from tests.samples import SENTENCE
 
 pytestmark = pytest.mark.live
@@ -34,13 +34,6 @@ def test_a_model_that_it_cannot_load_has_failed(tmp_path: Path) -> None:
     for file in DEMO.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "tokenizer.json").write_text("{}")
-    done = subprocess.run(
-        [str(AIMIND), "serve", str(tmp_path), *CHOSEN, "--port", "0", "--restart", "never"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        env=environment(),
-    )
+    done = fail_to_serve(str(tmp_path), *CHOSEN)
     assert done.returncode == 1, done.stdout
     assert "the backend exited with code 1" in done.stdout
