@@ -29,6 +29,7 @@ from aimind.types import (
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Question
     from aimind.exact import Exact
+    from aimind.instances import Sight
     from aimind.launchers.base import Launcher
     from aimind.options import Wanted
 
@@ -100,10 +101,16 @@ def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
         from aimind.devices import hardware
 
         return {spec: equipped(hardware.parse(spec), asked.request) for spec in specs}
+    from aimind import instances
+
+    return {"this one": this_machine(asked.request, instances.living())}
+
+
+def this_machine(request: Request, living: tuple[Sight, ...]) -> Host:
+    """This machine as the request wants it seen, without what is promised to those instances."""
     from aimind import devices, instances
 
-    here = allowed(devices.probe(), asked.request)
-    return {"this one": equipped(instances.without_promises(here, instances.living()), asked.request)}
+    return equipped(instances.without_promises(allowed(devices.probe(), request), living), request)
 
 
 def equipped(host: Host, request: Request) -> Host:

@@ -178,13 +178,12 @@ def _again(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def _without_instance(start: _Start, *, dry_run: bool) -> None:
     """Print the command, or become it; nothing is claimed, and the claims of others count."""
-    from aimind import devices, hub, instances, supervise
+    from aimind import hub, instances, supervise
 
     asked = start.asked
     offer = steps.offer(asked)
     living = instances.living()
-    host = steps.allowed(devices.probe(), asked.request)
-    host = steps.equipped(instances.without_promises(host, living), asked.request)
+    host = steps.this_machine(asked.request, living)
     plan = steps.decided(steps.answer(steps.ask(offer, asked, host)))
     if not dry_run or plan.settings.port == 0:
         claimed = instances.claimed_by(living)
