@@ -115,7 +115,12 @@ def environ(process: psutil.Process) -> str:
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"the key is {KEY}")
     assert files_with(KEY, tmp_path) == [tmp_path / "log"]
-    with subprocess.Popen([sys.executable, "-c", "input()", TOKEN], stdin=subprocess.PIPE) as process:
+    said = "print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", said, TOKEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # Until it runs, its command line is empty.
         assert len(command_lines_with(TOKEN)) == 1
         process.kill()
 
