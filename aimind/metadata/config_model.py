@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aimind.errors import MetadataError
 from aimind.metadata import config_layers, config_rows, summary, unknown
@@ -14,7 +14,7 @@ from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
 from aimind.metadata.config_task import category, modalities, needs_remote_code
 from aimind.metadata.quantization import Quantization, parameters
-from aimind.types import Format, Layer, Metadata, Tensor
+from aimind.types import Chat, Format, Layer, Metadata, Tensor
 
 _LAYER_NAME = re.compile(r"(.*?)\b(?:layers|layer|h|blocks|block)\.(\d{1,4})\.")
 # Parts beside the language model, by the words in their tensors' names.
@@ -34,12 +34,14 @@ class Beside:
         sentence_length: tokens that sentence-transformers would cut a text to.
         tokenizer_length: the tokenizer's `model_max_length`.
         chat_template: whether there is one.
+        chat: what it says.
     """
 
     names: frozenset[str] = frozenset()
     sentence_length: int | None = None
     tokenizer_length: int | None = None
     chat_template: bool = True
+    chat: Chat = field(default_factory=Chat)
 
 
 def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, beside: Beside) -> Metadata:
@@ -82,6 +84,7 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
         modalities=modalities(whole),
         needs_remote_code=needs_remote_code(whole),
         chat_template=beside.chat_template,
+        chat=beside.chat,
     )
 
 

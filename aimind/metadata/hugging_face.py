@@ -6,7 +6,7 @@ from dataclasses import replace
 from posixpath import dirname, join
 
 from aimind.errors import MetadataError
-from aimind.metadata import audio, expected, summary
+from aimind.metadata import audio, chat, expected, summary
 from aimind.metadata.config import LONGEST_WORD, Config, parse_json
 from aimind.metadata.config_model import Beside, describe
 from aimind.metadata.folder import Folder, OpenFile
@@ -66,6 +66,7 @@ def _beside(folder: Folder) -> Beside:
         sentence_length=sentences.integer("max_seq_length") if sentences else None,
         tokenizer_length=_tokenizer_length(tokenizer) if tokenizer else None,
         chat_template=template or any(name.startswith("chat_template.") for name in folder.names),
+        chat=chat.read(folder),
     )
 
 

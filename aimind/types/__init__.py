@@ -43,6 +43,7 @@ from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
     Attention,
     Category,
+    Chat,
     File,
     Format,
     LatentAttention,
@@ -65,6 +66,7 @@ __all__ = [
     "Attention",
     "Backend",
     "Category",
+    "Chat",
     "Claim",
     "Command",
     "Device",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 _PROJECTOR = re.compile(r"(?<![^\W_])mmproj(?![^\W_])")
@@ -176,6 +176,19 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """How one chats with a model, where its form tells.
+
+    Attributes:
+        template: the texts of its chat templates, one after the other.
+        tokens: that its tokenizer has beside the vocabulary (`<think>`), where there is a template.
+    """
+
+    template: str = ""
+    tokens: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
     """What the headers say, the same for every format.
 
@@ -199,6 +212,7 @@ class Metadata:
         modalities: beside text.
         needs_remote_code: the repository brings Python code that the model cannot be loaded without.
         chat_template: whether it has one.
+        chat: what that says, for folders of Hugging Face's form.
         deepstack: the number of first layers that image features are added to, beside the input.
     """
 
@@ -224,6 +238,7 @@ class Metadata:
     modalities: tuple[str, ...] = ()
     needs_remote_code: bool = False
     chat_template: bool = True
+    chat: Chat = field(default_factory=Chat, repr=False)
     deepstack: int = 0
 
     @property
