@@ -154,6 +154,14 @@ def request_options(function: F) -> F:
             help="For the backend; NAME: as it is here. May be repeated.",
         ),
         click.option("--trust-remote-code", is_flag=True, default=None, help="Run the model's own code."),
+        click.option(
+            "--no-auto-parsers",
+            "auto_parsers",
+            flag_value=False,
+            default=None,
+            type=bool,
+            help="Choose no parsers of tool calls and reasoning (vLLM, SGLang).",
+        ),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
         click.option(
             "--force", is_flag=True, help="Go on where aimind cannot estimate; take --backend at its word."

@@ -10,6 +10,7 @@ from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, checked, uncounted
 from aimind.launchers.flags import check_flags
+from aimind.launchers.parsers import choose as choose_parsers
 from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.select import choose
@@ -44,6 +45,7 @@ def make(
     request = absorb(choice.launcher, request)
     notes = checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
+    request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
     placement = place(
         metadata,
         host,
@@ -73,7 +75,7 @@ def make(
         host=placement.host,
         ram_free_bytes=host.ram_free_bytes,
         kv_cache_tokens=placement.kv_cache_tokens,
-        reasons=(choice.reason, *placement.reasons, *_caveats(metadata)),
+        reasons=(choice.reason, *placement.reasons, *chosen, *_caveats(metadata)),
         sources=_sources(placement),
         uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
         notes=notes,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
+from aimind.launchers import parsers
 from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
+from aimind.types import Command, Help, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
 SUMMARY = "Hugging Face language and vision-language models on NVIDIA devices"
@@ -37,10 +38,10 @@ FLAGS = {
     # Deprecated in 0.5.23, where two flags replace it that are no switches.
     "enforce_eager": Flag(spellings=("--disable-cuda-graph",), kind="switch"),
     "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
+    **parsers.FLAGS,
 }
 RESERVED = {
-    "--model-path": "the model is what is named to aimind",
-    "--model": "the model is what is named to aimind",
+    **dict.fromkeys(("--model-path", "--model"), "the model is what is named to aimind"),
     "--config": "it would overrule the plan",
     "--revision": "aimind downloads the model itself: use MODEL@REVISION",
     "--api-key": KEY_IS_SEEN,
@@ -55,6 +56,7 @@ UNCOUNTED = tuple(
     "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
     "--enable-torch-compile --json-model-override-args".split()
 )
+HELP = Help(args=("-m", "sglang.launch_server", "--help"))
 SIGNATURES = (
     Signature(r"server_args=\{", phase="starting the engine"),
     Signature(
@@ -88,6 +90,7 @@ SIGNATURES = (
         cause="SGLang does not know one of the arguments",
         remedy="look at the arguments after --",
     ),
+    *parsers.SIGNATURES,
     Signature(
         r"[Aa]ddress already in use|port \d+ is in use",
         cause="the port is taken",

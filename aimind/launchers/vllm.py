@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers import vllm_flags
+from aimind.launchers import parsers, vllm_flags
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
@@ -31,6 +31,10 @@ FLAGS = {
     "trust_remote_code": Flag(
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
     ),
+    "auto_tool_choice": Flag(
+        spellings=("--enable-auto-tool-choice",), kind="switch", off=("--no-enable-auto-tool-choice",)
+    ),
+    **parsers.FLAGS,
 }
 RESERVED = vllm_flags.RESERVED
 UNCOUNTED = vllm_flags.UNCOUNTED
@@ -67,6 +71,7 @@ SIGNATURES = (
         cause="vLLM does not know one of the arguments",
         remedy="look at the arguments after --",
     ),
+    *parsers.SIGNATURES,
     Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
 )
 VERSION = "0.32.0"

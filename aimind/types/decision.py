@@ -43,6 +43,10 @@ class Request:
         context_checkpoints: copies of windows and recurrent states kept in RAM, a slot (llama.cpp).
         embedding, reranking: the task, where the backend has a switch for it.
         projector: the file of the vision or audio tower.
+        auto_parsers: `False` where no parsers shall be chosen by the model's form (`--no-auto-parsers`).
+        tool_call_parser, reasoning_parser: of what the model writes, by the backend's name for it.
+        auto_tool_choice: the model may call tools when it sees fit (vLLM's `--enable-auto-tool-choice`).
+        chat_template: the user's own: a file, or a name of the backend's.
         api_key: never in argv, logs or plans.
         served_name: the model's name in the API.
         env: for the backend's process.
@@ -87,6 +91,11 @@ class Request:
     api_key: str | None = field(default=None, repr=False)
     served_name: str | None = None
     trust_remote_code: bool | None = None
+    auto_parsers: bool | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    auto_tool_choice: bool | None = None
+    chat_template: str | None = None
     env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     extra: tuple[str, ...] = ()
     force: bool = False
