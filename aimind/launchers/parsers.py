@@ -148,7 +148,7 @@ TOOL_CALLS = (
     ),
     Form(("<|action_start|>",), vllm=Parser("internlm", "0.8.5"), sglang=Parser("interns1", "0.5.7")),
     Form(("<|tool_call|>",), architectures=("Granite",), vllm=Parser("granite", "0.8.5")),
-    Form(("<|tool_call|>",), architectures=("Phi3", "Phi4"), vllm=Parser("phi4_mini_json", "0.8.5")),
+    Form(("functools",), architectures=("Phi3",), vllm=Parser("phi4_mini_json", "0.8.5")),
     Form(("<function_calls>",), architectures=("Olmo",), vllm=Parser("olmo3", "0.11.2")),
     Form(
         ("<tool_calls>",),
