@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from aimind.launchers import parsers
-from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Help, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
+from aimind.launchers import parsers, sglang_flags
+from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
 SUMMARY = "Hugging Face language and vision-language models on NVIDIA devices"
@@ -40,23 +40,9 @@ FLAGS = {
     "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
     **parsers.FLAGS,
 }
-RESERVED = {
-    **dict.fromkeys(("--model-path", "--model"), "the model is what is named to aimind"),
-    "--config": "it would overrule the plan",
-    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
-    "--api-key": KEY_IS_SEEN,
-    "--admin-api-key": "everybody here can read it in the list of processes",
-    "--max-total-tokens": "it would overrule the plan's cache",
-    "--base-gpu-id": "devices are chosen by --device of aimind, which is an option before the --",
-    "--device": "devices are chosen by --device of aimind, which is an option before the --",
-}
-UNCOUNTED = tuple(
-    "--cpu-offload-gb --enable-lora --lora-paths --speculative-algorithm --quantization --dp-size "
-    "--data-parallel-size --ep-size --expert-parallel-size --attn-dp-size --enable-dp-attention "
-    "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
-    "--enable-torch-compile --json-model-override-args".split()
-)
-HELP = Help(args=("-m", "sglang.launch_server", "--help"))
+RESERVED = sglang_flags.RESERVED
+UNCOUNTED = sglang_flags.UNCOUNTED
+HELP = sglang_flags.HELP
 SIGNATURES = (
     Signature(r"server_args=\{", phase="starting the engine"),
     Signature(

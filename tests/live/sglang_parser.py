@@ -1,5 +1,7 @@
 """Run by SGLang's Python: reads a list of arguments, and says what SGLang's own parser makes of them.
 
+With `-m MODULE ARGUMENTS…` it runs that module instead, as Python itself would.
+
 Triton compiles for GPUs and weighs a gigabyte. Parsing needs nothing of it but that it can be imported, so
 that here its place is taken. Not a module of the tests: they have no SGLang.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -37,10 +40,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
     spellings = [spelling for action in parser._actions for spelling in action.option_strings]
+    choices = {
+        spelling: list(action.choices)
+        for action in parser._actions
+        for spelling in action.option_strings
+        if action.choices
+    }
     read = prepare_server_args(json.load(sys.stdin))
     fields = {name: getattr(read, name) for name in sys.argv[1:]}
-    print(f"read: {json.dumps({'spellings': spellings, 'fields': fields})}")
+    print(f"read: {json.dumps({'spellings': spellings, 'choices': choices, 'fields': fields})}")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["-m"]:
+        sys.argv[:] = sys.argv[2:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        main()

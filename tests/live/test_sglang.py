@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from aimind import plan
+from aimind.environments import flags
 from aimind.launchers import LAUNCHERS, sglang
 from aimind.launchers.base import render
-from aimind.types import Request
+from aimind.launchers.parsers import REASONING, TOOL_CALLS
+from aimind.types import Backend, Request
 from tests.live.served import DATA
 from tests.samples import device, host, llama, model
 
@@ -24,8 +26,8 @@ pytestmark = pytest.mark.live
 PARSER = Path(__file__).with_name("sglang_parser.py")
 # What is imported before it parses: one gigabyte, instead of all that it needs for GPUs.
 NEEDED = (
-    "aiohttp ipython msgspec numpy orjson packaging pillow psutil pybase64 pydantic pyyaml pyzmq requests "
-    "starlette torch==2.13.0 tqdm"
+    "aiohttp huggingface-hub ipython msgspec numpy orjson packaging pillow psutil pybase64 pydantic pyyaml "
+    "pyzmq requests starlette torch==2.13.0 tqdm"
 ).split()
 
 
@@ -36,22 +38,21 @@ def python() -> Path:
 
     package = sglang.source(host(device()))
     folder = DATA / f"sglang-parser-{package.version}"
-    done = folder / ".ready"
-    if not done.exists():
-        found = folder / "bin" / "python"
+    done, found = folder / ".ready", folder / "bin" / "python"
+    if not done.exists() or done.read_text() != " ".join(NEEDED):
         install = [find_uv_bin(), "pip", "install", "--quiet", "--python", str(found)]
         links = os.environ.get("PIP_FIND_LINKS", "").split()
         torch = [f"--find-links={link}" for link in links] + ["--index-strategy", "unsafe-best-match"]
         cpu = torch if links else ["--torch-backend", "cpu"]
-        subprocess.run(
-            [find_uv_bin(), "venv", "--quiet", "--clear", "-p", sys.executable, folder], check=True
-        )
+        if not done.exists():
+            create = [find_uv_bin(), "venv", "--quiet", "--clear", "-p", sys.executable]
+            subprocess.run([*create, folder], check=True)
         subprocess.run([*install, "--no-deps", f"{package.distribution}=={package.version}"], check=True)
         never = folder / "never.txt"
         never.write_text("triton ; sys_platform == 'never'\n")
         subprocess.run([*install, "--overrides", str(never), *cpu, *NEEDED], check=True)
-        done.touch()
-    return folder / "bin" / "python"
+        done.write_text(" ".join(NEEDED))
+    return found
 
 
 def parse(python: Path, arguments: Iterable[str], *fields: str) -> Any:
@@ -113,3 +114,27 @@ def test_its_parser_knows_every_flag_of_the_launcher(python: Path) -> None:
     assert ours - spellings == set()
     assert set(sglang.RESERVED) - spellings == set()
     assert set(sglang.UNCOUNTED) - spellings == set()
+
+
+def test_it_tells_its_flags(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for is its own help; and what that leaves out, the launcher knows."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    executable = tmp_path / "bin" / "python"
+    executable.parent.mkdir()
+    executable.write_text(f'#!/bin/sh\nexec {python} -I {PARSER} "$@"\n')
+    executable.chmod(0o755)
+    source = sglang.source(host(device()))
+    backend = Backend(name="sglang", version=source.version, executable=str(executable))
+    told = flags.ask(backend, source, sglang.HELP)
+    assert told is not None
+    assert not told & set(sglang.HELP.also)
+    assert told | set(sglang.HELP.also) == set(parse(python, ("--model-path", "/weights"))["spellings"])
+    assert flags.known(backend, source, sglang.HELP) == told
+
+
+def test_it_has_every_parser_that_is_chosen(python: Path) -> None:
+    choices = parse(python, ("--model-path", "/weights"))["choices"]
+    for forms, flag in ((TOOL_CALLS, "--tool-call-parser"), (REASONING, "--reasoning-parser")):
+        names = {form.sglang.name for form in forms if form.sglang}
+        assert len(names) > 10
+        assert names <= set(choices[flag])

@@ -1,0 +1,27 @@
+"""Flags of SGLang that no setting of aimind holds: those that it sets alone, and how it tells all others."""
+
+from __future__ import annotations
+
+from aimind.launchers.base import KEY_IS_SEEN
+from aimind.types import Help
+
+RESERVED = {
+    **dict.fromkeys(("--model-path", "--model"), "the model is what is named to aimind"),
+    "--config": "it would overrule the plan",
+    "--revision": "aimind downloads the model itself: use MODEL@REVISION",
+    "--api-key": KEY_IS_SEEN,
+    "--admin-api-key": "everybody here can read it in the list of processes",
+    "--max-total-tokens": "it would overrule the plan's cache",
+    "--base-gpu-id": "devices are chosen by --device of aimind, which is an option before the --",
+    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+}
+UNCOUNTED = tuple(
+    "--cpu-offload-gb --enable-lora --lora-paths --speculative-algorithm --quantization --dp-size "
+    "--data-parallel-size --ep-size --expert-parallel-size --attn-dp-size --enable-dp-attention "
+    "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
+    "--enable-torch-compile --json-model-override-args".split()
+)
+HELP = Help(
+    args=("-m", "sglang.launch_server", "--help"),
+    also=("--forward-pass-metrics-ipc-name", "--forward-pass-metrics-worker-id"),
+)
