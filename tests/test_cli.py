@@ -119,6 +119,24 @@ def test_plans_over_machines_and_contexts_are_one_table(run: Run, llama: Path) -
     assert plans[3]["plan"]["shards"][0]["total_bytes"] > plans[2]["plan"]["shards"][0]["total_bytes"]
 
 
+def test_the_parsers_that_a_template_asks_for(run: Run, tmp_path: Path) -> None:
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}<tool_call>name and arguments</tool_call>"
+    for file in (Path(__file__).parents[1] / "aimind" / "demo" / "huggingface").iterdir():
+        (tmp_path / "model" / file.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / file.name).symlink_to(file)
+    (tmp_path / "model" / "chat_template.jinja").write_text(template)
+    words = ("plan", "./model", "--backend", "vllm", "--hardware", "24G")
+    shown = run(*words)
+    assert shown.returncode == 0, shown.stderr
+    assert "tool calls: hermes, since the chat template writes <tool_call>" in shown.stdout
+    assert "--enable-auto-tool-choice --tool-call-parser hermes" in shown.stdout
+    assert json.loads(run(*words, "--json").stdout)["tool_call_parser"] == "hermes"
+    assert "parser" not in run(*words, "--no-auto-parsers").stdout
+    own = run(*words, "--", "--tool-call-parser", "mistral").stdout
+    assert "--tool-call-parser mistral" in own
+    assert "tool calls:" not in own
+
+
 def test_a_refusal_is_a_row_of_the_table(run: Run, llama: Path) -> None:
     options = ("--hardware", "4G", "--hardware", "24G", "--no-cpu-offload")
     shown = run("plan", str(llama), *options)
