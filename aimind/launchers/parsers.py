@@ -60,7 +60,7 @@ class Parser:
     Attributes:
         name: as its flag takes it.
         since: the version of the backend that has it.
-        tokens: of the tokenizer that it does not start without.
+        tokens: of the tokenizer that some version of it does not start without.
     """
 
     name: str
