@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import click
 
 from aimind.errors import UsageError
 from aimind.launchers.base import said, tokens
-from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Request
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Category, Request
 
 BEST = "best"  # --quant: the largest that fits
 # Words of the names of variables that hold secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, but not MAX_TOKENS.
@@ -116,6 +116,12 @@ def request_options(function: F) -> F:
         click.option("--mmproj", metavar="PATH", help="File of the repository for pictures or sound; none."),
         click.option("--backend", metavar="NAME", help="Serve with this backend (see `aimind backends`)."),
         click.option("--backend-version", metavar="VERSION", help="And with this version of it."),
+        click.option(
+            "--category",
+            type=click.Choice(get_args(Category)),
+            metavar="NAME",
+            help=f"Use it for this, whatever its files say: {', '.join(get_args(Category))}.",
+        ),
         click.option("--parallel", type=click.IntRange(1), help="Requests at once, each with that context."),
         click.option("--device", type=Devices(), help="Devices to use: 0 or 0,1; none for the CPU."),
         click.option("--tensor-parallel", type=click.IntRange(1), help="Devices that share a layer (vLLM)."),

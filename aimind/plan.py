@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from aimind import categories
 from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, checked, uncounted
@@ -33,6 +34,7 @@ def make(
         UsageError: the request contradicts itself, the model or the backend.
         DeviceError: a device is named that is not there.
     """
+    metadata = categories.used_as(metadata, request.category)
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
     choice = choose(metadata, host, request, launchers)
@@ -43,6 +45,8 @@ def make(
             hint="leave --served-model-name out, or name another backend with --backend",
         )
     request = absorb(choice.launcher, request)
+    metadata = categories.used_as(metadata, categories.said(choice.launcher, request))
+    request = categories.told(metadata, choice.launcher, request)
     notes = checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
@@ -75,7 +79,13 @@ def make(
         host=placement.host,
         ram_free_bytes=host.ram_free_bytes,
         kv_cache_tokens=placement.kv_cache_tokens,
-        reasons=(choice.reason, *placement.reasons, *chosen, *_caveats(metadata)),
+        reasons=(
+            choice.reason,
+            *categories.reasons(metadata, request),
+            *placement.reasons,
+            *chosen,
+            *_caveats(metadata),
+        ),
         sources=_sources(placement),
         uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
         notes=notes,

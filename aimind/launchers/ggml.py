@@ -49,6 +49,7 @@ FLAGS: Mapping[str, Flag] = {
     "context_checkpoints": Flag(spellings=("--ctx-checkpoints", "--swa-checkpoints", "-ctxcp"), kind="int"),
     "embedding": Flag(spellings=("--embedding", "--embeddings"), kind="switch"),
     "reranking": Flag(spellings=("--reranking", "--rerank"), kind="switch"),
+    "pooling": Flag(spellings=("--pooling",)),
     "projector": Flag(spellings=("--mmproj", "-mm")),
 }
 

@@ -27,6 +27,8 @@ FLAGS = {
     "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
     "block_size": Flag(spellings=("--block-size",), kind="int"),
     "dtype": Flag(spellings=("--dtype",)),
+    "runner": Flag(spellings=("--runner",), words=(("auto", None),)),
+    "convert": Flag(spellings=("--convert",), words=(("auto", None),)),
     "enforce_eager": Flag(spellings=("--enforce-eager",), kind="switch", off=("--no-enforce-eager",)),
     "trust_remote_code": Flag(
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from aimind.types.backend import Backend
 from aimind.types.machine import Device
-from aimind.types.model import Metadata, Model
+from aimind.types.model import Category, Metadata, Model
 
 API_KEY_VARIABLE = "AIMIND_API_KEY"  # where the user may keep the key that clients must send
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # where Hugging Face's client looks for its token
@@ -23,6 +23,7 @@ class Request:
     its backend has a flag for, and `None` there means that the backend has no such thing.
 
     Attributes:
+        category: what the model shall be used for, where its files say otherwise.
         max_model_len: tokens per request (`--context`).
         max_num_seqs: requests at once (`--parallel`): slots of llama.cpp, sequences of vLLM.
         kv_cache_tokens: tokens that the cache holds over all requests (llama.cpp's `--ctx-size`).
@@ -42,6 +43,8 @@ class Request:
         prompt_cache_mib: prompts remembered in RAM between requests, in MiB (llama.cpp's `--cache-ram`).
         context_checkpoints: copies of windows and recurrent states kept in RAM, a slot (llama.cpp).
         embedding, reranking: the task, where the backend has a switch for it.
+        pooling: how one vector is made of those of all tokens: `mean`, `cls`, `last` (llama.cpp).
+        runner, convert: the task, and what the model is made into for it (vLLM).
         projector: the file of the vision or audio tower.
         auto_parsers: `False` where no parsers shall be chosen by the model's form (`--no-auto-parsers`).
         tool_call_parser, reasoning_parser: of what the model writes, by the backend's name for it.
@@ -56,6 +59,7 @@ class Request:
 
     backend: str | None = None
     backend_version: str | None = None
+    category: Category | None = None
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     kv_cache_tokens: int | None = None
@@ -85,6 +89,9 @@ class Request:
     dtype: str | None = None
     embedding: bool | None = None
     reranking: bool | None = None
+    pooling: str | None = None
+    runner: str | None = None
+    convert: str | None = None
     projector: str | None = None
     address: str | None = None
     port: int | None = None

@@ -214,6 +214,7 @@ class Metadata:
         chat_template: whether it has one.
         chat: what that says, for folders of Hugging Face's form.
         deepstack: the number of first layers that image features are added to, beside the input.
+        made_for: what its files say that it is for, where `category` is what the user wants instead.
     """
 
     format: Format
@@ -240,6 +241,7 @@ class Metadata:
     chat_template: bool = True
     chat: Chat = field(default_factory=Chat, repr=False)
     deepstack: int = 0
+    made_for: Category | None = None
 
     @property
     def pools(self) -> bool:

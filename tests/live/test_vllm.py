@@ -78,3 +78,12 @@ def test_a_cat_is_nearer_to_a_kitten_than_to_a_car(minilm: Path) -> None:
 
 def similarity(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))
+
+
+def test_a_language_model_makes_vectors_where_it_shall() -> None:
+    model = ("demo:safetensors", "--backend", "vllm", "--context", "2048", "--category", "embedding")
+    with serve(*model, "--", "--enforce-eager") as served:
+        answer = served.post("/v1/embeddings", {"model": "demo", "input": ["Who are you?"] * 2 + ["A car"]})
+    one, same, other = (item["embedding"] for item in answer["data"])
+    assert similarity(one, same) == pytest.approx(1, abs=1e-5)
+    assert similarity(one, same) > similarity(one, other) + 1e-4

@@ -125,3 +125,11 @@ def test_an_argument_that_the_backend_does_not_take() -> None:
         done.stdout.count("unrecognized arguments: --nonsense") == 2
     )  # its own words, and what is said at last
     assert "cause: the backend does not know one of the arguments" in done.stdout
+
+
+def test_a_language_model_makes_vectors_where_it_shall() -> None:
+    with serve("demo", "--backend", "xllamacpp", "--category", "embedding") as served:
+        answer = served.post("/v1/embeddings", {"input": ["Who are you?", "Who are you?", "A car"]})
+    one, same, other = (item["embedding"] for item in answer["data"])
+    assert one == pytest.approx(same, abs=1e-4)
+    assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 1e-3
