@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers.base import Launcher, nearest, takes_key
+from aimind.launchers.base import Launcher, Narrows, nearest, takes_key
 from aimind.types import Backend, Host, Metadata, Program, Reason, Refusal, Request
 
 
@@ -32,7 +32,7 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     refused: list[Refusal] = []
     for launcher in candidates:
         backend = _backend(launcher, metadata, host, request)
-        against = launcher.refuse(metadata, host)
+        against = launcher.refuse(metadata, host) or lacking(launcher, metadata, host, backend)
         forced = against is not None and asked is not None and request.force
         sentence = (
             (None if forced else against)
@@ -68,6 +68,13 @@ def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
         f"no backend is called {name!r}",
         hint=f"did you mean {near}?" if near else f"there are {', '.join(names)}",
     )
+
+
+def lacking(launcher: Launcher, metadata: Metadata, host: Host, backend: Backend | None) -> str | None:
+    """Why this version of the backend cannot load the model, as a sentence."""
+    if backend is None or not isinstance(launcher, Narrows):
+        return None
+    return launcher.lacks(metadata, host, backend)
 
 
 def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Request) -> Backend | None:

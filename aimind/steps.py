@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
-from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, InstallError
+from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, InstallError, UnsupportedError
 from aimind.options import is_secret
 from aimind.types import (
     PRIVATE_VARIABLES,
@@ -22,6 +22,7 @@ from aimind.types import (
     Plan,
     Program,
     Reason,
+    Registry,
     Request,
     TinyRequest,
 )
@@ -183,6 +184,7 @@ def with_backends(host: Host, request: Request) -> Host:
     """The machine with the backends that are here, and those that can be installed."""
     from aimind import environments
     from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import ListsModels
 
     found: list[Backend] = []
     for launcher in LAUNCHERS:
@@ -190,6 +192,8 @@ def with_backends(host: Host, request: Request) -> Host:
             continue
         came_from = launcher.source(host)
         here = environments.find(launcher.NAME, came_from)
+        if isinstance(launcher, ListsModels):
+            here = tuple(_with_models(launcher.REGISTRY, backend) for backend in here)
         if request.extra:
             here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
         found += here
@@ -209,6 +213,13 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
     if told is None and launcher.HELP.quick:
         told = flags.ask(backend, came_from, launcher.HELP)
     return dataclasses.replace(backend, flags=told)
+
+
+def _with_models(registry: Registry, backend: Backend) -> Backend:
+    """The backend with the architectures that it can load, by its own table."""
+    from aimind.environments import models
+
+    return dataclasses.replace(backend, architectures=models.known(backend, registry))
 
 
 def _to_be_brought(
@@ -331,6 +342,7 @@ def install(plan: Plan, host: Host) -> None:
 
     Raises:
         InstallError: it cannot be brought.
+        UnsupportedError: it is here now, and does not know the model.
     """
     from aimind.environments.install import ensure
 
@@ -341,6 +353,23 @@ def install(plan: Plan, host: Host) -> None:
     if isinstance(came_from, Package):
         build = next(build for build in came_from.builds if build.only == backend.only)
         ensure(backend.name, build, version=backend.version, progress=show.note)
+    _check_model(plan, host)
+
+
+def _check_model(plan: Plan, host: Host) -> None:
+    """Now that the backend is here it can be asked whether it knows the model."""
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import ListsModels
+    from aimind.select import lacking, named
+
+    launcher = named(plan.backend.name, LAUNCHERS)
+    if isinstance(launcher, ListsModels) and not plan.settings.force:
+        backend = _with_models(launcher.REGISTRY, plan.backend)
+        if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
+            raise UnsupportedError(
+                f"{backend.name} is installed, and cannot serve this model: {why}",
+                hint="the same command again takes the next backend that can",
+            )
 
 
 def check_arguments(plan: Plan, host: Host) -> None:

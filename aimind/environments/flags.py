@@ -52,7 +52,7 @@ def ask(
     flags = parse(done.stdout.decode(errors="replace"))
     if not flags:
         return None
-    _remember(_memory(backend, source), {"of": _stamp(backend, how), "flags": sorted(flags)})
+    remember(_memory(backend, source), {"of": _stamp(backend, how), "flags": sorted(flags)})
     return flags
 
 
@@ -95,7 +95,8 @@ def _dated(word: str) -> list[str | int]:
     return [word, status.st_mtime_ns, status.st_size]
 
 
-def _remember(path: Path, said: dict[str, object]) -> None:
+def remember(path: Path, said: dict[str, object]) -> None:
+    """Keep what was said, if the folder can be written."""
     with contextlib.suppress(OSError):  # a folder that cannot be written costs some seconds each time
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

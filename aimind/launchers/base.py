@@ -26,6 +26,7 @@ from aimind.types import (
     Package,
     Plan,
     Program,
+    Registry,
     Request,
     Signature,
 )
@@ -121,6 +122,22 @@ class TellsFlags(Protocol):
 
     @property
     def HELP(self) -> Help: ...
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """A launcher whose backend has a table of the architectures that it can load."""
+
+    @property
+    def REGISTRY(self) -> Registry: ...
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """A launcher that knows what one version of its backend cannot load."""
+
+    def lacks(self, metadata: Metadata, host: Host, backend: Backend, /) -> str | None:
+        """Why that version cannot serve this model here, as a sentence; `None` when it can, or may."""
 
 
 def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:

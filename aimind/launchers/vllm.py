@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_flags
+from aimind.launchers import parsers, vllm_flags, vllm_models
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
@@ -41,6 +41,8 @@ FLAGS = {
 RESERVED = vllm_flags.RESERVED
 UNCOUNTED = vllm_flags.UNCOUNTED
 HELP = vllm_flags.HELP
+REGISTRY = vllm_models.REGISTRY
+lacks = vllm_models.lacks
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(

@@ -24,11 +24,13 @@ class Quantization:
         name: as a person would name it; `None` where there is none.
         bits: of a weight; 16 where there is none.
         group_size: weights that share a scale, where they come in groups.
+        traits: of GPTQ: `asymmetric`, and `act-order` where the groups follow the activations.
     """
 
     name: str | None = None
     bits: int = 16
     group_size: int | None = None
+    traits: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, whole: Config, text: Config) -> Quantization:
@@ -56,7 +58,16 @@ def _read(section: Config) -> Quantization:
     bits = section.integer("bits", "w_bit") or 4
     if not method and section.integer("bits") and section.integer("group_size"):
         return Quantization(f"MLX-{bits}bit", bits, _group_size(section))  # mlx_lm/utils.py names no method
-    return Quantization(method.upper() or None, bits, _group_size(section))
+    return Quantization(method.upper() or None, bits, _group_size(section), _traits(section, method))
+
+
+def _traits(section: Config, method: str) -> frozenset[str]:
+    if method != "gptq":
+        return frozenset()
+    # With one group a column its order does not matter.
+    ordered = section.flag("desc_act") and section.raw("group_size") != -1
+    found = (("asymmetric", section.raw("sym") is False), ("act-order", ordered))
+    return frozenset(name for name, there in found if there)
 
 
 def _modelopt(section: Config, algorithm: str) -> Quantization:

@@ -16,6 +16,7 @@ from aimind.types.backend import (
     Package,
     PagedMemory,
     Program,
+    Registry,
     WholeMemory,
 )
 from aimind.types.command import (
@@ -96,6 +97,7 @@ __all__ = [
     "RecurrentState",
     "Reference",
     "Refusal",
+    "Registry",
     "Request",
     "Shard",
     "Signature",

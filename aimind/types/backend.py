@@ -21,6 +21,7 @@ class Backend:
         configuration: the text of the file that it was installed with, which a command fills in.
         scripts: shell scripts that set its environment up, to be sourced in this order.
         flags: all that this version takes, as it says itself; `None` where it was not asked.
+        architectures: all that this version can load, by its own table; `None` where that is not known.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Backend:
     configuration: str | None = field(default=None, repr=False)
     scripts: tuple[str, ...] = ()
     flags: frozenset[str] | None = field(default=None, repr=False)
+    architectures: frozenset[str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,21 @@ class Help:
     dotted: bool = False
     also: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """Where an installed package lists the architectures that it can load.
+
+    Attributes:
+        file: of its source, below the site-packages.
+        table: the dict there whose keys they are.
+        with_transformers: it can run those of transformers, too, whose attention may be replaced.
+    """
+
+    file: str
+    table: str
+    with_transformers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,6 +197,8 @@ class Metadata:
         architecture: as the file names it (`llama` in GGUF, `LlamaForCausalLM` in config.json).
         category: what it is for.
         quantization: of the weights as a person would name it (`Q4_K_M`, `AWQ`); `None` for a plain dtype.
+        quantization_bits: of a quantized weight; `None` where it is not quantized, or for GGUF.
+        quantization_traits: of GPTQ `asymmetric`, and `act-order` where groups follow the activations.
         dtype: of most weights, by bytes, as the file names it.
         parameters: their number.
         hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.
@@ -221,6 +223,8 @@ class Metadata:
     architecture: str
     category: Category
     quantization: str | None = None
+    quantization_bits: int | None = None
+    quantization_traits: frozenset[str] = frozenset()
     dtype: str | None = None
     parameters: int
     hidden_size: int

@@ -1,0 +1,70 @@
+"""Which models a version of vLLM can load: by its own table of architectures, and by their quantization."""
+
+from __future__ import annotations
+
+import re
+
+from aimind.types import Backend, Host, Metadata, Registry
+
+REGISTRY = Registry(
+    file="vllm/model_executor/models/registry.py", table="_VLLM_MODELS", with_transformers=True
+)
+# One model is made into another kind by these endings (`_SUFFIX_TO_DEFAULTS` of vllm/config/model.py, 0.32).
+_ENDINGS = (
+    "ForCausalLM ForConditionalGeneration ChatModel LMHeadModel ForTextEncoding EmbeddingModel "
+    "ForSequenceClassification ForTokenClassification ForAudioClassification ForImageClassification "
+    "ForVideoClassification ClassificationModel ForRewardModeling RewardModel Model"
+).split()
+# What follows holds for these versions: tests/live/test_vllm_models.py asks the package itself.
+_OF_QUANTIZATIONS = "0.32."
+_READ = re.compile(
+    r"AWQ|GPTQ|FP8|MXFP4|NVFP4|W\d+A\d+|QUARK|TORCHAO|INC|AUTO-ROUND|EXPERTS-INT8|HUMMING|MODELOPT.*|.*-FP8|GPT-OSS-.*"
+)
+
+
+def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
+    """Why this version of it cannot load the model, as a sentence; `None` where it can, or may."""
+    return _architecture(metadata, backend) or _quantization(metadata, host, backend)
+
+
+def _architecture(metadata: Metadata, backend: Backend) -> str | None:
+    name, known = metadata.architecture, backend.architectures
+    # Code that the model brings may be of any architecture; without one config.json has only its type.
+    if known is None or metadata.needs_remote_code or name == name.lower() or name in known:
+        return None
+    ending = next((each for each in _ENDINGS if name.endswith(each)), None)
+    if ending and any(name.removesuffix(ending) + other in known for other in _ENDINGS):
+        return None
+    return f"vLLM {backend.version} does not know the architecture {name}"
+
+
+def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | None:
+    """The first of the conditions on quantized weights that they do not meet."""
+    name, bits, traits = metadata.quantization, metadata.quantization_bits, metadata.quantization_traits
+    if name is None or not backend.version.startswith(_OF_QUANTIZATIONS):
+        return None
+    vllm = f"vLLM {backend.version}"
+    on_cpu = not any(device.vendor == "nvidia" for device in host.devices)
+    conditions = (
+        (_READ.fullmatch(name) is None, f"{vllm} reads no weights in {name}"),
+        (name == "AWQ" and bits != 4, f"{vllm} reads AWQ of 4 bits, and these weights have {bits}"),
+        (
+            name == "GPTQ" and bits not in (4, 8),
+            f"{vllm} reads GPTQ of 4 or 8 bits, and these weights have {bits}",
+        ),
+        (
+            "asymmetric" in traits,
+            f"{vllm} reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)",
+        ),
+        (
+            "act-order" in traits,
+            f"{vllm} reads groups of weights in order, and these groups of {metadata.group_size} "
+            "follow the activations (desc_act: true)",
+        ),
+        (on_cpu and name == "NVFP4", f"the CPU build of {vllm} has no kernels for NVFP4"),
+        (
+            on_cpu and name in ("GPTQ", "W8A16") and bits == 8,
+            f"the CPU build of {vllm} has kernels for weights of 4 bits beside 16, and these ({name}) have 8",
+        ),
+    )
+    return next((sentence for broken, sentence in conditions if broken), None)

@@ -1,0 +1,85 @@
+"""The table of architectures of an installed package: read from its source, remembered, read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aimind.environments.models import known
+from aimind.types import Backend, Registry
+
+REGISTRY = Registry(file="toy/models/registry.py", table="_ALL", with_transformers=True)
+TABLE = """\
+import os
+_TEXT = {"OneForCausalLM": ("one", "OneForCausalLM"), "TwoForCausalLM": ("toy.two", "Two")}
+_OTHER: dict[str, tuple[str, str]] = {"OneModel": ("one", "OneModel")}
+_GONE = {"OldForCausalLM": "0.1"}
+_ALL = {
+    **_TEXT,
+    **_OTHER,
+    "PlainForCausalLM": ("plain", "Plain"),
+}
+raise RuntimeError("nobody runs this file")
+"""
+MODELS = {
+    "bolt": "class BoltAttention(nn.Module):\n    f = ALL_ATTENTION_FUNCTIONS.get_interface(x)\n",
+    "nut": "class NutAttention(nn.Module):\n    pass\n",
+    "nail": "class NailPreTrainedModel:\n    _supports_attention_backend = True\n"
+    "class NailAttention(nn.Module):\n    pass\n",
+    "screw": "class ScrewModel(BoltModel):\n    pass\n",
+}
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Backend:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    table = site / REGISTRY.file
+    table.parent.mkdir(parents=True)
+    table.write_text(TABLE)
+    for name, source in MODELS.items():
+        module = site / "transformers" / "models" / name / f"modeling_{name}.py"
+        module.parent.mkdir(parents=True)
+        module.write_text(f'{source}\n__all__ = ["{name.title()}Model", "{name.title()}ForCausalLM"]\n')
+    return Backend(name="toy", version="1", executable=str(tmp_path / "bin" / "python"))
+
+
+def table(backend: Backend) -> Path:
+    return Path(backend.executable).parents[1] / "lib" / "python3.11" / "site-packages" / REGISTRY.file
+
+
+OWN = {"OneForCausalLM", "TwoForCausalLM", "OneModel", "PlainForCausalLM"}
+
+
+def test_its_table_and_what_of_transformers_it_can_run(backend: Backend) -> None:
+    replaceable = [name for name in MODELS if name != "nut"]
+    theirs = {f"{name.title()}{end}" for name in replaceable for end in ("Model", "ForCausalLM")}
+    assert known(backend, REGISTRY) == OWN | theirs
+
+
+def test_its_table_alone(backend: Backend) -> None:
+    assert known(backend, Registry(file=REGISTRY.file, table=REGISTRY.table)) == OWN
+
+
+def test_it_is_read_once(backend: Backend) -> None:
+    first = known(backend, REGISTRY)
+    memory = Path(backend.executable).parents[1] / "architectures.json"
+    remembered = memory.read_text()
+    memory.write_text(remembered.replace("OneModel", "FromMemoryModel"))
+    assert "FromMemoryModel" in (known(backend, REGISTRY) or ())
+    table(backend).write_text(TABLE.replace("OneModel", "NewModel"))  # another version was installed
+    assert known(backend, REGISTRY) == {name.replace("OneModel", "NewModel") for name in first or ()}
+    memory.write_text("{")
+    assert "NewModel" in (known(backend, REGISTRY) or ())
+
+
+@pytest.mark.parametrize("text", ["", "_OTHER = {}", "def broken(:", "_ALL = 1", "_ALL = {**_ALL}"])
+def test_without_a_table_nothing_is_known(backend: Backend, text: str) -> None:
+    table(backend).write_text(text)
+    assert known(backend, REGISTRY) is None
+
+
+def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
+    assert (
+        known(Backend(name="toy", version="1", executable=str(tmp_path / "bin" / "python")), REGISTRY) is None
+    )

@@ -1,0 +1,161 @@
+"""What vLLM cannot load: by its own table of architectures, and by how weights are quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from aimind.errors import UnsupportedError
+from aimind.launchers import LAUNCHERS
+from aimind.launchers.vllm import VERSION
+from aimind.metadata.config import Config
+from aimind.metadata.quantization import Quantization
+from aimind.select import choose
+from aimind.types import Host, Metadata, Request
+from tests.samples import device, host, llama
+
+KNOWN = frozenset({"LlamaForCausalLM", "Qwen3ForCausalLM", "LlavaForConditionalGeneration"})
+
+
+def knowing(machine: Host, architectures: frozenset[str] | None = KNOWN, **changes: str) -> Host:
+    """The machine where vLLM is installed and has this table."""
+    backends = [
+        dataclasses.replace(each, architectures=architectures, **changes) if each.name == "vllm" else each
+        for each in machine.backends
+    ]
+    return dataclasses.replace(machine, backends=tuple(backends))
+
+
+def of(architecture: str) -> Metadata:
+    return dataclasses.replace(llama(safetensors=True), architecture=architecture)
+
+
+def quantized(**section: object) -> Metadata:
+    config = Config({"quantization_config": section}, "config.json")
+    found = Quantization.of(config, config)
+    return dataclasses.replace(
+        llama(safetensors=True),
+        quantization=found.name,
+        quantization_bits=found.bits,
+        quantization_traits=found.traits,
+        group_size=found.group_size,
+    )
+
+
+def gptq(**section: object) -> Metadata:
+    return quantized(quant_method="gptq", **{"group_size": 128, **section})
+
+
+def integers(bits: int, activations: int | None = None) -> Metadata:
+    """As the library compressed-tensors writes it."""
+    weights = {"num_bits": bits, "type": "int", "group_size": 128}
+    inputs = {"num_bits": activations} if activations else None
+    groups = {"group_0": {"weights": weights, "input_activations": inputs}}
+    return quantized(quant_method="compressed-tensors", config_groups=groups)
+
+
+def refused(metadata: Metadata, machine: Host, request: Request | None = None) -> str:
+    """What is said of vLLM, which another backend is taken for."""
+    try:
+        choice = choose(metadata, machine, request or Request(), LAUNCHERS)
+    except UnsupportedError as problem:
+        said = dict(each.split(": ", 1) for each in problem.hint.split("; ") if each.startswith("vllm: "))
+        return said.get("vllm", "")
+    return next((each.sentence for each in choice.refused if each.backend == "vllm"), "")
+
+
+def test_an_architecture_that_its_table_has_not() -> None:
+    machine = knowing(host(device()))
+    choice = choose(of("NovelForCausalLM"), machine, Request(), LAUNCHERS)
+    assert choice.backend.name == "sglang"
+    assert f"vLLM {VERSION} does not know the architecture NovelForCausalLM" in [
+        each.sentence for each in choice.refused
+    ]
+    assert (
+        choose(of("NovelForCausalLM"), knowing(host()), Request(), LAUNCHERS).backend.name == "transformers"
+    )
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "LlamaForCausalLM",
+        "Qwen3ForSequenceClassification",  # it makes one of Qwen3ForCausalLM
+        "LlavaForSequenceClassification",
+        "Qwen3Model",
+        "llama",  # config.json names no architecture
+    ],
+)
+def test_an_architecture_that_it_can_load(architecture: str) -> None:
+    model = dataclasses.replace(of(architecture), category="embedding")
+    assert refused(model, knowing(host(device()))) == ""
+
+
+def test_of_what_is_not_installed_nothing_is_claimed() -> None:
+    assert refused(of("NovelForCausalLM"), knowing(host(device()), None)) == ""
+
+
+def test_a_model_may_bring_its_architecture() -> None:
+    brought = dataclasses.replace(of("NovelForCausalLM"), needs_remote_code=True)
+    assert refused(brought, knowing(host(device()))) == ""
+
+
+def test_by_force_it_is_tried_all_the_same() -> None:
+    request = Request(backend="vllm", force=True)
+    choice = choose(of("NovelForCausalLM"), knowing(host(device())), request, LAUNCHERS)
+    assert "by force, although vLLM" in choice.reason.sentence
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        (quantized(quant_method="awq", bits=8), "AWQ of 4 bits, and these weights have 8"),
+        (gptq(bits=2), "GPTQ of 4 or 8 bits, and these weights have 2"),
+        (gptq(bits=3), "GPTQ of 4 or 8 bits, and these weights have 3"),
+        (gptq(bits=4, sym=False), "symmetric GPTQ, and these weights of 4 bits are not"),
+        (gptq(bits=4, desc_act=True), "these groups of 128 follow the activations"),
+        (quantized(quant_method="bitsandbytes", load_in_4bit=True), "reads no weights in BNB-4bit"),
+        (quantized(quant_method="aqlm"), "reads no weights in AQLM"),
+    ],
+)
+def test_quantizations_that_it_reads_nowhere(metadata: Metadata, why: str) -> None:
+    for machine in (host(), host(device())):
+        assert why in refused(metadata, machine)
+        assert f"vLLM {VERSION}" in refused(metadata, machine)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        (gptq(bits=8, sym=True), "kernels for weights of 4 bits beside 16, and these (GPTQ) have 8"),
+        (integers(8), "kernels for weights of 4 bits beside 16, and these (W8A16) have 8"),
+        (quantized(quant_method="modelopt", quant_algo="NVFP4"), "no kernels for NVFP4"),
+    ],
+)
+def test_quantizations_that_its_build_for_the_cpu_has_no_kernels_for(metadata: Metadata, why: str) -> None:
+    assert why in refused(metadata, host())
+    assert refused(metadata, host(device())) == ""
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        quantized(quant_method="awq", bits=4, group_size=128),
+        quantized(quant_method="awq"),
+        gptq(bits=4, sym=True),
+        gptq(bits=4, group_size=-1, desc_act=True),
+        integers(4),
+        integers(8, 8),
+        quantized(quant_method="fp8"),
+        llama(safetensors=True),
+    ],
+)
+def test_quantizations_that_it_reads(metadata: Metadata) -> None:
+    for machine in (host(), host(device())):
+        assert refused(metadata, machine) == ""
+
+
+def test_of_other_versions_nothing_is_claimed() -> None:
+    older = knowing(host(device()), version="0.10.2")
+    assert refused(quantized(quant_method="bitsandbytes", load_in_4bit=True), older) == ""

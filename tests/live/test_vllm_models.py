@@ -1,0 +1,158 @@
+"""What real vLLM, its CPU build, says of architectures and of quantized weights: as aimind says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aimind.environments.install import ensure
+from aimind.environments.models import known
+from aimind.launchers import vllm
+from aimind.launchers.vllm_models import lacks
+from aimind.types import Backend
+from tests.launchers.test_vllm_models import quantized
+from tests.live.served import AIMIND, DATA, environment
+from tests.samples import host
+
+pytestmark = pytest.mark.live
+
+LAYERS = Path(__file__).with_name("vllm_layers.py")
+# vLLM's own steps for an architecture that is not in its table (`_try_resolve_transformers`).
+LISTED = """
+import json, transformers
+from vllm.model_executor.models import ModelRegistry
+found = set(ModelRegistry.get_supported_archs())
+ends = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+for name in dir(transformers):
+    if name.endswith(ends) and not name.startswith("Auto"):
+        model = getattr(transformers, name)
+        if issubclass(model, transformers.PreTrainedModel) and (
+            model.is_backend_compatible() or model._can_set_attn_implementation()
+        ):
+            found.add(name)
+print("found: " + json.dumps(sorted(found)))
+"""
+GENERATE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+
+
+def integers(bits: int, activations: bool = False) -> dict[str, Any]:
+    """As the library compressed-tensors writes it."""
+    strategy = {"strategy": "channel"} if activations else {"strategy": "group", "group_size": 128}
+    inputs = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized" if activations else "pack-quantized",
+        "ignore": [],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": bits, "type": "int", "symmetric": True, **strategy},
+                "input_activations": inputs if activations else None,
+            }
+        },
+    }
+
+
+def gptq(bits: int, **more: object) -> dict[str, Any]:
+    return {"quant_method": "gptq", "bits": bits, "group_size": 128, "sym": True, "desc_act": False, **more}
+
+
+QUANTIZED: dict[str, dict[str, Any]] = {
+    **{
+        f"awq {bits}": {"quant_method": "awq", "bits": bits, "group_size": 128, "zero_point": True}
+        for bits in (4, 8)
+    },
+    **{f"gptq {bits}": gptq(bits) for bits in (2, 3, 4, 8)},
+    "gptq asymmetric": gptq(4, sym=False),
+    "gptq by activation": gptq(4, desc_act=True),
+    "gptq by activation in columns": gptq(4, desc_act=True, group_size=-1),
+    "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "aqlm": {"quant_method": "aqlm"},
+    "integers 4": integers(4),
+    "integers 8": integers(8),
+    "integers 8, computed in 8": integers(8, activations=True),
+    "nvfp4": {
+        "quant_method": "modelopt_fp4",
+        "quantization": {
+            "quant_algo": "NVFP4",
+            "group_size": 16,
+            "kv_cache_quant_algo": None,
+            "exclude_modules": [],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Backend:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIMIND_DATA_DIR", str(DATA))
+        return ensure("vllm", vllm.source(host()), progress=print)
+
+
+def ask(backend: Backend, *arguments: str, given: str = "", mark: str) -> Any:
+    done = subprocess.run(
+        [backend.executable, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith(mark))[len(mark) :])
+
+
+def test_the_architectures_that_it_can_load(backend: Backend) -> None:
+    """Read from its source in a fifth of a second, they are those that vLLM itself finds in twenty."""
+    found = known(backend, vllm.REGISTRY) or frozenset()
+    own = set(ask(backend, "-c", LISTED, mark="found: "))
+    assert len(own) > 300
+    ours = {name for name in found if name.endswith(GENERATE) and not name.startswith("Auto")}
+    assert ours == {name for name in own if name.endswith(GENERATE)}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_quantized_weights(backend: Backend, said: dict[str, str], name: str) -> None:
+    why = lacks(quantized(**QUANTIZED[name]), host(), backend)
+    assert (why is None) == (said[name] == ""), (why, said[name])
+
+
+@pytest.fixture(scope="module")
+def said(backend: Backend) -> dict[str, str]:
+    """What its linear layers say to each configuration; nothing where they compute."""
+    answer: dict[str, str] = ask(backend, str(LAYERS), given=json.dumps(QUANTIZED), mark="said: ")
+    return answer
+
+
+def test_a_model_that_it_does_not_know_goes_to_the_next(backend: Backend, tmp_path: Path) -> None:
+    """The demo model under a name that is in nobody's table, and under one that transformers has."""
+    folder = Path(vllm.__file__).parents[1] / "demo" / "huggingface"
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+
+    def refused(architecture: str) -> str:
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+        done = subprocess.run(
+            [str(AIMIND), "plan", str(tmp_path), "--json", "--device", "none"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(),
+        )
+        document = json.loads(done.stdout)
+        assert document["backend"]["name"] == ("vllm" if architecture in known_ones else "transformers")
+        return " ".join(each["sentence"] for each in document["refused"] if each["backend"] == "vllm")
+
+    known_ones = (*config["architectures"], "GPTNeoXForCausalLM")
+    assert [refused(name) for name in known_ones] == ["", ""]
+    novel = f"vLLM {backend.version} does not know the architecture NovelForCausalLM"
+    assert refused("NovelForCausalLM") == novel

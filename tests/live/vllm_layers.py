@@ -1,0 +1,68 @@
+"""Run by vLLM's own Python: which of these quantizations make a linear layer there that computes.
+
+For each configuration a layer is made, its weights are packed as its kernel wants them, and it is applied.
+Not a module of the tests: they have no vLLM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from types import SimpleNamespace
+from typing import Any
+
+os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
+
+import torch
+from vllm.config import DeviceConfig, VllmConfig, set_current_vllm_config
+from vllm.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
+from vllm.model_executor.layers.linear import ColumnParallelLinear
+from vllm.model_executor.layers.quantization import get_quantization_config
+
+SIZE = 256
+
+
+def compute(section: dict[str, Any]) -> None:
+    """One layer with weights of ones or zeros; whatever goes wrong is raised."""
+    quantization = get_quantization_config(section["quant_method"]).from_config(section)
+    layer = ColumnParallelLinear(
+        SIZE,
+        SIZE,
+        bias=False,
+        quant_config=quantization,
+        params_dtype=torch.bfloat16,
+        prefix="model.layers.0.mlp.up_proj",
+    )
+    for weights in layer.parameters():
+        filled = torch.ones if weights.dtype.is_floating_point else torch.zeros
+        weights.data = filled(weights.shape).to(weights.dtype)
+    layer.quant_method.process_weights_after_loading(layer)
+    layer(torch.ones(2, SIZE, dtype=torch.bfloat16))
+
+
+def main() -> None:
+    config = VllmConfig(device_config=DeviceConfig("cpu"))
+    config.model_config = SimpleNamespace(
+        dtype=torch.bfloat16,
+        is_moe=False,
+        quantization=None,
+        enforce_eager=True,
+        hf_config=SimpleNamespace(model_type="llama"),
+    )
+    said: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, set_current_vllm_config(config):
+        init_distributed_environment(1, 0, f"file://{folder}/store", 0, backend="gloo")
+        initialize_model_parallel(1, 1)
+        for name, section in json.load(sys.stdin).items():
+            try:
+                compute(section)
+                said[name] = ""
+            except (ValueError, RuntimeError, AttributeError, KeyError) as problem:
+                said[name] = f"{type(problem).__name__}: {problem}"
+    print(f"said: {json.dumps(said)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What a model is used for, where that is not left to its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+
+from aimind import plan
+from aimind.categories import used_as
+from aimind.errors import UsageError
+from aimind.launchers import LAUNCHERS
+from aimind.launchers.base import hello
+from aimind.select import named
+from aimind.types import Attention, Category, Metadata, Plan, Request, Tensor
+from tests.samples import host, llama, model, speech
+
+FOLDER = llama(safetensors=True)
+
+
+def bert(category: Category = "embedding") -> Metadata:
+    """An encoder of a GGUF file; with a head where it gives scores."""
+    memory = (Attention(num_heads=4, num_kv_heads=4, key_size=32, value_size=32, causal=False),)
+    whole = llama(layers=2)
+    head = (Tensor("cls.output.weight", (4096, 1), "F16", 8192),) if category == "reranker" else ()
+    return dataclasses.replace(
+        whole,
+        architecture="bert",
+        category=category,
+        max_model_len=512,
+        layers=tuple(dataclasses.replace(layer, memory=memory) for layer in whole.layers),
+        others=(*whole.others[:1], *head),
+    )
+
+
+def planned(metadata: Metadata, *extra: str, backend: str, category: Category | None = None) -> Plan:
+    request = Request(backend=backend, category=category, extra=extra)
+    return plan.make(model(metadata), metadata, host(), request, LAUNCHERS)
+
+
+def argv(decided: Plan) -> Sequence[str]:
+    return named(decided.backend.name, LAUNCHERS).command(decided, "/weights").argv
+
+
+def has(words: Sequence[str], *wanted: str) -> bool:
+    return any(tuple(words[at : at + len(wanted)]) == wanted for at in range(len(words)))
+
+
+@pytest.mark.parametrize("backend", ["llama-server", "xllamacpp", "llama-box"])
+def test_a_language_model_embeds_by_its_last_token(backend: str) -> None:
+    decided = planned(llama(), backend=backend, category="embedding")
+    assert has(argv(decided), "--pooling", "last")
+    assert {"--embedding", "--embeddings"} & set(argv(decided))
+    assert hello(decided).path == "embeddings"
+    assert decided.kv_cache_tokens is None
+    [why] = [reason.sentence for reason in decided.reasons if reason.field == "category"]
+    assert why == "embedding: asked for; its files are those of a model for llm"
+
+
+def test_vllm_is_told_what_to_make_of_it() -> None:
+    decided = planned(FOLDER, backend="vllm", category="embedding")
+    assert has(argv(decided), "--runner", "pooling")
+    assert has(argv(decided), "--convert", "embed")
+    head = next(tensor for tensor in FOLDER.others if tensor.name == "lm_head.weight")
+    usual = planned(FOLDER, backend="vllm")
+    assert usual.host.weights_bytes - decided.host.weights_bytes == head.size_bytes
+
+
+def test_what_its_files_say_already_is_told_to_nobody() -> None:
+    for decided in (planned(FOLDER, backend="vllm", category="llm"), planned(FOLDER, backend="vllm")):
+        assert not {"--runner", "--convert"} & set(argv(decided))
+    assert not {"--pooling", "--embedding"} & set(argv(planned(llama(), backend="llama-server")))
+
+
+def test_an_embedding_model_that_can_talk_talks() -> None:
+    vectors = dataclasses.replace(FOLDER, category="embedding")
+    decided = planned(vectors, backend="vllm", category="llm")
+    assert has(argv(decided), "--runner", "generate")
+    assert hello(decided).path == "chat/completions"
+
+
+def test_a_reranker_embeds_by_its_first_token() -> None:
+    decided = planned(bert("reranker"), backend="llama-server", category="embedding")
+    assert has(argv(decided), "--pooling", "cls")
+    assert "--reranking" not in argv(decided)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "wanted", "why"),
+    [
+        (speech(), "llm", "faster-whisper is a model for speech-to-text"),
+        (FOLDER, "speech-to-text", "LlamaForCausalLM is a model for llm"),
+        (FOLDER, "image", "LlamaForCausalLM is a model for llm"),
+        (FOLDER, "vision-language", "no part that sees"),
+        (FOLDER, "reranker", "no head that gives a text a score"),
+        (llama(), "reranker", "no head that gives a text a score"),
+        (bert(), "llm", "it generates no text"),
+        (bert(), "reranker", "no head that gives a text a score"),
+        (bert("reranker"), "llm", "it generates no text"),
+        (dataclasses.replace(FOLDER, category="reranker"), "embedding", "a score in place of a vector"),
+    ],
+)
+def test_what_its_files_cannot_be(metadata: Metadata, wanted: Category, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        used_as(metadata, wanted)
+    assert f"a model for {metadata.category}" in caught.value.hint
+
+
+@pytest.mark.parametrize("metadata", [FOLDER, llama(), bert(), speech()])
+def test_it_can_always_be_what_it_is(metadata: Metadata) -> None:
+    assert metadata.category in get_args(Category)
+    assert used_as(metadata, metadata.category) is metadata
+    assert used_as(metadata, None) is metadata
+
+
+def test_a_model_of_an_unknown_kind_may_be_one_that_paints() -> None:
+    odd = dataclasses.replace(llama(), architecture="omnigen", known=False)
+    assert used_as(odd, "image").category == "image"
+
+
+@pytest.mark.parametrize(
+    ("backend", "arguments", "metadata"),
+    [
+        ("llama-server", ("--embedding",), llama()),
+        ("xllamacpp", ("--embeddings",), llama()),
+        ("vllm", ("--convert", "embed"), FOLDER),
+    ],
+)
+def test_the_backend_s_own_arguments_say_it_too(
+    backend: str, arguments: tuple[str, ...], metadata: Metadata
+) -> None:
+    decided = planned(metadata, *arguments, backend=backend)
+    assert (decided.metadata.category, hello(decided).path) == ("embedding", "embeddings")
+    with pytest.raises(UsageError, match="--category says llm"):
+        planned(metadata, *arguments, backend=backend, category="llm")
+
+
+def test_how_to_pool_is_the_user_s_to_say() -> None:
+    decided = planned(llama(), "--pooling", "mean", backend="llama-server", category="embedding")
+    assert has(argv(decided), "--pooling", "mean")
+    assert argv(decided).count("--pooling") == 1
