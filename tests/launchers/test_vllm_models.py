@@ -9,7 +9,7 @@ import pytest
 from aimind.errors import UnsupportedError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.vllm import VERSION
-from aimind.metadata.config import Config
+from aimind.metadata.config import Config, Json
 from aimind.metadata.quantization import Quantization
 from aimind.select import choose
 from aimind.types import Host, Metadata, Request
@@ -18,10 +18,12 @@ from tests.samples import device, host, llama
 KNOWN = frozenset({"LlamaForCausalLM", "Qwen3ForCausalLM", "LlavaForConditionalGeneration"})
 
 
-def knowing(machine: Host, architectures: frozenset[str] | None = KNOWN, **changes: str) -> Host:
+def knowing(machine: Host, architectures: frozenset[str] | None = KNOWN, version: str = VERSION) -> Host:
     """The machine where vLLM is installed and has this table."""
     backends = [
-        dataclasses.replace(each, architectures=architectures, **changes) if each.name == "vllm" else each
+        dataclasses.replace(each, architectures=architectures, version=version)
+        if each.name == "vllm"
+        else each
         for each in machine.backends
     ]
     return dataclasses.replace(machine, backends=tuple(backends))
@@ -31,7 +33,7 @@ def of(architecture: str) -> Metadata:
     return dataclasses.replace(llama(safetensors=True), architecture=architecture)
 
 
-def quantized(**section: object) -> Metadata:
+def quantized(**section: Json) -> Metadata:
     config = Config({"quantization_config": section}, "config.json")
     found = Quantization.of(config, config)
     return dataclasses.replace(
@@ -43,15 +45,15 @@ def quantized(**section: object) -> Metadata:
     )
 
 
-def gptq(**section: object) -> Metadata:
+def gptq(**section: Json) -> Metadata:
     return quantized(quant_method="gptq", **{"group_size": 128, **section})
 
 
 def integers(bits: int, activations: int | None = None) -> Metadata:
     """As the library compressed-tensors writes it."""
-    weights = {"num_bits": bits, "type": "int", "group_size": 128}
-    inputs = {"num_bits": activations} if activations else None
-    groups = {"group_0": {"weights": weights, "input_activations": inputs}}
+    weights: dict[str, Json] = {"num_bits": bits, "type": "int", "group_size": 128}
+    inputs: Json = {"num_bits": activations} if activations else None
+    groups: Json = {"group_0": {"weights": weights, "input_activations": inputs}}
     return quantized(quant_method="compressed-tensors", config_groups=groups)
 
 
