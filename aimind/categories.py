@@ -16,6 +16,7 @@ _HEAD = re.compile(r"(^|\.)lm_head\.|^output\.weight$")
 _SCORES = re.compile(r"(^|\.)(score|classifier)\.|^cls\.")
 # Architectures of config.json that generate; bare models and encoders have no such ending.
 _GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+_IMAGES = "--images"
 # What vLLM makes a model into (`--runner`, `--convert`).
 _CONVERSIONS = {
     "embedding": {"runner": "pooling", "convert": "embed"},
@@ -43,6 +44,22 @@ def used_as(metadata: Metadata, wanted: Category | None) -> Metadata:
         others = tuple(tensor for tensor in metadata.others if not _HEAD.search(tensor.name))
         return dataclasses.replace(changed, others=others, tied=False)
     return dataclasses.replace(changed, tied=not any(_HEAD.search(each.name) for each in metadata.others))
+
+
+def heard(request: Request) -> Request:
+    """The request with llama-box's `--images` as what it stands for, since that decides which backend serves.
+
+    Raises:
+        UsageError: `--category` says another.
+    """
+    if _IMAGES not in request.extra:
+        return request
+    if request.category not in (None, "image"):
+        raise UsageError(
+            f"{_IMAGES} is for models that paint, and --category says {request.category}", hint="say it once"
+        )
+    extra = tuple(word for word in request.extra if word != _IMAGES)
+    return dataclasses.replace(request, category="image", extra=extra)
 
 
 def said(launcher: Launcher, request: Request) -> Category | None:

@@ -15,7 +15,17 @@ from aimind.launchers.parsers import choose as choose_parsers
 from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.select import choose
-from aimind.types import Host, Metadata, Model, Plan, Reason, Request
+from aimind.types import (
+    Host,
+    LayeredMemory,
+    MemoryPolicy,
+    Metadata,
+    Model,
+    Plan,
+    Reason,
+    Request,
+    WholeMemory,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -34,11 +44,13 @@ def make(
         UsageError: the request contradicts itself, the model or the backend.
         DeviceError: a device is named that is not there.
     """
+    request = categories.heard(request)
     metadata = categories.used_as(metadata, request.category)
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
     choice = choose(metadata, host, request, launchers)
-    _check(metadata, request)
+    memory = _memory(metadata, choice.launcher)
+    _check(metadata, request, memory)
     if request.served_name is not None and "served_name" not in choice.launcher.FLAGS:
         raise UsageError(
             f"{choice.backend.name} cannot give the model a name",
@@ -54,7 +66,7 @@ def make(
         metadata,
         host,
         request,
-        memory=choice.launcher.MEMORY,
+        memory=memory,
         projector_bytes=projector_bytes(metadata.projector),
     )
     projector = next((file.path for file in model.files if file.is_projector), None)
@@ -110,8 +122,16 @@ def warnings(plan: Plan) -> tuple[str, ...]:
     return (*found, *plan.notes)
 
 
-def _check(metadata: Metadata, request: Request) -> None:
-    if not metadata.known and not metadata.layers:
+def _memory(metadata: Metadata, launcher: Launcher) -> MemoryPolicy:
+    """How the backend spends memory on models of this kind."""
+    memory = launcher.MEMORY
+    if metadata.category == "image" and isinstance(memory, LayeredMemory) and memory.images is not None:
+        return memory.images
+    return memory
+
+
+def _check(metadata: Metadata, request: Request, memory: MemoryPolicy) -> None:
+    if not metadata.known and not metadata.layers and not isinstance(memory, WholeMemory):
         raise UnknownArchitectureError(
             f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
             hint="a newer aimind may know it",

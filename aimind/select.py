@@ -48,9 +48,15 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
                 why = f"first choice for {metadata.format} {metadata.category} models here"
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
-    raise UnsupportedError(
-        _nobody(metadata, asked, refused), hint="; ".join(f"{r.backend}: {r.sentence}" for r in refused)
-    )
+    said = "; ".join(f"{r.backend}: {r.sentence}" for r in refused)
+    able = next((each for each in candidates if _only_missing(each, metadata, host, request)), None)
+    if able is not None and asked is None:
+        kind = f"this {metadata.format} {metadata.category} model"
+        raise UnsupportedError(
+            f"{able.NAME} would serve {kind}, and it is not here: {_from(able, host)}",
+            hint=f"of the others none does: {said}",
+        )
+    raise UnsupportedError(_nobody(metadata, asked, refused), hint=said)
 
 
 def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
@@ -90,6 +96,17 @@ def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Reques
     )
 
 
+def _only_missing(launcher: Launcher, metadata: Metadata, host: Host, request: Request) -> bool:
+    """Whether it would serve the model, were it here: a program that the user has to bring."""
+    return (
+        isinstance(launcher.source(host), Program)
+        and _backend(launcher, metadata, host, request) is None
+        and request.backend_version is None
+        and launcher.refuse(metadata, host) is None
+        and _unprotected(launcher, request) is None
+    )
+
+
 def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
     """Why what is here of a backend does not do."""
     wanted = host.devices if request.devices is None else request.devices
@@ -114,6 +131,11 @@ def _missing(launcher: Launcher, host: Host) -> str:
         where = "on PATH" if source.home is None else f"in {source.home.folder}"
         return f"{source.names[0]} is not {where}: {source.remedy}"
     return "it cannot be installed here"
+
+
+def _from(launcher: Launcher, host: Host) -> str:
+    source = launcher.source(host)
+    return (source.page or source.remedy) if isinstance(source, Program) else source.distribution
 
 
 def _nobody(metadata: Metadata, asked: str | None, refused: Sequence[Refusal]) -> str:

@@ -244,7 +244,7 @@ def command(plan: Plan, *, ready_probe: str = "request") -> Command:
     plan = dataclasses.replace(plan, scratch=environments.scratch(plan.backend.name, plan.settings.port or 0))
     made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     ready = made.ready
-    if ready_probe == "request":
+    if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes
         ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
     shown = {name: value for name, value in made.env.items() if not is_secret(name)}
     hidden = {name: value for name, value in made.env.items() if name not in shown}

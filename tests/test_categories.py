@@ -14,8 +14,8 @@ from aimind.errors import UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.base import hello
 from aimind.select import named
-from aimind.types import Attention, Category, Metadata, Plan, Request, Tensor
-from tests.samples import host, llama, model, speech
+from aimind.types import Attention, Category, Host, Metadata, Plan, Request, Tensor
+from tests.samples import GIB, device, host, llama, model, speech
 
 FOLDER = llama(safetensors=True)
 
@@ -141,3 +141,52 @@ def test_how_to_pool_is_the_user_s_to_say() -> None:
     decided = planned(llama(), "--pooling", "mean", backend="llama-server", category="embedding")
     assert has(argv(decided), "--pooling", "mean")
     assert argv(decided).count("--pooling") == 1
+
+
+def painter() -> Metadata:
+    """A diffusion model in GGUF, 1 GiB of it: no layers that anybody could split."""
+    weights = Tensor("double_blocks.0.txt_attn.proj.weight", (1 << 29,), "F16", GIB)
+    return dataclasses.replace(
+        llama(),
+        architecture="flux",
+        category="image",
+        known=False,
+        max_model_len=None,
+        layers=(),
+        others=(weights,),
+        chat_template=False,
+    )
+
+
+@pytest.mark.parametrize(("machine", "layers"), [(host(device()), "999"), (host(), "0")])
+def test_what_paints_is_whole_on_a_device_or_in_ram(machine: Host, layers: str) -> None:
+    metadata = painter()
+    decided = plan.make(model(metadata), metadata, machine, Request(), LAUNCHERS)
+    assert decided.backend.name == "llama-box"
+    assert "--images" in argv(decided)
+    assert has(argv(decided), "--gpu-layers", layers)
+    assert not {"--ctx-size", "--pooling", "--batch-size"} & set(argv(decided))
+    place = decided.shards[0].estimate if decided.shards else decided.host
+    assert place.weights_bytes == GIB < place.total_bytes
+    assert hello(decided).path == "images/generations"
+
+
+def test_llama_box_s_own_word_for_images_decides_which_backend_serves() -> None:
+    odd = dataclasses.replace(painter(), architecture="omnigen", category="llm")
+    decided = plan.make(model(odd), odd, host(device()), Request(extra=("--images",)), LAUNCHERS)
+    assert decided.backend.name == "llama-box"
+    assert argv(decided).count("--images") == 1
+    for category in ("llm", "embedding"):
+        with pytest.raises(UsageError, match="--images is for models that paint"):
+            plan.make(model(odd), odd, host(), Request(category=category, extra=("--images",)), LAUNCHERS)
+    with pytest.raises(UsageError, match="llama is a model for llm"):
+        planned(llama(), "--images", backend="llama-box")
+
+
+@pytest.mark.parametrize("spelling", ["--rerank", "--reranking"])
+def test_llama_box_takes_the_words_of_llama_server(spelling: str) -> None:
+    decided = planned(bert("reranker"), spelling, backend="llama-box")
+    assert argv(decided).count("--rerank") == 1
+    assert "--reranking" not in argv(decided)
+    decided = planned(bert("reranker"), spelling, backend="llama-server")
+    assert argv(decided).count("--reranking") == 1

@@ -53,9 +53,13 @@ def test_on_ascend_devices_folders_go_to_mindie() -> None:
 def test_images_go_to_llama_box() -> None:
     picture = dataclasses.replace(llama(), category="image")
     assert choose(picture, host(device()), Request(), LAUNCHERS).backend.name == "llama-box"
-    with pytest.raises(UnsupportedError, match="no backend") as caught:
+    with pytest.raises(UnsupportedError) as caught:
         choose(picture, without(host(), "llama-box"), Request(), LAUNCHERS)
-    assert "llama-box does" in caught.value.hint
+    assert caught.value.message == (
+        "llama-box would serve this gguf image model, and it is not here: "
+        "https://github.com/gpustack/llama-box/releases"
+    )
+    assert "llama-server: it generates no images" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["faster-whisper", "funasr", "cosyvoice", "bark", "dia"])

@@ -356,6 +356,8 @@ def hello(plan: Plan, *, tokens: int | None = None) -> Hello:
             return _json("embeddings", {**named, "input": "Hello"})
         case "reranker":
             return _json("rerank", {**named, "query": "Hello", "documents": ["Hi", "Bye"]})
+        case "image":
+            return _json("images/generations", {**named, "prompt": "Hello", "n": 1, "size": "512x512"})
         case "speech-to-text":
             return Hello(
                 path="audio/transcriptions",

@@ -134,7 +134,7 @@ def refuse(metadata: Metadata) -> str | None:
     if metadata.format != "gguf":
         return f"it serves GGUF files, and this model is {metadata.format}"
     if metadata.category == "image":
-        return "it generates no images; llama-box does"
+        return "it generates no images"
     if metadata.category in ("speech-to-text", "text-to-speech"):
         return f"it has no API for {metadata.category}"
     return None

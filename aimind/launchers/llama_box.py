@@ -5,13 +5,21 @@ It is no longer maintained and takes no API key; it is the one of the family tha
 
 from __future__ import annotations
 
+import dataclasses
+
 from aimind.launchers import ggml
 from aimind.launchers.base import Flag
-from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program
+from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program, WholeMemory
 
 NAME = "llama-box"
 SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
-MEMORY = LayeredMemory(shared_slots=False, checkpoints=0, mixed_inputs=False)
+MEMORY = LayeredMemory(
+    shared_slots=False,
+    checkpoints=0,
+    mixed_inputs=False,
+    images=WholeMemory(process_bytes=300 << 20),  # not measured
+)
+WHOLE = 999  # any number but 0 puts all of a model that paints on devices
 _NOT_THERE = (
     "kv_unified",
     "split_mode",
@@ -22,13 +30,16 @@ _NOT_THERE = (
     "swa_full",
 )
 FLAGS = {field: flag for field, flag in ggml.FLAGS.items() if field not in _NOT_THERE} | {
-    "gpu_layers": Flag(spellings=("--gpu-layers", "-ngl"), kind="int", words=(("-1", 9999),)),
+    "gpu_layers": Flag(
+        spellings=("--gpu-layers", "--n-gpu-layers", "-ngl"), kind="int", words=(("-1", 9999),)
+    ),
     "flash_attention": Flag(spellings=("--flash-attn", "-fa"), kind="switch", off=("--no-flash-attn",)),
-    "reranking": Flag(spellings=("--rerank",), kind="switch"),
+    "reranking": Flag(spellings=("--rerank", "--reranking"), kind="switch"),
 }
 RESERVED = {
     **ggml.RESERVED,
     "--embeddings": "aimind sets it",
+    "--embedding": "aimind sets --embeddings, as it is called here",
     "--images": "the model's category decides it",
     "--api-key": "it takes none: put a proxy that checks keys before it",
 }
@@ -43,15 +54,19 @@ def source(_host: Host) -> Program:
         version_args=("--version",),
         version_pattern=r"version:\s*(\S+)",
         remedy="llama-box is no longer maintained; its last releases are on its project's page",
+        page="https://github.com/gpustack/llama-box/releases",
     )
 
 
 def refuse(metadata: Metadata, _host: Host) -> str | None:
-    """GGUF only."""
+    """GGUF only: of language, and of images, which the others of the family do not serve."""
     return None if metadata.category == "image" and metadata.format == "gguf" else ggml.refuse(metadata)
 
 
 def command(plan: Plan, weights: str) -> Command:
     """`llama-box`; an unknown flag would only print a line, so none is tried."""
-    images = ("--images",) if plan.metadata.category == "image" else ()
-    return ggml.command(plan, weights, flags=FLAGS, fixed=("--embeddings", *images), takes_key=False)
+    if plan.metadata.category != "image":
+        return ggml.command(plan, weights, flags=FLAGS, fixed=("--embeddings",), takes_key=False)
+    whole = dataclasses.replace(plan.settings, gpu_layers=WHOLE if plan.shards else 0)
+    painting = dataclasses.replace(plan, settings=whole)
+    return ggml.command(painting, weights, flags=FLAGS, fixed=("--embeddings", "--images"), takes_key=False)

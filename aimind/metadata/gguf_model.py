@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,13 @@ from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
 from aimind.types import Attention, Category, Layer, Metadata, Tensor
 
 LONGEST_NAME = 64
+# Parts of diffusion models, as stable-diffusion.cpp names them (model.cpp), which writes no architecture; and
+# what these are.
+_DIFFUSION = re.compile(
+    r"(?:model\.diffusion_model\.)?"
+    r"(?:(?P<flux>double_blocks\.\d+\.txt_attn)|(?P<sd3>joint_blocks\.\d+\.x_block)"
+    r"|(?P<sd>(?:in|out)put_blocks\.\d+\.\d+\.transformer_blocks))\."
+)
 _POOLING_RANK = 4  # `llama_pooling_type` in llama.cpp's include/llama.h
 _CLASSIFIERS = ("cls.", "cls.output.")
 # What a file is that holds no model: `general.type`, or the architecture of older files.
@@ -54,7 +62,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
     return Metadata(
         format="gguf",
         architecture=architecture,
-        category=_category(keys, names, projectors),
+        category="image" if _painter(tensors) else _category(keys, names, projectors),
         quantization=_quantization(first, dtype),
         dtype=dtype,
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
@@ -83,7 +91,7 @@ def _embedding(others: Sequence[Tensor]) -> tuple[int, int]:
 
 
 def _architecture(header: Header) -> str:
-    architecture = header.values.get("general.architecture")
+    architecture = header.values.get("general.architecture", _painter(header.tensors))
     if (
         not isinstance(architecture, str)
         or not 0 < len(architecture) <= LONGEST_NAME
@@ -99,6 +107,11 @@ def _architecture(header: Header) -> str:
     if not header.tensors:
         raise MetadataError(f"{header.path} holds no weights", hint="Give the file that holds the weights.")
     return architecture
+
+
+def _painter(tensors: Sequence[Tensor]) -> str | None:
+    """The kind of a diffusion model, by the names of its tensors; `None` for other models."""
+    return next((found.lastgroup for each in tensors if (found := _DIFFUSION.match(each.name))), None)
 
 
 def _joined(parts: Sequence[Header]) -> list[Tensor]:

@@ -147,12 +147,14 @@ class Program:
         devices_args: what makes it name the accelerators that it can use.
         devices_pattern: a regular expression that one of its lines then matches if there are any.
         remedy: where it comes from, as a hint.
+        page: its address, where nothing else but this program would do.
     """
 
     names: tuple[str, ...]
     version_args: tuple[str, ...]
     version_pattern: str
     remedy: str
+    page: str = ""
     devices_args: tuple[str, ...] = ()
     devices_pattern: str = ""
     home: Home | None = None
@@ -174,6 +176,7 @@ class LayeredMemory:
         outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
         checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
         cache_dtypes: that the KV cache may have.
+        images: how it spends memory on models that paint, whose layers are not split; `None` if it has none.
     """
 
     vendors: tuple[str, ...] = ("nvidia", "apple")
@@ -188,6 +191,7 @@ class LayeredMemory:
     outputs_per_slot: int | None = 1
     checkpoints: int = 32
     cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+    images: WholeMemory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -337,6 +337,22 @@ def test_tasks(tmp_path: Path) -> None:
     assert (image.category, image.known, image.layers) == ("image", False, ())
 
 
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        ("double_blocks.0.txt_attn.proj.weight", "flux"),
+        ("joint_blocks.23.x_block.attn.proj.weight", "sd3"),
+        ("output_blocks.11.1.transformer_blocks.0.attn2.to_v.weight", "sd"),
+    ],
+)
+def test_what_paints_is_told_by_its_tensors(tmp_path: Path, prefix: str, tensor: str, kind: str) -> None:
+    """stable-diffusion.cpp converts without naming an architecture, and others name one of their own."""
+    for name, value, architecture in (("general.name", "x", kind), ("general.architecture", "pix", "pix")):
+        image = of(tmp_path, {name: value}, T("first_stage_model.encoder.conv_in.weight"), T(prefix + tensor))
+        assert (image.category, image.architecture, image.layers) == ("image", architecture, ())
+
+
 def test_a_projector_beside_makes_it_see_and_hear(tmp_path: Path) -> None:
     write(
         tmp_path,
