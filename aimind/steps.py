@@ -173,6 +173,20 @@ def decided(found: Plan | AimindError) -> Plan:
     return found
 
 
+def hinted(found: Plan, asked: Wanted) -> Plan:
+    """The plan, with a hint where it is on a CPU for want of a GPU and the hub has the model in GGUF, too."""
+    from aimind import hub
+
+    on_cpu = not found.shards and found.metadata.format in ("safetensors", "pickle")
+    if not on_cpu or found.backend.name not in ("vllm", "transformers") or asked.request.backend is not None:
+        return found
+    repository = hub.in_gguf(found.model)
+    if repository is None:
+        return found
+    sentence = f"llama.cpp serves GGUF files far faster without a GPU: aimind serve {repository}"
+    return dataclasses.replace(found, reasons=(*found.reasons, Reason("hint", sentence)))
+
+
 def called(found: Plan) -> str:
     """The name of what is served: in the API, or the model's own where the backend gives it none."""
     from aimind import plan

@@ -10,7 +10,7 @@ import pytest
 
 from aimind import plan
 from aimind.categories import used_as
-from aimind.errors import UsageError
+from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.base import hello
 from aimind.select import named
@@ -190,3 +190,8 @@ def test_llama_box_takes_the_words_of_llama_server(spelling: str) -> None:
     assert "--reranking" not in argv(decided)
     decided = planned(bert("reranker"), spelling, backend="llama-server")
     assert argv(decided).count("--reranking") == 1
+
+
+def test_a_server_that_cannot_be_told_how_to_pool_is_passed_over() -> None:
+    with pytest.raises(UnsupportedError, match="only where the model's file says how"):
+        planned(llama(), backend="llama-cpp-python", category="embedding")

@@ -73,7 +73,7 @@ def plan_command(  # noqa: PLR0913 - one per option
     options_here = alternatives.survey(question, found) if with_files else ()
     if with_files and not as_json:
         show.candidates(options_here, found)
-    decided = steps.decided(answer)
+    decided = steps.hinted(steps.decided(answer), asked)
     command = steps.command(decided)
     sizes = steps.exact_sizes(decided, command) if exact else ()
     if as_json:

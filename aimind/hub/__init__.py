@@ -11,7 +11,17 @@ from aimind.hub.base import Progress
 from aimind.hub.local import local_twin
 from aimind.types import TOKEN_VARIABLES, File, Model, Reader, Reference
 
-__all__ = ["Progress", "fetch", "local_twin", "location", "open_file", "resolve", "token_file", "use_token"]
+__all__ = [
+    "Progress",
+    "fetch",
+    "in_gguf",
+    "local_twin",
+    "location",
+    "open_file",
+    "resolve",
+    "token_file",
+    "use_token",
+]
 
 
 def use_token(file: Path) -> None:
@@ -62,6 +72,15 @@ def open_file(model: Model, file: File) -> Reader:
     from aimind.hub import huggingface
 
     return huggingface.open_file(model, file)
+
+
+def in_gguf(model: Model) -> str | None:
+    """A repository with GGUF files of the same model, where the hub has one; it never fails."""
+    if model.reference.source != "huggingface":
+        return None
+    from aimind.hub import huggingface
+
+    return huggingface.in_gguf(model.reference.name)
 
 
 def location(model: Model) -> Path:

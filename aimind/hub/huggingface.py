@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT_SECONDS = 10.0
+HINT_SECONDS = 3.0
+# Converts most models that are much used, under their own names.
+_CONVERTER = "unsloth"
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +65,42 @@ def open_file(model: Model, file: File) -> Reader:
 
     url = hf_hub_url(model.reference.name, file.path, revision=model.commit, endpoint=cache.endpoint())
     return RangeReader(url, file.size_bytes, headers=build_hf_headers(), explain=explainer(model.reference))
+
+
+def in_gguf(name: str) -> str | None:
+    """A repository with GGUF files of the model `owner/name`, by their usual names: two requests at most.
+
+    It is a courtesy: where the hub is slow, refuses or cannot be reached there is none.
+    """
+    if cache.is_offline():
+        return None
+    _prepare()
+    import httpx2
+    from huggingface_hub import HfApi, errors
+
+    hub = HfApi(endpoint=cache.endpoint())
+    model = name.rpartition("/")[2]
+    for candidate in dict.fromkeys((f"{name}-GGUF", f"{_CONVERTER}/{model}-GGUF")):
+        try:
+            found = hub.model_info(candidate, expand=["siblings"], timeout=HINT_SECONDS)
+            paths = [str(sibling.rfilename).lower() for sibling in found.siblings or ()]
+        except errors.HfHubHTTPError as refusal:
+            if refusal.response.status_code not in (401, 403, 404):  # it is not there, or not for us
+                return None
+        except (
+            httpx2.HTTPError,
+            httpx2.InvalidURL,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):
+            return None
+        else:
+            if any(path.endswith(".gguf") for path in paths):
+                return candidate
+    return None
 
 
 def fetch(model: Model, progress: Progress) -> Path:

@@ -81,6 +81,8 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
     """GGUF language models and embeddings only."""
     if metadata.category == "reranker":
         return "its server has no rerank API"
+    if metadata.category == "embedding" and metadata.made_for is not None:
+        return "its server makes one vector of a text only where the model's file says how"
     return ggml.refuse(metadata)
 
 

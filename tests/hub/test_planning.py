@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aimind import hub
 from aimind.metadata.safetensors import FIRST_READ_BYTES
+from aimind.types import Model, Reference
 from tests.fakes import repositories
+from tests.fakes.hub import Fault
 from tests.fakes.repositories import HubOfHoles
 
 AIMIND = Path(sys.executable).with_name("aimind")
@@ -23,17 +27,23 @@ MOST_BEHIND = 4 << 20  # the header's end lies somewhere in the last range
 
 @pytest.fixture
 def holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubOfHoles]:
-    with HubOfHoles(tmp_path / "holes") as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        yield hub
+    with HubOfHoles(tmp_path / "holes") as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+def document(model: str, *options: str) -> dict[str, Any]:
+    """The plan."""
+    argv = [str(AIMIND), "plan", model, "--json", *options]
+    done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def planned(model: str) -> int:
     """The parameters in the plan."""
-    argv = [str(AIMIND), "plan", model, "--hardware", "24G", "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr
-    return int(json.loads(done.stdout)["model"]["parameters"])
+    return int(document(model, "--hardware", "24G")["model"]["parameters"])
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b.Q4_K_M", "qwen3-8b.Q4_K_M"])
@@ -54,3 +64,73 @@ def test_shards_are_one_range_each(holes: HubOfHoles) -> None:
     assert holes.count(path=".safetensors") == 4 + 4 + 1  # each is redirected; the index is not
     assert len(holes.requests) == 4 + 4 + 4  # the list, two configurations, the index
     assert sum(seen.sent_bytes for seen in holes.requests if seen.host == "cdn") <= 4 * FIRST_READ_BYTES
+
+
+# ── Without a GPU: is there a GGUF? ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(holes: HubOfHoles) -> str:
+    """A small Hugging Face folder on the hub."""
+    repositories.shards(holes.folder / "org/small", {**repositories.LLAMA_8B, "num_hidden_layers": 2}, 1)
+    return "org/small"
+
+
+def hint(model: str, *options: str) -> str | None:
+    reasons = document(model, "--device", "none", *options)["reasons"]
+    return next((each["sentence"] for each in reasons if each["field"] == "hint"), None)
+
+
+def asked_for(holes: HubOfHoles) -> list[str]:
+    """Repositories in GGUF, in order."""
+    paths = (seen.path.partition("?")[0] for seen in holes.requests)
+    return [path.removeprefix("/api/models/") for path in paths if "-GGUF" in path]
+
+
+@pytest.mark.parametrize("owner", ["org", "unsloth"])
+def test_the_same_model_in_gguf_is_hinted_at(holes: HubOfHoles, folder: str, owner: str) -> None:
+    repository = holes.folder / owner / "small-GGUF"
+    repository.mkdir(parents=True)
+    (repository / "small-Q4_K_M.gguf").write_bytes(b"GGUF")
+    said = hint(folder)
+    assert said == f"llama.cpp serves GGUF files far faster without a GPU: aimind serve {owner}/small-GGUF"
+    assert asked_for(holes) == (
+        ["org/small-GGUF"] if owner == "org" else ["org/small-GGUF", "unsloth/small-GGUF"]
+    )
+
+
+def test_without_one_nothing_is_said(holes: HubOfHoles, folder: str) -> None:
+    (holes.folder / "unsloth" / "small-GGUF").mkdir(parents=True)
+    (holes.folder / "unsloth" / "small-GGUF" / "README.md").write_text("soon")
+    assert hint(folder) is None
+    assert len(asked_for(holes)) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("-GGUF", status=500),
+        Fault("-GGUF", status=429),
+        Fault("-GGUF", body=b"<html>"),
+        Fault("-GGUF", body=b'{"siblings": 3}'),
+        Fault("-GGUF", cut_after=3),
+    ],
+)
+def test_a_hub_that_fails_does_not_fail_the_plan(holes: HubOfHoles, folder: str, fault: Fault) -> None:
+    holes.faults.append(fault)
+    assert hint(folder) is None
+    assert 1 <= len(asked_for(holes)) <= 2
+
+
+def test_nobody_is_asked_where_it_would_not_help(holes: HubOfHoles, folder: str) -> None:
+    document(folder, "--hardware", "24G")
+    hint(folder, "--backend", "vllm")
+    hint(str(holes.folder / folder))
+    assert asked_for(holes) == []
+
+
+def test_nobody_is_asked_offline(holes: HubOfHoles, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(reference=Reference(source="huggingface", name="org/small"), files=())
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.in_gguf(model) is None
+    assert holes.requests == []
