@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from aimind.errors import UsageError
 from aimind.launchers.base import Launcher
+from aimind.launchers.vllm_models import SCORERS
 from aimind.types import Attention, Category, Metadata, Reason, Request
 
 _GENERATES = frozenset({"llm", "vision-language"})
@@ -83,6 +84,10 @@ def reasons(metadata: Metadata, request: Request) -> tuple[Reason, ...]:
         sentence = f"{metadata.category}: asked for; its files are those of a model for {metadata.made_for}"
     elif request.category is not None:
         sentence = f"{metadata.category}: asked for, and what its files say"
+    elif metadata.category == "reranker" and metadata.architecture in SCORERS:
+        sentence = (
+            "reranker: by its name or its files beside; --category llm serves it as what its layers are"
+        )
     else:
         return ()
     return (Reason("category", sentence),)
@@ -129,7 +134,9 @@ def _contradiction(metadata: Metadata, wanted: Category) -> str | None:
         generates = metadata.architecture.endswith(_GENERATORS) or metadata.format == "gguf"
         return None if generates and _is_causal(metadata) else "it generates no text"
     if wanted == "reranker":
-        scores = any(_SCORES.search(tensor.name) for tensor in metadata.others)
+        scores = metadata.architecture in SCORERS or any(
+            _SCORES.search(tensor.name) for tensor in metadata.others
+        )
         return None if scores else "it has no head that gives a text a score"
     if made_for in _GENERATES or metadata.format == "gguf":
         return None

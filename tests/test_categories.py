@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import get_args
 
@@ -195,3 +196,21 @@ def test_llama_box_takes_the_words_of_llama_server(spelling: str) -> None:
 def test_a_server_that_cannot_be_told_how_to_pool_is_passed_over() -> None:
     with pytest.raises(UnsupportedError, match="only where the model's file says how"):
         planned(llama(), backend="llama-cpp-python", category="embedding")
+
+
+@pytest.mark.parametrize(("made_for", "wanted"), [("reranker", None), ("llm", "reranker")])
+def test_a_language_model_that_scores_in_a_word(made_for: Category, wanted: Category | None) -> None:
+    """Qwen3-Reranker: told by its name, or where that is another by the user."""
+    qwen = dataclasses.replace(FOLDER, architecture="Qwen3ForCausalLM", category=made_for)
+    decided = planned(qwen, backend="vllm", category=wanted)
+    words = argv(decided)
+    told = json.loads(words[words.index("--hf-overrides") + 1])
+    assert told == {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+    assert hello(decided).path == "rerank"
+    assert [each.field for each in decided.reasons].count("category") == 1
+    talking = planned(qwen, backend="vllm", category="llm")
+    assert "--hf-overrides" not in argv(talking)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from aimind.types import Backend, Host, Metadata, Registry
@@ -15,6 +16,9 @@ _ENDINGS = (
     "ForSequenceClassification ForTokenClassification ForAudioClassification ForImageClassification "
     "ForVideoClassification ClassificationModel ForRewardModeling RewardModel Model"
 ).split()
+# Language models that answer with one of two words, and how vLLM reads a score from that (its documentation,
+# Qwen3-Reranker): the words, and what it is told beside them.
+SCORERS = {"Qwen3ForCausalLM": (("no", "yes"), {"is_original_qwen3_reranker": True})}
 # What follows holds for these versions: tests/live/test_vllm_models.py asks the package itself.
 _OF_QUANTIZATIONS = "0.32."
 _READ = re.compile(
@@ -68,3 +72,12 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
         ),
     )
     return next((sentence for broken, sentence in conditions if broken), None)
+
+
+def as_scorer(metadata: Metadata) -> tuple[str, ...]:
+    """The arguments that make a reranker of a language model which says its score in a word."""
+    if metadata.category != "reranker" or metadata.architecture not in SCORERS:
+        return ()
+    words, more = SCORERS[metadata.architecture]
+    made = metadata.architecture.replace("ForCausalLM", "ForSequenceClassification")
+    return ("--hf-overrides", json.dumps({"architectures": [made], "classifier_from_token": words, **more}))

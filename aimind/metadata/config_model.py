@@ -12,7 +12,7 @@ from aimind.errors import MetadataError
 from aimind.metadata import config_layers, config_rows, summary, unknown
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
-from aimind.metadata.config_task import category, modalities, needs_remote_code
+from aimind.metadata.config_task import category, modalities, needs_remote_code, scores
 from aimind.metadata.quantization import Quantization, parameters
 from aimind.types import Chat, Format, Layer, Metadata, Tensor
 
@@ -35,6 +35,9 @@ class Beside:
         tokenizer_length: the tokenizer's `model_max_length`.
         chat_template: whether there is one.
         chat: what it says.
+        name: of the repository or folder.
+        sentences: the file that sentence-transformers writes of a model.
+        paths: of all files, those in folders below, too.
     """
 
     names: frozenset[str] = frozenset()
@@ -42,6 +45,9 @@ class Beside:
     tokenizer_length: int | None = None
     chat_template: bool = True
     chat: Chat = field(default_factory=Chat)
+    name: str = ""
+    sentences: Config | None = None
+    paths: tuple[str, ...] = ()
 
 
 def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, beside: Beside) -> Metadata:
@@ -52,7 +58,8 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
     """
     config = whole.language_model()
     architecture = next(iter(whole.words("architectures")), config.model_type)
-    task = category(whole, architecture, beside.names)
+    scoring = scores(beside.name, architecture, beside.sentences, beside.paths)
+    task = category(whole, architecture, beside.names, scores=scoring)
     stacks = _stacks(tensors)
     layers, others, draft = _layers(config, stacks)
     head = [tensor for tensor in others if _HEAD.search(tensor.name) and not _BESIDE.search(tensor.name)]

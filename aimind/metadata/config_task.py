@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from aimind.metadata.config import Config
@@ -19,6 +21,9 @@ _SEES = (
     *("img_processor", "image_embd_layer"),
 )
 _HEARS = ("audio_config", "audio_encoder", "audio_processor", "audio_embd_layer")
+_RERANKER = re.compile(r"(?<![a-z])rerank(er)?(?![a-z])", re.IGNORECASE)
+# Language models that are published as rerankers, too, with nothing in their files that says so.
+SCORERS = frozenset({"Qwen3ForCausalLM"})
 # Files that make a folder one of sentence-transformers.
 _SENTENCES = frozenset({"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"})
 # Bare models (`Qwen2Model`) give vectors, but these names of whole ones end the same way.
@@ -40,19 +45,33 @@ def modalities(whole: Config) -> tuple[str, ...]:
     )
 
 
-def category(whole: Config, architecture: str, names: frozenset[str]) -> Category:
-    """What it is for, from its type, its architecture, and the files beside."""
+def category(whole: Config, architecture: str, names: frozenset[str], *, scores: bool = False) -> Category:
+    """What it is for, from its type, its architecture, and the files beside; `scores`: these say so."""
     if whole.model_type in _SPEECH_TO_TEXT:
         return "speech-to-text"
     if whole.model_type in _TEXT_TO_SPEECH:
         return "text-to-speech"
-    if architecture.endswith(("ForSequenceClassification", "ForRanking", "ForRewardModel")):
+    if scores or architecture.endswith(("ForSequenceClassification", "ForRanking", "ForRewardModel")):
         return "reranker"
     bare = architecture.endswith("Model") and not architecture.endswith(_WHOLE_MODELS)
     generates = "AutoModelForCausalLM" in _auto_classes(whole)
     if names & _SENTENCES or whole.language_model().model_type in ENCODERS or (bare and not generates):
         return "embedding"
     return "vision-language" if "image" in modalities(whole) else "llm"
+
+
+def scores(name: str, architecture: str, sentences: Config | None, paths: Iterable[str]) -> bool:
+    """Whether a model whose configuration is that of another kind gives a text a score.
+
+    sentence-transformers says so in its own files: of a model with a head in CrossEncoder's `model_type`, of
+    a language model that answers with yes or no by the folder of a module LogitScore. Qwen3-Reranker came
+    before that, and has nothing but its name.
+    """
+    if sentences is not None and sentences.text("model_type") == "CrossEncoder":
+        return True
+    if any("_LogitScore" in path.split("/")[0] for path in paths):
+        return True
+    return architecture in SCORERS and _RERANKER.search(name.rpartition("/")[2]) is not None
 
 
 def needs_remote_code(whole: Config) -> bool:

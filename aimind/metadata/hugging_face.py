@@ -65,6 +65,9 @@ def _beside(folder: Folder) -> Beside:
         names=folder.names,
         sentence_length=sentences.integer("max_seq_length") if sentences else None,
         tokenizer_length=_tokenizer_length(tokenizer) if tokenizer else None,
+        name=folder.model.reference.name,
+        sentences=folder.json("config_sentence_transformers.json"),
+        paths=tuple(file.path.removeprefix(f"{folder.root}/") for file in folder.model.files),
         chat_template=template or any(name.startswith("chat_template.") for name in folder.names),
         chat=chat.read(folder),
     )

@@ -96,6 +96,49 @@ def test_sentence_transformers(folder: Path) -> None:
     assert (metadata.category, metadata.max_model_len) == ("embedding", 256)
 
 
+QWEN3 = {**CONFIG, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "category"),
+    [
+        ("Qwen/Qwen3-0.6B", {}, "llm"),
+        ("Qwen/Qwen3-Reranker-0.6B", {}, "reranker"),
+        ("Rerankers/Qwen3-0.6B", {}, "llm"),
+        ("/models/qwen3_reranker", {}, "reranker"),
+        ("me/prerankered", {}, "llm"),
+        (
+            "Qwen/Qwen3-Embedding-0.6B",
+            {
+                "modules.json": [],
+                "config_sentence_transformers.json": {"model_type": "SentenceTransformer"},
+                "1_Pooling/config.json": {"pooling_mode_lasttoken": True},
+            },
+            "embedding",
+        ),
+        ("me/mine", {"modules.json": [], "1_LogitScore/config.json": {"true_token_id": 9}}, "reranker"),
+        (
+            "me/mine",
+            {"modules.json": [], "config_sentence_transformers.json": {"model_type": "CrossEncoder"}},
+            "reranker",
+        ),
+    ],
+)
+def test_one_architecture_for_three_purposes(
+    folder: Path, name: str, beside: dict[str, object], category: str
+) -> None:
+    """Qwen3's language models, embeddings and rerankers have the same config.json."""
+    write(folder, "config.json", QWEN3)
+    for path, content in beside.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        write((folder / path).parent, Path(path).name, content)
+    assert read(folder, name).category == category
+
+
+def test_only_where_a_score_can_be_read_does_a_name_say_so(folder: Path) -> None:
+    assert read(folder, "me/llama-reranker").category == "llm"
+
+
 def test_a_quantization_that_lies_beside_the_configuration(folder: Path) -> None:
     write(
         folder,
