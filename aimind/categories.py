@@ -94,13 +94,13 @@ def reasons(metadata: Metadata, request: Request) -> tuple[Reason, ...]:
 
 
 def told(metadata: Metadata, launcher: Launcher, request: Request) -> Request:
-    """The request with what a backend has to be told of a model that is used for what it was not made for."""
-    found: dict[str, str] = {}
+    """The request with the task as the backend has to be told of it."""
+    found: dict[str, str | bool] = {"embedding": True} if metadata.category == "embedding" else {}
     if metadata.made_for is not None:
         # How one vector is made of those of all tokens: one that sees only those before it knows the whole
         # text when it is the last; encoders are trained to gather it in the first.
         if metadata.category == "embedding":
-            found = {"pooling": "last" if _is_causal(metadata) else "cls"}
+            found |= {"pooling": "last" if _is_causal(metadata) else "cls"}
         found |= _CONVERSIONS.get(metadata.category, {"runner": "generate"})
     missing = {name: word for name, word in found.items() if name in launcher.FLAGS}
     return dataclasses.replace(

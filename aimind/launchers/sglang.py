@@ -13,7 +13,7 @@ from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
-SUMMARY = "Hugging Face language and vision-language models on NVIDIA devices"
+SUMMARY = "Hugging Face language and vision-language models and embeddings on NVIDIA devices"
 MEMORY = PagedMemory(
     block_size=1,
     cache_dtypes=("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2"),
@@ -35,6 +35,7 @@ FLAGS = {
     "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
     "block_size": Flag(spellings=("--page-size",), kind="int"),
     "dtype": Flag(spellings=("--dtype",)),
+    "embedding": Flag(spellings=("--is-embedding",), kind="switch"),
     # Deprecated in 0.5.23, where two flags replace it that are no switches.
     "enforce_eager": Flag(spellings=("--disable-cuda-graph",), kind="switch"),
     "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
@@ -91,11 +92,11 @@ def source(_host: Host) -> Package:
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:
-    """Language models and those that see, on Linux with NVIDIA devices that it has code for (from 7.5)."""
+    """Language models and embeddings, on Linux with NVIDIA devices that it has code for (from 7.5)."""
     if metadata.format == "gguf":
         return "GGUF files are served by the llama.cpp family"
-    if metadata.category not in ("llm", "vision-language"):
-        return f"here it serves language and vision-language models, and this one is for {metadata.category}"
+    if metadata.category not in ("llm", "vision-language", "embedding"):
+        return f"here it serves language models and embeddings, and this one is for {metadata.category}"
     if (metadata.quantization or "").startswith("MLX"):
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":

@@ -63,7 +63,7 @@ class _Search:
         self.needs = contexts_to_try(metadata, request, self.limit)
         self.sequences = request.max_num_seqs or memory.max_num_seqs
         self.batched = request.max_num_batched_tokens or max(
-            memory.max_num_batched_tokens, self.limit if self.pooling else 0
+            memory.max_num_batched_tokens, self.limit if metadata.whole_texts else 0
         )
 
     def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:

@@ -42,7 +42,7 @@ class Search:
         self.expert_layers = _expert_layers(metadata) if memory.expert_offload else 0
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
-        self.encoder = metadata.pools
+        self.encoder, self.whole_texts = metadata.pools, metadata.whole_texts
         self.slots = request.max_num_seqs or memory.slots
         self.unified = memory.shared_slots and request.max_num_seqs is None
         if request.kv_unified is not None:
@@ -60,9 +60,9 @@ class Search:
         request, memory = self.request, self.memory
         context = min(tokens // self.owners, self.longest_request)
         batch = request.batch_size or (
-            max(context, memory.ubatch_size) if self.encoder else memory.batch_size
+            max(context, memory.ubatch_size) if self.whole_texts else memory.batch_size
         )
-        ubatch = request.ubatch_size or (batch if self.encoder else memory.ubatch_size)
+        ubatch = request.ubatch_size or (batch if self.whole_texts else memory.ubatch_size)
         keys = request.kv_cache_dtype or "f16"
         outputs = (
             None if self.encoder or memory.outputs_per_slot is None else memory.outputs_per_slot * self.slots

@@ -253,6 +253,11 @@ class Metadata:
         return self.category in ("embedding", "reranker")
 
     @property
+    def whole_texts(self) -> bool:
+        """A step has to hold all of a text: but not where its last token knows those of steps before."""
+        return self.pools and self.made_for not in ("llm", "vision-language")
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of the model's own tensors in the files: layers and others."""
         return sum(layer.weight_bytes for layer in self.layers) + sum(t.size_bytes for t in self.others)

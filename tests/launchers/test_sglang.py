@@ -103,3 +103,26 @@ def test_it_needs_a_device() -> None:
     old = dataclasses.replace(device(), capability="7.0")
     with pytest.raises(UnsupportedError, match=r"capability 7\.0, and SGLang needs 7\.5"):
         planned(old)
+
+
+def test_it_is_told_that_a_model_shall_embed() -> None:
+    """Of a language model it cannot know that by itself."""
+    speaks = llama(safetensors=True)
+    embeds = dataclasses.replace(speaks, category="embedding", max_model_len=8192)
+    for metadata, asked in (
+        (embeds, Request(backend="sglang")),
+        (speaks, Request(backend="sglang", category="embedding")),
+    ):
+        machine = host(device(free_gib=80))
+        decided = plan.make(model(metadata), metadata, machine, asked, LAUNCHERS)
+        assert "--is-embedding" in sglang.command(decided, "/weights").argv
+    speaking = planned(device())
+    assert "--is-embedding" not in sglang.command(speaking, "/weights").argv
+
+
+def test_rerankers_are_not_for_it() -> None:
+    metadata = dataclasses.replace(llama(safetensors=True), category="reranker")
+    with pytest.raises(
+        UnsupportedError, match="language models and embeddings, and this one is for reranker"
+    ):
+        plan.make(model(metadata), metadata, host(device()), Request(backend="sglang"), LAUNCHERS)

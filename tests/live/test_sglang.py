@@ -138,3 +138,11 @@ def test_it_has_every_parser_that_is_chosen(python: Path) -> None:
         names = {form.sglang.name for form in forms if form.sglang}
         assert len(names) > 10
         assert names <= set(choices[flag])
+
+
+def test_its_parser_reads_that_a_model_shall_embed(python: Path) -> None:
+    metadata = llama(safetensors=True)
+    request = Request(backend="sglang", category="embedding")
+    decided = plan.make(model(metadata), metadata, host(device()), request, LAUNCHERS)
+    arguments = sglang.command(decided, "/weights").argv[2:]
+    assert parse(python, arguments, "is_embedding")["fields"] == {"is_embedding": True}

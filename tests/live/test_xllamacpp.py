@@ -128,8 +128,12 @@ def test_an_argument_that_the_backend_does_not_take() -> None:
 
 
 def test_a_language_model_makes_vectors_where_it_shall() -> None:
+    """Also of a text that is longer than a step."""
     with serve("demo", "--backend", "xllamacpp", "--category", "embedding") as served:
         answer = served.post("/v1/embeddings", {"input": ["Who are you?", "Who are you?", "A car"]})
+        long = served.post("/v1/embeddings", {"input": "Who are you? " * 700})
+    assert long["usage"]["prompt_tokens"] > 2048
+    assert len(long["data"][0]["embedding"]) == len(answer["data"][0]["embedding"])
     one, same, other = (item["embedding"] for item in answer["data"])
     assert one == pytest.approx(same, abs=1e-4)
     assert max(abs(a - b) for a, b in zip(one, other, strict=True)) > 1e-3
