@@ -249,13 +249,20 @@ def _to_be_brought(
             yield Backend(name=name, version=version, executable=executable, installed=False, only=build.only)
 
 
-def command(plan: Plan, *, ready_probe: str = "request") -> Command:
-    """How the plan is started, its files where the hub keeps them; `ready_probe`: `request` or `health`."""
+def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = None) -> Command:
+    """How the plan is started, its files where the hub keeps them.
+
+    Args:
+        plan: what is started.
+        ready_probe: `request` or `health`.
+        scratch: the folder for files that the command brings along: an instance has one of its own.
+    """
     from aimind import environments, hub
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 
-    plan = dataclasses.replace(plan, scratch=environments.scratch(plan.backend.name, plan.settings.port or 0))
+    scratch = scratch or environments.scratch(plan.backend.name, plan.settings.port or 0)
+    plan = dataclasses.replace(plan, scratch=scratch)
     made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     ready = made.ready
     if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes

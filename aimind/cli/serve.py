@@ -252,8 +252,9 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
         if not start.may_install:
             steps.check_installed(plan)
         plan = _on_port(plan, claims.port)
-        command = steps.command(plan, ready_probe=start.ready_probe)
-        instance = _instance(start, plan, command, name=claims.name(start.name, steps.called(plan)))
+        name = claims.name(start.name, steps.called(plan))
+        command = steps.command(plan, ready_probe=start.ready_probe, scratch=instances.scratch(name))
+        instance = _instance(start, plan, command, name=name)
         return plan, command, claims.write(instance)
 
 

@@ -11,6 +11,7 @@ from aimind.instances.control import finish_stop, follow_start, remove, send
 from aimind.instances.look import Sight, all_names, everything, living, look
 from aimind.instances.memory import Used, device_key, used, without_promises
 from aimind.instances.ports import choose
+from aimind.instances.records import scratch
 
 __all__ = [
     "Claims",
@@ -29,6 +30,7 @@ __all__ = [
     "living",
     "look",
     "remove",
+    "scratch",
     "send",
     "used",
     "without_promises",

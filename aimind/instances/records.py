@@ -5,6 +5,7 @@ They lie below the state folder, `AIMIND_STATE_DIR` or where the platform keeps 
     claims.lock             held while a plan is made and its claim is written
     instances/NAME/lock     held for as long as anything of the instance runs
     instances/NAME/instance.json, state.json, logs/
+    instances/NAME/files/   what the command brings along, where it does
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def state_folder() -> Path:
 def instances_folder() -> Path:
     """The folder of all instances, there or not."""
     return state_folder() / "instances"
+
+
+def scratch(name: str) -> str:
+    """The folder of an instance for files that its command brings along."""
+    return str(instances_folder() / name / "files")
 
 
 @contextlib.contextmanager

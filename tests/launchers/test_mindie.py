@@ -461,6 +461,10 @@ def test_it_serves(machine: dict[str, str], weights: Path) -> None:
         assert {name for name, link in found["files"].items() if not link} == {"config.json"}
         assert found["files"]["model.safetensors"]
         assert model_config(found["configuration"])["tp"] == 2
+        files = Path(machine["AIMIND_STATE_DIR"]) / "instances" / "tiny" / "files"
+        assert environment["MIES_CONFIG_JSON_PATH"] == str(files / "config.json")
+        assert json.loads((files / "config.json").read_text()) == found["configuration"]
+    assert not (Path(machine["AIMIND_DATA_DIR"]) / "runs").exists()
     assert any("WORLD_SIZE is aimind's own business" in line for line in served.lines)
     assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
 
