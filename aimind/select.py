@@ -112,6 +112,11 @@ def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
     wanted = host.devices if request.devices is None else request.devices
     if backend.problem is None and wanted and not backend.sees_devices:
         return f"{backend.executable} sees no accelerator: it is a build for the CPU (--device none uses it)"
+    if backend.problem is None and wanted and backend.missing:
+        return (
+            f"{' and '.join(backend.missing)} cannot be loaded: `aimind backends remove {backend.name}`, and "
+            "serving again installs them (--device none does without)"
+        )
     return backend.problem
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from aimind.environments import folders, homes, programs
+from aimind.environments import cuda, folders, homes, programs
 from aimind.types import Backend, Package, Program
 
 __all__ = ["executable", "find", "scratch"]
@@ -26,7 +26,7 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
             return homes.find(backend, source, source.home)
         return programs.find(backend, source)
     found = [
-        dataclasses.replace(installed, only=build.only)
+        dataclasses.replace(installed, only=build.only, missing=cuda.missing(build, each.folder))
         for build in source.builds
         for each in folders.environments(backend)
         if each.variant == build.variant and (installed := each.read())

@@ -18,6 +18,7 @@ class Backend:
         problem: why it cannot be used although it is here, as a sentence.
         sees_devices: `False` for a build that was asked for the accelerators it can use, and named none.
         only: the one architecture that it can serve; empty for all that the backend can.
+        missing: libraries without which it can use no accelerator, although it was built for them.
         configuration: the text of the file that it was installed with, which a command fills in.
         scripts: shell scripts that set its environment up, to be sourced in this order.
         flags: all that this version takes, as it says itself; `None` where it was not asked.
@@ -32,6 +33,7 @@ class Backend:
     problem: str | None = None
     sees_devices: bool = True
     only: str = ""
+    missing: tuple[str, ...] = ()
     configuration: str | None = field(default=None, repr=False)
     scripts: tuple[str, ...] = ()
     flags: frozenset[str] | None = field(default=None, repr=False)
