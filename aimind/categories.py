@@ -63,13 +63,13 @@ def heard(request: Request) -> Request:
     return dataclasses.replace(request, category="image", extra=extra)
 
 
-def said(launcher: Launcher, request: Request) -> Category | None:
+def said(metadata: Metadata, launcher: Launcher, request: Request) -> Category | None:
     """The category that the user's backend arguments stand for, once they are read into the request.
 
     Raises:
         UsageError: `--category` says another.
     """
-    found = next(_said(launcher, request), None)
+    found = next(_said(metadata, launcher, request), None)
     if found is not None and request.category not in (None, found):
         raise UsageError(
             f"the arguments of {launcher.NAME} are those for {found}, and --category says {request.category}",
@@ -109,14 +109,14 @@ def told(metadata: Metadata, launcher: Launcher, request: Request) -> Request:
     )
 
 
-def _said(launcher: Launcher, request: Request) -> Iterator[Category]:
+def _said(metadata: Metadata, launcher: Launcher, request: Request) -> Iterator[Category]:
     if request.reranking or request.convert == "classify":
         yield "reranker"
     flag = launcher.FLAGS.get("embedding")
     # A server that is told to embed by a switch then does nothing else.
     if request.embedding and flag is not None and flag.kind == "switch":
         yield "embedding"
-    if request.convert == "embed":
+    if request.convert == "embed" or (request.runner == "pooling" and not metadata.pools):
         yield "embedding"
 
 

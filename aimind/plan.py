@@ -57,7 +57,7 @@ def make(
             hint="leave --served-model-name out, or name another backend with --backend",
         )
     request = absorb(choice.launcher, request)
-    metadata = categories.used_as(metadata, categories.said(choice.launcher, request))
+    metadata = categories.used_as(metadata, categories.said(metadata, choice.launcher, request))
     request = categories.told(metadata, choice.launcher, request)
     notes = checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)

@@ -82,6 +82,12 @@ def test_an_embedding_model_that_can_talk_talks() -> None:
     assert hello(decided).path == "chat/completions"
 
 
+def test_a_model_that_sees_serves_text_alone() -> None:
+    seeing = dataclasses.replace(FOLDER, category="vision-language", modalities=("image",))
+    assert "--language-model-only" in argv(planned(seeing, backend="vllm", category="llm"))
+    assert "--language-model-only" not in argv(planned(seeing, backend="vllm"))
+
+
 def test_a_reranker_embeds_by_its_first_token() -> None:
     decided = planned(bert("reranker"), backend="llama-server", category="embedding")
     assert has(argv(decided), "--pooling", "cls")
@@ -127,6 +133,7 @@ def test_a_model_of_an_unknown_kind_may_be_one_that_paints() -> None:
         ("llama-server", ("--embedding",), llama()),
         ("xllamacpp", ("--embeddings",), llama()),
         ("vllm", ("--convert", "embed"), FOLDER),
+        ("vllm", ("--runner", "pooling"), FOLDER),
     ],
 )
 def test_the_backend_s_own_arguments_say_it_too(

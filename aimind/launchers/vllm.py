@@ -133,7 +133,7 @@ def command(plan: Plan, weights: str) -> Command:
             "--model",
             weights,
             *render(FLAGS, settings),
-            *vllm_models.as_scorer(plan.metadata),
+            *vllm_models.arguments(plan.metadata),
             *settings.extra,
         ),
         env=env,

@@ -74,8 +74,10 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
     return next((sentence for broken, sentence in conditions if broken), None)
 
 
-def as_scorer(metadata: Metadata) -> tuple[str, ...]:
-    """The arguments that make a reranker of a language model which says its score in a word."""
+def arguments(metadata: Metadata) -> tuple[str, ...]:
+    """What it is told of the model: how it says a score in a word, or what shall not be loaded."""
+    if metadata.category == "llm" and metadata.made_for == "vision-language":
+        return ("--language-model-only",)
     if metadata.category != "reranker" or metadata.architecture not in SCORERS:
         return ()
     words, more = SCORERS[metadata.architecture]

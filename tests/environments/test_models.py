@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
 
+from aimind import environments, plan, steps
 from aimind.environments.models import known
-from aimind.types import Backend, Registry
+from aimind.errors import UnsupportedError
+from aimind.launchers import LAUNCHERS, vllm
+from aimind.types import Backend, Host, Plan, Registry, Request
+from tests.samples import host, llama, model
 
 REGISTRY = Registry(file="toy/models/registry.py", table="_ALL", with_transformers=True)
 TABLE = """\
@@ -84,3 +90,42 @@ def test_what_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert (
         known(Backend(name="toy", version="1", executable=str(tmp_path / "bin" / "python")), REGISTRY) is None
     )
+
+
+# ── Asked once it is installed ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan made while vLLM was not here; another process has installed it since."""
+    monkeypatch.setenv("AIMIND_DATA_DIR", str(tmp_path))
+    metadata, machine = llama(safetensors=True), without_devices()
+    made = plan.make(model(metadata), metadata, machine, Request(backend="vllm"), LAUNCHERS)
+    package = vllm.source(machine)
+    python = Path(environments.executable("vllm", package, package.version))
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (python.parents[1] / "aimind.json").write_text('{"size_bytes": 1}')
+    registry = python.parents[1] / "lib" / "python3.11" / "site-packages" / vllm.REGISTRY.file
+    registry.parent.mkdir(parents=True)
+    registry.write_text('_VLLM_MODELS = {"GemmaForCausalLM": ("gemma", "GemmaForCausalLM")}\n')
+    return dataclasses.replace(made, backend=dataclasses.replace(made.backend, executable=str(python)))
+
+
+def without_devices() -> Host:
+    machine = host()
+    absent = tuple(dataclasses.replace(each, installed=False) for each in machine.backends)
+    return dataclasses.replace(machine, backends=absent)
+
+
+def test_what_it_does_not_know_is_said_once_it_is_installed(planned: Plan) -> None:
+    with pytest.raises(UnsupportedError, match="does not know the architecture LlamaForCausalLM") as caught:
+        steps.install(planned, without_devices())
+    assert "takes the next backend" in caught.value.hint
+
+
+def test_what_it_knows_or_is_forced_to_try_is_served(planned: Plan) -> None:
+    known_one = dataclasses.replace(planned.metadata, architecture="GemmaForCausalLM")
+    steps.install(dataclasses.replace(planned, metadata=known_one), without_devices())
+    forced = dataclasses.replace(planned.settings, force=True)
+    steps.install(dataclasses.replace(planned, settings=forced), without_devices())
