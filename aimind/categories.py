@@ -36,7 +36,7 @@ def used_as(metadata: Metadata, wanted: Category | None) -> Metadata:
     if (why := _contradiction(metadata, wanted)) is not None:
         raise UsageError(
             f"the model cannot be used for {wanted}: {why}",
-            hint=f"its files are those of a model for {metadata.category}, and that it is without --category",
+            hint=f"its files are those of a model for {metadata.category}; else it is served as that",
         )
     changed = dataclasses.replace(metadata, category=wanted, made_for=metadata.category)
     if metadata.format == "gguf":

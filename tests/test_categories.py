@@ -146,7 +146,10 @@ def test_the_backend_s_own_arguments_say_it_too(
 
 
 def test_how_to_pool_is_the_user_s_to_say() -> None:
-    decided = planned(llama(), "--pooling", "mean", backend="llama-server", category="embedding")
+    decided = planned(llama(layers=2), "--pooling", "mean", backend="llama-server", category="embedding")
+    assert decided.settings.ubatch_size == decided.settings.max_model_len  # a mean is made in one step
+    last = planned(llama(layers=2), backend="llama-server", category="embedding")
+    assert (last.settings.ubatch_size or 0) < (last.settings.max_model_len or 0)
     assert has(argv(decided), "--pooling", "mean")
     assert argv(decided).count("--pooling") == 1
 

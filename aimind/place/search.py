@@ -42,7 +42,9 @@ class Search:
         self.expert_layers = _expert_layers(metadata) if memory.expert_offload else 0
         self.host, self.request, self.memory = host, request, memory
         self.projector_bytes = projector_bytes
-        self.encoder, self.whole_texts = metadata.pools, metadata.whole_texts
+        self.encoder = metadata.pools
+        # llama.cpp goes on with a text in the next step only where its last token is what counts.
+        self.whole_texts = self.encoder and (metadata.whole_texts or request.pooling not in (None, "last"))
         self.slots = request.max_num_seqs or memory.slots
         self.unified = memory.shared_slots and request.max_num_seqs is None
         if request.kv_unified is not None:
