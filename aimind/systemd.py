@@ -52,6 +52,8 @@ def own_folders() -> tuple[Path, ...]:
 
 def device_nodes(devices: Sequence[Device], gpus: Path = NVIDIA_GPUS) -> tuple[str, ...]:
     """The nodes of these devices. Their numbers are the driver's minor ones, which it tells below /proc."""
+    if any(device.vendor == "amd" for device in devices):
+        return ("/dev/kfd", "char-drm")  # the devices of one are not told apart by a node of their own
     minors: dict[str, str] = {}
     for file in gpus.glob("*/information"):
         said = dict(re.findall(r"^([^:]+):\s*(.*?)\s*$", file.read_text(errors="replace"), re.MULTILINE))

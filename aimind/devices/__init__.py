@@ -18,8 +18,8 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
     """Ask the drivers and the system; `backends` is left empty for the caller to fill.
 
     Args:
-        env: where `CUDA_VISIBLE_DEVICES` and `ASCEND_RT_VISIBLE_DEVICES` are read; aimind's own by default.
-        root: the folder that holds `proc`, `sys` and `dev`.
+        env: where `CUDA_VISIBLE_DEVICES` and the like are read; aimind's own by default.
+        root: the folder that holds `proc`, `sys`, `dev` and `opt`.
 
     Raises:
         DeviceError: a driver or the system does not answer, or one of these contradicts itself.
@@ -27,16 +27,34 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
     """
     env = os.environ if env is None else env
     found = nvidia.probe(env.get("CUDA_VISIBLE_DEVICES"), root=root)
+    # A backend is made for one of the two, and both are counted from 0; beside a card of NVIDIA's what AMD
+    # has is most often in the processor.
+    radeon = () if found.devices else _amd(env, root)
     memory = cpu.memory(root)
     return Host(
-        devices=(*found.devices, *_ascend(env, root)),
+        devices=(*found.devices, *radeon, *_ascend(env, root)),
         ram_total_bytes=memory.total_bytes,
         ram_free_bytes=memory.free_bytes,
         os=cpu.operating_system(),
         arch=cpu.architecture(),
         cores=cpu.cores(root),
         driver=found.driver,
+        rocm=_rocm(root) if radeon else None,
     )
+
+
+def _amd(env: Mapping[str, str], root: Path) -> tuple[Device, ...]:
+    if not (root / "dev/kfd").exists():
+        return ()
+    from aimind.devices import amd
+
+    return amd.probe(env, root=root)
+
+
+def _rocm(root: Path) -> str | None:
+    from aimind.devices import amd
+
+    return amd.rocm(root)
 
 
 def _ascend(env: Mapping[str, str], root: Path) -> tuple[Device, ...]:

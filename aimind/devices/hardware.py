@@ -28,9 +28,9 @@ class Card:
     """A well-known card.
 
     Attributes:
-        name: without NVIDIA, GeForce, RTX and Ascend, in capitals.
+        name: without the maker's and the family's names, in capitals.
         size_gib: as it is sold; of a card with several chips, of each chip.
-        usable_gib: as CUDA reports it, with what the driver and ECC keep taken off; of Ascend, torch_npu.
+        usable_gib: as CUDA, HIP or torch_npu reports it, with what the driver and ECC keep taken off.
         capability: of its architecture, where it has such a number.
         vendor: who made it.
     """
@@ -39,7 +39,7 @@ class Card:
     size_gib: int
     usable_gib: float
     capability: str | None
-    vendor: Literal["nvidia", "ascend"] = "nvidia"
+    vendor: Literal["nvidia", "amd", "ascend"] = "nvidia"
 
 
 # usable_gib: the "total capacity" in PyTorch 2's out-of-memory message on that card. It moves by up to
@@ -68,6 +68,10 @@ CARDS = (
     Card("5080", 16, 15.46, "12.0"),
     Card("5090", 32, 31.36, "12.0"),
     Card("PRO6000", 96, 94.97, "12.0"),
+    # What PyTorch for ROCm names as the capacity.
+    Card("MI300X", 192, 191.69, "gfx942", "amd"),
+    Card("7900XTX", 24, 23.98, "gfx1100", "amd"),
+    Card("R9700", 32, 31.86, "gfx1201", "amd"),
     # Atlas 800 A2 and 300I: torch_npu's message, or where that varies what aimind.devices.ascend counts.
     Card("910B", 64, 60.5, None, "ascend"),
     Card("910B", 32, 28.5, None, "ascend"),
@@ -122,15 +126,20 @@ def _device(text: str) -> Device:
         return _imagined(f"GPU {text.upper().rstrip('IB')}", size_bytes, CAPABILITY)
     name, _, size = text.rpartition("-")
     size_bytes = _bytes(size) if name else None
-    plain = re.sub(r"NVIDIA|GEFORCE|RTX|ASCEND|[\s_-]", "", (name if size_bytes else text).upper())
+    plain = re.sub(
+        r"NVIDIA|GEFORCE|RTX|ASCEND|AMD|INSTINCT|RADEON|RX|AI ?PRO|[\s_-]",
+        "",
+        (name if size_bytes else text).upper(),
+    )
     same_name = [card for card in CARDS if card.name == plain]
     for card in same_name:
         if size_bytes in (None, card.size_gib * 2**30):
             usable_bytes = int(card.usable_gib * 1024) * 2**20
             made = _imagined(f"{card.name} {card.size_gib}G", usable_bytes, card.capability)
-            if card.vendor == "ascend":
-                return replace(made, vendor=card.vendor, name=f"Ascend {made.name}")
-            return made
+            if card.vendor == "nvidia":
+                return made
+            maker = {"ascend": "Ascend", "amd": "AMD"}[card.vendor]
+            return replace(made, vendor=card.vendor, name=f"{maker} {made.name}")
     if not same_name:
         raise _not_understood(text)
     known = ", ".join(f"{card.name}-{card.size_gib}G" for card in same_name)

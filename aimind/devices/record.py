@@ -30,6 +30,7 @@ def to_json(host: Host) -> dict[str, object]:
         ram_total_bytes=host.ram_total_bytes,
         ram_free_bytes=host.ram_free_bytes,
         driver=host.driver,
+        rocm=host.rocm,
         devices=[_device_to_json(device) for device in host.devices],
         backends=[
             {
@@ -59,6 +60,7 @@ def from_json(document: object) -> Host:
         ram_total_bytes=fields.number("ram_total_bytes", least=1),
         ram_free_bytes=fields.number("ram_free_bytes"),
         driver=fields.text("driver") if "driver" in fields else None,
+        rocm=fields.text("rocm") if "rocm" in fields else None,
         devices=tuple(_device(device) for device in fields.objects("devices")),
         backends=tuple(_backend(backend) for backend in fields.objects("backends")),
     )

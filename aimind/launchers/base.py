@@ -402,7 +402,9 @@ def _form(fields: Mapping[str, str], sound: str) -> str:
 
 
 def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
-    """The environment in which a CUDA program sees just these devices, in NVML's order."""
+    """The environment in which a CUDA program sees just these devices, in NVML's order; or one of ROCm."""
+    if devices and devices[0].vendor == "amd":
+        return {"HIP_VISIBLE_DEVICES": ",".join(str(device.index) for device in devices)}
     return {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(device.uuid or str(device.index) for device in devices),

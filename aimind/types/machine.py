@@ -19,7 +19,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One accelerator. `index` is the driver's own, whatever is visible; `capability` as in `8.9`."""
+    """One accelerator. `index` is the driver's own, whatever is visible; `capability`: `8.9`, `gfx1100`."""
 
     index: int
     uuid: str
@@ -41,7 +41,7 @@ class Host:
         os: `linux`, `macos` or `windows`; arch: `x86_64` or `arm64`.
         cores: that this process may run on.
         backends: that are here or can be installed here, the preferred version of each first.
-        driver: the NVIDIA driver's version.
+        driver: the NVIDIA driver's version; rocm: of AMD's ROCm, where it is installed.
         promised: what is free and yet not counted so, since an instance has claimed it, as sentences.
     """
 
@@ -53,4 +53,5 @@ class Host:
     cores: int = 1
     backends: tuple[Backend, ...] = ()
     driver: str | None = None
+    rocm: str | None = None
     promised: tuple[str, ...] = ()
