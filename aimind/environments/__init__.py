@@ -12,7 +12,7 @@ import re
 from aimind.environments import cuda, folders, homes, programs
 from aimind.types import Backend, Package, Program
 
-__all__ = ["executable", "find", "scratch"]
+__all__ = ["executable", "find", "scratch", "unusable"]
 
 
 def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
@@ -26,7 +26,12 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
             return homes.find(backend, source, source.home)
         return programs.find(backend, source)
     found = [
-        dataclasses.replace(installed, only=build.only, missing=cuda.missing(build, each.folder))
+        dataclasses.replace(
+            installed,
+            only=build.only,
+            origin=_origin(each, build),
+            missing=cuda.missing(build, each.folder),
+        )
         for build in source.builds
         for each in folders.environments(backend)
         if each.variant == build.variant and (installed := each.read())
@@ -38,6 +43,31 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
             reverse=True,
         )
     )
+
+
+def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
+    """What else lies there, each with why: builds for other machines, and what is not whole."""
+    found = []
+    for each in folders.environments(backend):
+        installed = each.read()
+        if installed is None:
+            problem = "not finished, or its Python is gone: install it again, or remove it"
+            size_bytes = folders.disk_used(each.folder)
+            installed = Backend(
+                name=backend, version=each.version, executable=str(each.python), size_bytes=size_bytes
+            )
+        elif each.variant not in {build.variant for build in package.builds}:
+            problem = f"its build, {each.variant or 'the usual one'}, is not the one for this machine"
+        else:
+            continue
+        found.append(dataclasses.replace(installed, problem=problem))
+    return tuple(sorted(found, key=lambda each: _numbers(each.version), reverse=True))
+
+
+def _origin(environment: folders.Environment, build: Package) -> str:
+    """Whose build is in it: another distribution than the usual one may have been chosen."""
+    distribution = (environment.facts() or {}).get("distribution")
+    return next((each.origin for each in (build, *build.instead) if each.distribution == distribution), "")
 
 
 def executable(backend: str, package: Package, version: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +47,38 @@ class Environment:
         scripts = ("Scripts", "python.exe") if os.name == "nt" else ("bin", "python")
         return self.folder.joinpath(*scripts)
 
+    def facts(self) -> dict[str, object] | None:
+        """What its marker says of it; `None` unless it is complete."""
+        try:
+            facts = json.loads((self.folder / _MARKER).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # absent, or cut by a power failure
+            return None
+        if not isinstance(facts, dict) or not isinstance(facts.get("size_bytes"), int):
+            return None
+        return facts if self.python.exists() else None  # else a link to an interpreter that is gone
+
+    def asked_python(self) -> str | None:
+        """The Python that the user wanted it to have, also where that is gone."""
+        try:
+            return json.loads((self.folder / _MARKER).read_bytes()).get("asked_python")  # type: ignore[no-any-return]
+        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
+            return None
+
     def read(self) -> Backend | None:
         """What is installed in it; `None` unless it is complete."""
-        try:
-            size_bytes = json.loads((self.folder / _MARKER).read_bytes())["size_bytes"]
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-            KeyError,
-        ):  # absent, or cut by a power failure
+        facts = self.facts()
+        if facts is None:
             return None
-        if not self.python.exists():  # a link to an interpreter that is gone
-            return None
+        size_bytes = facts["size_bytes"]
         return Backend(
-            name=self.backend, version=self.version, executable=str(self.python), size_bytes=size_bytes
+            name=self.backend,
+            version=self.version,
+            executable=str(self.python),
+            size_bytes=size_bytes if isinstance(size_bytes, int) else None,
+            python=str(facts.get("python", "")),
         )
 
-    def mark(self, facts: dict[str, str]) -> None:
+    def mark(self, facts: Mapping[str, object]) -> None:
         """Declare it complete."""
         text = json.dumps({**facts, "size_bytes": disk_used(self.folder)}, indent=2)
         unfinished = self.folder / f"{_MARKER}.new"

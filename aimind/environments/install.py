@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
 import re
 import subprocess
 import sys
@@ -11,41 +11,65 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from aimind.environments import folders, uv
+from aimind.environments import folders, requirements, uv
 from aimind.environments.folders import Environment
 from aimind.errors import InstallError
+from aimind.phrases import gib
 from aimind.types import Backend, Package
 
 Progress = Callable[[str], None]
+# A version of the backend -> the names of what uses it.
+Users = Callable[[str], tuple[str, ...]]
 
 # Not an import: vLLM's takes ten seconds, and may want a driver that is not there yet.
 _CHECK = """
-import importlib.metadata, importlib.util, sys
-print(importlib.metadata.version(sys.argv[1]) if importlib.util.find_spec(sys.argv[2]) else "")
+import importlib.metadata, importlib.util, platform, sys
+there = importlib.util.find_spec(sys.argv[2])
+print(platform.python_version(), importlib.metadata.version(sys.argv[1]) if there else "")
 """
 
 
-def ensure(backend: str, package: Package, *, version: str | None = None, progress: Progress) -> Backend:
+def ensure(
+    backend: str,
+    package: Package,
+    *,
+    version: str | None = None,
+    python: str | None = None,
+    progress: Progress,
+) -> Backend:
     """The environment of a version of a package, its own by default; made now if it is not complete yet.
 
     Made by one process at a time: others wait for it. Until the last step it does not count, so whatever ends
-    the process leaves nothing that is taken for an environment. It has the Python that runs this.
+    the process leaves nothing that is taken for an environment.
+
+    Args:
+        backend: of which it is.
+        package: where it comes from.
+        version: of the backend.
+        python: of the environment, as uv names it (`3.12`, or a path); by default what the last
+            installation of this version had, what the package is built for, or the one that runs this.
+        progress: is told what happens, in lines.
 
     Raises:
-        InstallError: it cannot be made: the network, no such version, no build for this platform, a disk.
+        InstallError: it cannot be made: the network, no such version, no build for this platform, a disk; or
+            it is there with another Python, or from another distribution.
     """
     wanted = folders.environment(backend, package, version)
-    if installed := wanted.read():
+    requirements.fixes(package, wanted.version)  # what is no version is told before anything else
+    if installed := _there(wanted, package, python):
         return installed
     waiting = f"waiting for another process, which is installing or removing {wanted.name}"
     try:
         with wanted.locked(lambda: progress(waiting)) as lock:
-            if installed := wanted.read():
+            if installed := _there(wanted, package, python):
                 return installed
+            python = python or wanted.asked_python()
             wanted.clear()
-            progress(f"installing {wanted.name}")
+            size = f", about {gib(package.size_bytes)} on disk" if package.size_bytes else ""
+            origin = f" from {package.origin}" if package.origin else ""
+            progress(f"installing {wanted.name}{origin}{size}")
             try:
-                return _make(wanted, package, progress, lock)
+                return _make(wanted, package, python, progress, lock)
             except BaseException:
                 wanted.clear()
                 raise
@@ -56,14 +80,19 @@ def ensure(backend: str, package: Package, *, version: str | None = None, progre
         ) from error
 
 
-def remove(backend: str, version: str | None = None) -> tuple[str, ...]:
+def remove(backend: str, version: str | None = None, *, users: Users = lambda _: ()) -> tuple[str, ...]:
     """Remove a backend's environments, or those of one version, and what is left of killed installations.
+
+    Args:
+        backend: whose they are.
+        version: of the backend; all by default.
+        users: what uses a version of it now, by name.
 
     Returns:
         What was removed, as a person calls it.
 
     Raises:
-        InstallError: there is none, or one is just being installed.
+        InstallError: there is none, one is just being installed, or one is used; then none is removed.
     """
     chosen = [each for each in folders.environments(backend) if version in (None, each.version)]
     if not chosen:
@@ -71,8 +100,16 @@ def remove(backend: str, version: str | None = None) -> tuple[str, ...]:
             f"{backend}{f' {version}' if version else ''} is not installed by aimind",
             hint="`aimind backends` shows what is",
         )
-    for each in chosen:
-        with each.locked(functools.partial(_busy, each.name)):
+    with contextlib.ExitStack() as locks:
+        for each in chosen:
+            locks.enter_context(each.locked(functools.partial(_busy, each.name)))
+        for each in chosen:
+            if names := users(each.version):
+                raise InstallError(
+                    f"{each.name} is used by {', '.join(names)}",
+                    hint=f"first `aimind stop {' '.join(names)}`",
+                )
+        for each in chosen:
             each.clear()
     return tuple(each.name for each in chosen)
 
@@ -81,24 +118,60 @@ def _busy(name: str) -> NoReturn:
     raise InstallError(f"{name} is just being installed or removed", hint="try again when that has ended")
 
 
-def _make(wanted: Environment, package: Package, progress: Progress, lock: int) -> Backend:
-    def run(*arguments: str) -> None:
-        uv.run(arguments, folder=wanted.folder.parent, what=wanted.name, progress=progress, lock=lock)
+def _there(wanted: Environment, package: Package, python: str | None) -> Backend | None:
+    """The environment, if it is complete, and what was asked for.
 
-    run("venv", "--python", sys.executable, "--no-project", str(wanted.folder))
-    run("pip", "install", "--python", str(wanted.python), *_requirements(wanted, package))
-    for pattern in package.removed:
+    Raises:
+        InstallError: it has another Python than was asked for, or is from another distribution.
+    """
+    facts, installed = wanted.facts(), wanted.read()
+    if facts is None or installed is None:
+        return None
+    again = f"`aimind backends remove {wanted.backend}=={wanted.version}` first"
+    if facts.get("distribution") not in (
+        package.distribution,
+        *(each.distribution for each in package.instead),
+    ):
+        raise InstallError(
+            f"{wanted.name} is installed from {facts['distribution']}, not from {package.distribution}",
+            hint=again,
+        )
+    if python not in (None, facts.get("asked_python")) and not _is_version(str(python), installed.python):
+        raise InstallError(f"{wanted.name} is installed with Python {installed.python}", hint=again)
+    return installed
+
+
+def _is_version(asked: str, found: str) -> bool:
+    """Whether `3.12` is `3.12.1`."""
+    return f"{found}.".startswith(f"{asked}.")
+
+
+def _make(
+    wanted: Environment, package: Package, python: str | None, progress: Progress, lock: int
+) -> Backend:
+    run = functools.partial(
+        uv.run,
+        folder=wanted.folder.parent,
+        what=wanted.name,
+        install=f"aimind backends install {wanted.backend}=={wanted.version}",
+        progress=progress,
+        lock=lock,
+    )
+    run(("venv", "--python", python or package.python or sys.executable, "--no-project", str(wanted.folder)))
+    _install(wanted, package, progress, run)
+    needed = requirements.fixes(package, wanted.version)
+    for pattern in (pattern for fix in needed for pattern in fix.removed):
         # Unlinked, never changed: uv's cache and other environments share the files.
         for file in wanted.folder.glob(f"lib/python*/site-packages/{pattern}"):
             file.unlink()
-    _check(wanted, package)
     wanted.mark(
         {
             "backend": wanted.backend,
             "distribution": package.distribution,
             "version": wanted.version,
             "variant": wanted.variant,
-            "python": ".".join(map(str, sys.version_info[:3])),
+            "python": _check(wanted, package),
+            **({"asked_python": python} if python else {}),
             "installed": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
@@ -108,48 +181,38 @@ def _make(wanted: Environment, package: Package, progress: Progress, lock: int) 
     return installed
 
 
-def _requirements(wanted: Environment, package: Package) -> list[str]:
-    """What uv is asked for. The files that it reads stay in the environment, for whoever wonders."""
-    arguments = [f"{package.distribution}=={wanted.version}", *package.requirements]
-    for flag, name, lines in (
-        ("--overrides", "overrides.txt", package.overrides),
-        ("--build-constraints", "build-constraints.txt", package.build_constraints),
-    ):
-        if lines:
-            file = wanted.folder / name
-            file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            arguments += (flag, str(file))
-    if package.index:
-        arguments += ("--index", package.index)
-    return arguments + _torch(package.torch)
+def _install(wanted: Environment, package: Package, progress: Progress, run: Callable[..., None]) -> None:
+    """Fill the environment; where the index tells no dates, with the newest that there is."""
+    asked = requirements.arguments(package, wanted.version, wanted.folder)
+    dated = requirements.as_of(package, wanted.version)
+    command = ("pip", "install", "--python", str(wanted.python), *asked)
+    try:
+        run((*command, *dated))
+    except uv.NoDatesError as error:
+        if not dated:
+            raise
+        progress(
+            f"{wanted.name}: {error.message}; what is required is the newest, not that of {package.resolved}"
+        )
+        run(command)
 
 
-def _torch(build: str | None) -> list[str]:
-    """Where PyTorch comes from: its own index, or the folders of wheels that this machine has for its CPU."""
-    if build is None:
-        return []
-    links = os.environ.get("PIP_FIND_LINKS", "").split()
-    if build == "cpu" and (links or os.environ.get("UV_FIND_LINKS")):
-        # The best version wherever it is, or the registry's build for CUDA would win by being there.
-        return [f"--find-links={link}" for link in links] + ["--index-strategy", "unsafe-best-match"]
-    return ["--torch-backend", build]
-
-
-def _check(wanted: Environment, package: Package) -> None:
-    """See that the environment has what it was made for."""
+def _check(wanted: Environment, package: Package) -> str:
+    """See that the environment has what it was made for; the version of its Python."""
     done = subprocess.run(
         [wanted.python, "-I", "-c", _CHECK, package.distribution, package.import_name],
         capture_output=True,
         text=True,
         check=False,
     )
-    version = done.stdout.strip()
+    python, _, version = done.stdout.strip().partition(" ")
     if done.returncode != 0 or not _same(version, wanted.version):
         said = done.stderr.strip().splitlines() or [f"version {version}" if version else "it is not there"]
         raise InstallError(
             f"{wanted.name} was installed but {package.import_name} cannot be found: {said[-1]}",
             hint="this is wrong in aimind's recipe for that version: try the default version, and report it",
         )
+    return python
 
 
 def _same(found: str, asked: str) -> bool:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,27 +16,32 @@ _PROGRESS = re.compile(r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prep
 # How uv 0.8 to 0.13 begin a statement about a failure; what has none of these goes on with the one before.
 _STATEMENT = re.compile(r"\s*(?:error: |[×x] |[├╰]─▶ |(?:caused by|cause): )(.*)", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(hint|warning|help): ", re.IGNORECASE)
+_NO_DATES = re.compile(r"missing an upload date|--exclude-newer")
 _REMEDIES = (
     (
         r"No space left on device|Disk quota exceeded",
         "make room, or name a folder on another disk with AIMIND_DATA_DIR (and UV_CACHE_DIR)",
     ),
     (
+        r"No interpreter found",
+        "`uv python install` brings one, and --python takes the path of one, too",
+    ),
+    (
         r"network was disabled|not found in the cache",
-        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed",
+        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed; {bring}",
     ),
     (
         r"no (usable )?wheels|source distribution or wheel for the current platform",
-        f"no build of it runs on this platform and Python {sys.version_info.major}.{sys.version_info.minor}: "
-        "try another version, or run aimind with another Python",
+        "no build of it runs on this platform and Python: try another version, or another Python (--python)",
+    ),
+    # An index that could not be asked comes before what then was not found.
+    (
+        r"error sending request|dns error|connect error|timed out|invalid peer certificate|HTTP status",
+        "check the network: uv takes a mirror in UV_DEFAULT_INDEX, a proxy in HTTPS_PROXY, certificates in "
+        "SSL_CERT_FILE. Without one, {bring}",
     ),
     (r"there (is|are) no versions? of|only .* (is|are) available", "name another version: NAME==VERSION"),
     (r"not found in the package registry", "see that the index which uv is configured for has it"),
-    (
-        r"error sending request|dns error|connect error|timed out|invalid peer certificate|HTTP status",
-        "check the network; uv takes a mirror in UV_DEFAULT_INDEX, wheels in a folder by UV_FIND_LINKS, "
-        "a proxy in HTTPS_PROXY, certificates in SSL_CERT_FILE",
-    ),
     (
         r"Failed to build|build backend",
         "it has to be compiled here: that needs a C++ compiler, CMake and make",
@@ -45,12 +49,31 @@ _REMEDIES = (
 )
 
 
+class NoDatesError(InstallError):
+    """The package index does not tell when its files were uploaded, or this uv does not ask."""
+
+
 def run(
-    arguments: tuple[str, ...], *, folder: Path, what: str, progress: Callable[[str], None], lock: int
+    arguments: tuple[str, ...],
+    *,
+    folder: Path,
+    what: str,
+    install: str,
+    progress: Callable[[str], None],
+    lock: int,
 ) -> None:
     """Run uv in a folder. It inherits the file descriptor `lock`: should it outlive us, the lock stays held.
 
+    Args:
+        arguments: of uv.
+        folder: where it runs.
+        what: is installed, for messages.
+        install: the command of aimind that does that.
+        progress: is told what uv does.
+        lock: a file descriptor.
+
     Raises:
+        NoDatesError: it failed, and saw files without a date.
         InstallError: uv is missing, or failed.
     """
     lines: list[str] = []
@@ -78,9 +101,13 @@ def run(
     if process.returncode != 0:
         text = "\n".join(lines)
         (folder / ".last-failure.log").write_text(text + "\n", encoding="utf-8")
+        if _NO_DATES.search(text):
+            raise NoDatesError(
+                "the package index does not tell when its files were uploaded", hint=_bring(install)
+            )
         raise InstallError(
             f"{what} could not be installed: {_reason(lines) or f'uv ended with {process.returncode}'}",
-            hint=f"{_remedy(text)}; all that uv said is in {folder / '.last-failure.log'}",
+            hint=f"{_remedy(text, install)}; all that uv said is in {folder / '.last-failure.log'}",
         )
 
 
@@ -111,5 +138,15 @@ def _end(statement: str) -> str:
     return statement if len(statement) <= 300 else f"… {statement[-300:]}"
 
 
-def _remedy(text: str) -> str:
-    return next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "see what uv says")
+def _remedy(text: str, install: str) -> str:
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "see what uv says")
+    return remedy.format(bring=_bring(install))
+
+
+def _bring(install: str) -> str:
+    """How what is missing comes to a machine that has no network."""
+    return (
+        f"where there is one, run `UV_CACHE_DIR=FOLDER {install}`, bring FOLDER here, and run "
+        f"`UV_OFFLINE=1 UV_CACHE_DIR=FOLDER {install}`; or bring wheels in a folder that UV_FIND_LINKS names "
+        "(docs/backends.md)"
+    )

@@ -72,8 +72,10 @@ def source(_host: Host) -> Package:
     return Package(
         distribution="llama-cpp-python",
         version="0.3.36",
+        resolved="2026-11-20",
         import_name="llama_cpp",
         requirements=("llama-cpp-python[server]",),
+        size_bytes=166_000_000,
     )
 
 

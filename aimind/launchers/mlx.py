@@ -52,9 +52,11 @@ def source(host: Host) -> Package:
     return Package(
         distribution="mlx-lm",
         version="0.32.2",
+        resolved="2026-11-20",
         import_name="mlx_lm",
         requirements=("mlx[cpu]",) if elsewhere else (),
         variant="cpu" if elsewhere else "",
+        size_bytes=224_000_000 if elsewhere else None,
     )
 
 

@@ -88,7 +88,7 @@ SIGNATURES = (
 
 def source(_host: Host) -> Package:
     """A wheel and those of CUDA 13, which is the only build on the registry."""
-    return Package(distribution="sglang", version="0.5.23", import_name="sglang")
+    return Package(distribution="sglang", version="0.5.23", resolved="2026-11-20", import_name="sglang")
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+from aimind.launchers.builds import made_by, runs_cuda_13
+from aimind.types import Command, Fix, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "transformers"
 SUMMARY = "Hugging Face language models, slowly: where nothing faster runs"
@@ -39,17 +40,25 @@ SIGNATURES = (
 
 
 def source(host: Host) -> Package:
-    """Wheels: 936 MB on a CPU, most of it PyTorch."""
-    on_cpu = host.os == "linux" and not any(device.vendor == "nvidia" for device in host.devices)
+    """Wheels: 972 MB on a CPU, most of it PyTorch."""
+    nvidia = bool(made_by(host, "nvidia"))
+    on_cpu = host.os == "linux" and not nvidia
+    torch = "cpu" if on_cpu else None
+    if nvidia and not runs_cuda_13(host):  # the registry's PyTorch is for CUDA 13
+        torch = "cu129"
+    newest = Fix(
+        reason="a newer one for CUDA would win over the one for the CPU", overrides=("torch==2.13.0",)
+    )
     return Package(
         distribution="transformers",
         version="5.23.0",
+        resolved="2026-11-20",
         import_name="transformers",
         requirements=("transformers[serving]", "accelerate", "torch"),
-        # A newer one for CUDA would win over the one for the CPU.
-        overrides=("torch==2.13.0",) if on_cpu else (),
-        variant="cpu" if on_cpu else "",
-        torch="cpu" if on_cpu else None,
+        fixes=(newest,) if on_cpu else (),
+        variant=torch or "",
+        torch=torch,
+        size_bytes=972_000_000 if on_cpu else None,
     )
 
 

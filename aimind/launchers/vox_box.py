@@ -6,11 +6,11 @@ the true status in the body, and it ends with 0 where it could not load a model.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
+from aimind.launchers import vox_box_builds
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
-from aimind.types import Command, Help, Host, Metadata, Need, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import Command, Help, Host, Metadata, Need, Plan, Probe, Signature, WholeMemory
 
 NAME = "vox-box"
 SUMMARY = "Speech: faster-whisper, FunASR, CosyVoice, Bark and Dia, on an NVIDIA device or the CPU"
@@ -66,50 +66,7 @@ SIGNATURES = (
     Signature(r"address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
     Signature(r"Faild to load", cause="vox-box cannot load the model", remedy="its own words are above"),
 )
-# What is installed instead of what it or its requirements ask for, and why.
-_FIXES = (
-    ("torchaudio==2.8.0", "later ones have no set_audio_backend, which CosyVoice calls"),
-    ("transformers>=4.47.1,<4.49", "later ones have no BetterTransformer, which Bark is made one of"),
-    ("setuptools<81", "FunASR imports pkg_resources, which later ones have not"),
-)
-_ON_CPU = (
-    ("torch==2.13.0", "a newer one for CUDA would win over the one for the CPU"),
-    ("triton ; sys_platform == 'never'", "0.7 GB that only a GPU can use"),
-)
-# PyTorch of CUDA 12 brings cuBLAS 12 and cuDNN 9, and has loaded them by the time CTranslate2 looks for them.
-_ELSEWHERE = (("torch==2.8.0", "the one that this torchaudio was made for"),)
-# Half of all that is installed, which faster-whisper does not need (of 2.7 GB on a CPU).
-_NOT_WHISPER = tuple(
-    f"{name} ; sys_platform == 'never'"
-    for name in (
-        "accelerate aiohttp aliyun-python-sdk-core altair antlr4-python3-runtime audioread black conformer "
-        "cython descript-audio-codec diffusers flake8 funasr gdown grpcio hydra-core hyperpyyaml identify "
-        "inflect installer jaconv jamo jieba jsonschema kaldiio keyring kiwisolver librosa lightning "
-        "matplotlib openai-whisper optimum pipx pyarrow pynini tn twine wetextprocessing wget"
-    ).split()
-)
-
-
-def source(host: Host) -> Package:
-    """A wheel and 200 others: 2.7 GB on a CPU, and 1.4 GB for faster-whisper alone."""
-    cuda = any(device.vendor == "nvidia" for device in host.devices)
-    on_cpu = host.os == "linux" and not cuda
-    whole = Package(
-        distribution="vox-box",
-        version="0.0.21",
-        import_name="vox_box",
-        requirements=("setuptools",),
-        overrides=tuple(line for line, _ in (*_FIXES, *(_ON_CPU if on_cpu else _ELSEWHERE))),
-        build_constraints=("setuptools<70",),  # openai-whisper is built with pkg_resources
-        variant="cpu" if on_cpu else "",
-        torch="cpu" if on_cpu else ("cu128" if cuda else None),
-        # Made for another PyTorch: it could not be imported with this one, and nothing here needs them.
-        removed=("torchaudio/lib/*.so",) if on_cpu else (),
-    )
-    variant = "cpu-whisper" if on_cpu else "whisper"
-    overrides = (*whole.overrides, *_NOT_WHISPER)
-    slim = dataclasses.replace(whole, overrides=overrides, variant=variant, only="faster-whisper")
-    return dataclasses.replace(whole, slim=slim)
+source = vox_box_builds.source
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:

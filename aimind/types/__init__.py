@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aimind.types.backend import (
     Backend,
+    Fix,
     Help,
     Home,
     LayeredMemory,
@@ -73,6 +74,7 @@ __all__ = [
     "Device",
     "Estimate",
     "File",
+    "Fix",
     "Format",
     "Help",
     "Home",

@@ -23,6 +23,8 @@ class Backend:
         scripts: shell scripts that set its environment up, to be sourced in this order.
         flags: all that this version takes, as it says itself; `None` where it was not asked.
         architectures: all that this version can load, by its own table; `None` where that is not known.
+        origin: whose build it is, where that is not the backend's own project by the package registry.
+        python: the version of its environment's Python.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Backend:
     scripts: tuple[str, ...] = ()
     flags: frozenset[str] | None = field(default=None, repr=False)
     architectures: frozenset[str] | None = field(default=None, repr=False)
+    origin: str = ""
+    python: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,36 +81,65 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """What some versions of a package need beside what they ask for themselves.
+
+    Attributes:
+        reason: why, as half a sentence.
+        versions: of the package that it is for, as PEP 440 writes it (`>=0.0.20,<0.1`); empty for all.
+        overrides: requirements that replace what others ask for (uv's `--overrides`).
+        build_constraints: likewise for building source distributions.
+        removed: files, as patterns below the site-packages, that are taken away once it is installed.
+    """
+
+    reason: str
+    versions: str = ""
+    overrides: tuple[str, ...] = ()
+    build_constraints: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """A backend as Python distributions, installed into an environment of its own.
 
     Attributes:
         distribution: the one whose version is the backend's.
         version: the one that is installed when none is asked for.
+        resolved: the day (`2026-11-20`) as of which the requirements of that version are chosen, so that they
+            are the same whenever it is installed; empty for what is the newest then.
         requirements: installed beside it, as pip spells them.
-        overrides: requirements that replace what others ask for (uv's `--overrides`).
-        build_constraints: likewise for building source distributions.
+        fixes: what it needs beside these, by version.
         variant: names builds of one version that differ (`cpu`); part of the environment's name.
-        index: of packages, instead of the usual one, where this build is only there.
+        index: of packages, asked before the usual one, where this build is only there; `{version}` is filled
+            in.
+        local: the end of its version there that tells it from other builds (`cpu` of `0.32.0+cpu`).
+        origin: whose build it is, where that is not the backend's own project by the package registry.
         torch: PyTorch's build, in the words of uv's `--torch-backend`; `None` where it is not needed.
+        python: the version of Python that there are builds for, where it is just one.
         import_name: the module that must be importable for the environment to be good.
-        removed: files, as patterns below the site-packages, that are taken away once it is installed.
+        size_bytes: what it takes on disk, where that was measured.
         only: the one architecture that it can serve; empty for all that the backend can.
         slim: another build of the same version that is smaller, since it serves one architecture alone.
+        instead: other distributions of it, of the same variant: used only where they are chosen by name.
     """
 
     distribution: str
     version: str
     import_name: str
+    resolved: str = ""
     requirements: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
-    build_constraints: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
     variant: str = ""
-    torch: str | None = None
     index: str | None = None
-    removed: tuple[str, ...] = ()
+    local: str = ""
+    origin: str = ""
+    torch: str | None = None
+    python: str = ""
+    size_bytes: int | None = None
     only: str = ""
     slim: Package | None = None
+    instead: tuple[Package, ...] = ()
 
     @property
     def builds(self) -> tuple[Package, ...]:
@@ -181,7 +214,7 @@ class LayeredMemory:
         images: how it spends memory on models that paint, whose layers are not split; `None` if it has none.
     """
 
-    vendors: tuple[str, ...] = ("nvidia", "apple")
+    vendors: tuple[str, ...] = ("nvidia", "amd", "apple")
     slots: int = 4
     shared_slots: bool = True
     batch_size: int = 2048

@@ -16,7 +16,7 @@ import pytest
 from aimind import environments
 from aimind.environments import install
 from aimind.errors import InstallError
-from aimind.types import Package
+from aimind.types import Fix, Package
 
 SIX = Package(distribution="six", version="1.17.0", import_name="six")
 OLD_SIX = Package(distribution="six", version="1.16.0", import_name="six")
@@ -116,7 +116,7 @@ def test_requirements_are_installed_and_overrides_replace() -> None:
         version="3.0.0",
         import_name="markdown_it",
         requirements=("six==1.16.0",),
-        overrides=("mdurl ; sys_platform == 'never'",),
+        fixes=(Fix(reason="toy", overrides=("mdurl ; sys_platform == 'never'",)),),
     )
     made = install.ensure("toy", package, progress=ignore)
     code = "import importlib.metadata as m; print(sorted((d.name, d.version) for d in m.distributions()))"
@@ -126,7 +126,8 @@ def test_requirements_are_installed_and_overrides_replace() -> None:
 def test_what_is_removed_is_gone_here_and_nowhere_else() -> None:
     plain = Package(distribution="mdurl", version="0.1.2", import_name="mdurl")
     whole = Path(install.ensure("toy", plain, progress=ignore).executable)
-    less = dataclasses.replace(plain, variant="less", removed=("mdurl/_e*.py", "nothing/*.so"))
+    fix = Fix(reason="toy", removed=("mdurl/_e*.py", "nothing/*.so"))
+    less = dataclasses.replace(plain, variant="less", fixes=(fix,))
     made = Path(install.ensure("toy", less, progress=ignore).executable)
 
     def files(python: Path) -> set[str]:

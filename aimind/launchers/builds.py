@@ -1,0 +1,41 @@
+"""Which build of a package runs on a machine: by the maker of its devices, and by their driver."""
+
+from __future__ import annotations
+
+import re
+
+from aimind.types import Device, Host
+
+# NVIDIA's CUDA Compatibility guide, "Minor Version Compatibility": the first driver of each family.
+DRIVER_OF_CUDA_13 = 580
+# The branch that came with CUDA 13.2: an older one cannot translate what its compiler writes (PTX).
+DRIVER_OF_CUDA_13_2 = 595
+
+
+def made_by(host: Host, vendor: str) -> tuple[Device, ...]:
+    """The devices of a maker."""
+    return tuple(device for device in host.devices if device.vendor == vendor)
+
+
+def runs_cuda_13(host: Host) -> bool:
+    """Whether the NVIDIA driver runs programs made for CUDA 13; an imagined machine has the newest."""
+    return (_branch(host.driver) or DRIVER_OF_CUDA_13) >= DRIVER_OF_CUDA_13
+
+
+def runs_cuda_13_2(host: Host) -> bool:
+    """Whether it also translates what CUDA 13.2 has left to be translated, and that is known."""
+    return (_branch(host.driver) or 0) >= DRIVER_OF_CUDA_13_2
+
+
+def without_code(host: Host, targets: tuple[str, ...]) -> str | None:
+    """Why an AMD device cannot be used by a build that has code for these architectures (`gfx1100`)."""
+    for device in made_by(host, "amd"):
+        if device.capability not in targets:
+            kind = device.capability or "of an unknown kind"
+            return f"{device.name} is {kind}, and the build for ROCm has code for {', '.join(targets)}"
+    return None
+
+
+def _branch(driver: str | None) -> int | None:
+    match = re.match(r"\d+", driver or "")
+    return int(match[0]) if match else None
