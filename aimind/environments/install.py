@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NoReturn
 
 from aimind.environments import folders, requirements, uv
@@ -55,6 +57,8 @@ def ensure(
             it is there with another Python, or from another distribution.
     """
     wanted = folders.environment(backend, package, version)
+    if python is not None and os.sep in python:
+        python = str(Path(python).absolute())
     requirements.fixes(package, wanted.version)  # what is no version is told before anything else
     if installed := _there(wanted, package, python):
         return installed

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from aimind.environments.uv import located
 from aimind.errors import InstallError
 from aimind.types import Fix, Package
 
@@ -70,7 +71,7 @@ def _torch(build: str | None) -> list[str]:
     """Where PyTorch comes from: its own index, or the folders of wheels that this machine has for its CPU."""
     if build is None:
         return []
-    links = os.environ.get("PIP_FIND_LINKS", "").split()
+    links = located(os.environ.get("PIP_FIND_LINKS", "")).split()
     if build == "cpu" and (links or os.environ.get("UV_FIND_LINKS")):
         # The best version wherever it is, or the registry's build for CUDA would win by being there.
         return [f"--find-links={link}" for link in links] + ["--index-strategy", "unsafe-best-match"]

@@ -23,7 +23,7 @@ _REMEDIES = (
         "make room, or name a folder on another disk with AIMIND_DATA_DIR (and UV_CACHE_DIR)",
     ),
     (
-        r"No interpreter found",
+        r"No interpreter found|Failed to inspect Python|Querying Python",
         "`uv python install` brings one, and --python takes the path of one, too",
     ),
     (
@@ -85,7 +85,7 @@ def run(
         text=True,
         errors="replace",
         cwd=folder,
-        env={name: value for name, value in public(os.environ).items() if name != "UV_SYSTEM_PYTHON"},
+        env=_environment(),
         pass_fds=(lock,),
         process_group=0,
     ) as process:
@@ -109,6 +109,23 @@ def run(
             f"{what} could not be installed: {_reason(lines) or f'uv ended with {process.returncode}'}",
             hint=f"{_remedy(text, install)}; all that uv said is in {folder / '.last-failure.log'}",
         )
+
+
+def located(paths: str) -> str:
+    """Paths as they are from anywhere, whatever separates them: uv does not run where they were written."""
+    return re.sub(
+        r"[^,\s]+", lambda word: str(path.absolute()) if (path := Path(word[0])).exists() else word[0], paths
+    )
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with the folders that it names where they are."""
+    kept = {name: value for name, value in public(os.environ).items() if name != "UV_SYSTEM_PYTHON"}
+    if folder := kept.get("UV_CACHE_DIR"):
+        kept["UV_CACHE_DIR"] = str(Path(folder).absolute())
+    if links := kept.get("UV_FIND_LINKS"):
+        kept["UV_FIND_LINKS"] = located(links)
+    return kept
 
 
 def _program() -> str:
