@@ -23,7 +23,7 @@ _REMEDIES = (
         "make room, or name a folder on another disk with AIMIND_DATA_DIR (and UV_CACHE_DIR)",
     ),
     (
-        r"No interpreter found|Failed to inspect Python|Querying Python",
+        r"No interpreter found|Failed to inspect Python|Querying Python|Invalid version request",
         "`uv python install` brings one, and --python takes the path of one, too",
     ),
     (

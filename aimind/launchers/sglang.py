@@ -10,6 +10,7 @@ import os
 
 from aimind.launchers import parsers, sglang_flags
 from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.builds import runs_cuda_13
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
@@ -104,6 +105,8 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     devices = [device for device in host.devices if device.vendor == "nvidia"]
     if not devices:
         return "it runs on NVIDIA devices, and none is here"
+    if not runs_cuda_13(host):
+        return f"its build is for CUDA 13, which needs NVIDIA's driver 580, and here is {host.driver}"
     for device in devices:  # sglang/srt/model_executor/model_runner_components/load_model_utils.py
         if device.capability and float(device.capability) < 7.5:
             return f"{device.name} has compute capability {device.capability}, and SGLang needs 7.5"

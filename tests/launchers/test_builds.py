@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from aimind import plan
-from aimind.launchers import LAUNCHERS, transformers, vllm, xllamacpp
+from aimind.launchers import LAUNCHERS, sglang, transformers, vllm, xllamacpp
 from aimind.launchers.base import Launcher
 from aimind.types import Host, Package, Request
 from tests.samples import device, host, llama, model
@@ -39,6 +39,12 @@ def test_vllm_s_build_runs_on_the_driver(driver: str | None, variant: str, index
     found = source(vllm, machine("nvidia", driver=driver))
     assert (found.distribution, found.variant, found.local, found.index) == ("vllm", variant, variant, index)
     assert source(transformers, machine("nvidia", driver=driver)).torch == (variant or None)
+
+
+def test_sglang_has_no_build_for_an_older_driver() -> None:
+    old = sglang.refuse(llama(safetensors=True), machine("nvidia", driver="550.54.15"))
+    assert old == "its build is for CUDA 13, which needs NVIDIA's driver 580, and here is 550.54.15"
+    assert sglang.refuse(llama(safetensors=True), machine("nvidia", driver="580.95.05")) is None
 
 
 def test_vllm_s_build_for_rocm_wants_its_python() -> None:
