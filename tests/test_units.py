@@ -279,6 +279,11 @@ def test_a_device_s_node_has_the_driver_s_number(tmp_path: Path) -> None:
     assert systemd.device_nodes(parts, tmp_path) == ("/dev/nvidia0", "char-nvidia-caps")
 
 
+def test_amd_devices_have_one_node_and_a_kind() -> None:
+    radeon = dataclasses.replace(device(0, "GPU-1"), vendor="amd")
+    assert systemd.device_nodes((radeon,)) == ("/dev/kfd", "char-drm")
+
+
 def test_only_what_is_hidden_is_bound_and_only_once(tmp_path: Path) -> None:
     asked = ("/home/a/b", "/home/a", "/usr/lib", "/root/x/y/z", "/homes/c", "/tmp/t")
     assert systemd.outermost_hidden(map(Path, asked)) == tuple(

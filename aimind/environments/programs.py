@@ -24,8 +24,8 @@ def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> t
     path = Path(on_path[0]).absolute()
     status = path.stat()
     # What a build sees depends on what it may see.
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    key = f"{path} {status.st_mtime_ns} {status.st_size} {visible}"
+    visible = [os.environ.get(name, "all") for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")]
+    key = f"{path} {status.st_mtime_ns} {status.st_size} {' '.join(visible)}"
     known = _remembered()
     if key not in known:
         from aimind.environments.ask import ask  # only what starts a program needs what is imported there

@@ -30,7 +30,7 @@ _ARCHITECTURES: dict[tuple[str, str], tuple[str, ...]] = {
     ("safetensors", "reranker"): ("BertForSequenceClassification",),
 }
 # Those that one backend alone reads.
-_QUANTIZATIONS = {("safetensors", "llm"): (None, "MLX 4 bit")}
+_QUANTIZATIONS = {("safetensors", "llm"): (None, "MLX-4bit")}
 _PLATFORMS = (
     ("Linux x86-64", "linux", "x86_64", ("nvidia", "amd", "ascend")),
     ("Linux ARM64", "linux", "arm64", ("nvidia", "ascend")),

@@ -70,7 +70,7 @@ SIGNATURES = (
         remedy="its own words are above; look at the arguments after --",
     ),
 )
-_FOREIGN = ("AWQ", "GPTQ", "FP8", "MXFP4", "NVFP4", "BNB")
+_FOREIGN = ("AWQ", "GPTQ", "FP8", "MXFP4", "NVFP4", "BNB", "MLX")
 
 
 def source(_host: Host) -> Program:
@@ -90,7 +90,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
         return f"it serves safetensors, and this model is {metadata.format}"
     if metadata.category not in ("llm", "vision-language"):
         return f"it serves language and vision-language models, and this one is for {metadata.category}"
-    if metadata.quantization is not None and metadata.quantization.split("-")[0] in _FOREIGN:
+    if metadata.quantization is not None and metadata.quantization.startswith(_FOREIGN):
         return (
             f"it wants weights that were quantized with its own tools, and these are {metadata.quantization}"
         )

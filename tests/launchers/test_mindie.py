@@ -367,6 +367,7 @@ def test_what_it_refuses() -> None:
         {"category": "image"},
         {"format": "gguf"},
         {"quantization": "AWQ"},
+        {"quantization": "MLX-4bit"},
     ):
         assert mindie.refuse(dataclasses.replace(read, **change), machine)  # type: ignore[arg-type]
     assert mindie.refuse(dataclasses.replace(read, category="vision-language"), machine) is None
