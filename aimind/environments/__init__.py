@@ -68,6 +68,8 @@ def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
         installed = each.read()
         if installed is None:
             problem = "not finished, or its Python is gone: install it again, or remove it"
+            if each.changing:
+                problem = "it is just being installed or removed"
             size_bytes = folders.disk_used(each.folder)
             installed = Backend(
                 name=backend, version=each.version, executable=str(each.python), size_bytes=size_bytes

@@ -91,6 +91,24 @@ class Environment:
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
+    @property
+    def changing(self) -> bool:
+        """Another process installs or removes it now."""
+        import fcntl
+
+        try:
+            with self._lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder.parent / f".{self.folder.name}.lock"
+
     @contextlib.contextmanager
     def locked(self, wait: Callable[[], None]) -> Iterator[int]:
         """Keep other processes from changing it, for the block and for every process that inherits the lock.
@@ -100,7 +118,7 @@ class Environment:
         import fcntl  # not on Windows, where environments are only looked for
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / f".{self.folder.name}.lock").open("w", encoding="utf-8") as file:
+        with self._lock.open("w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

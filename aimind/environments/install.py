@@ -77,6 +77,12 @@ def ensure(
             except BaseException:
                 wanted.clear()
                 raise
+    except InstallError as error:
+        others = [
+            f"`aimind backends install {backend} --distribution {each.distribution}` installs {each.origin}"
+            for each in package.instead
+        ]
+        raise type(error)(error.message, hint="; ".join([error.hint, *others])) from error
     except OSError as error:
         raise InstallError(
             f"{wanted.name} could not be installed in {wanted.folder}: {error.strerror}",

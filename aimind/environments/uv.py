@@ -28,7 +28,7 @@ _REMEDIES = (
     ),
     (
         r"network was disabled|not found in the cache",
-        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed; {bring}",
+        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed. {bring}",
     ),
     (
         r"no (usable )?wheels|source distribution or wheel for the current platform",
@@ -38,7 +38,7 @@ _REMEDIES = (
     (
         r"error sending request|dns error|connect error|timed out|invalid peer certificate|HTTP status",
         "check the network: uv takes a mirror in UV_DEFAULT_INDEX, a proxy in HTTPS_PROXY, certificates in "
-        "SSL_CERT_FILE. Without one, {bring}",
+        "SSL_CERT_FILE. {bring}",
     ),
     (r"there (is|are) no versions? of|only .* (is|are) available", "name another version: NAME==VERSION"),
     (r"not found in the package registry", "see that the index which uv is configured for has it"),
@@ -138,7 +138,7 @@ def _program() -> str:
 
 
 def _reason(lines: list[str]) -> str:
-    """The first and the last of uv's statements about what failed."""
+    """Of uv's statements about what failed the first, what it was about, and the last."""
     statements: list[str] = []
     for line in lines:
         if match := _STATEMENT.match(line):
@@ -147,7 +147,7 @@ def _reason(lines: list[str]) -> str:
             break
         elif statements and line.strip() and not _PROGRESS.match(line):
             statements[-1] += f" {line.strip()}"
-    return ": ".join(dict.fromkeys(_end(statement) for statement in (*statements[:1], *statements[-1:])))
+    return ": ".join(dict.fromkeys(_end(statement) for statement in (*statements[:2], *statements[-1:])))
 
 
 def _end(statement: str) -> str:
@@ -163,7 +163,7 @@ def _remedy(text: str, install: str) -> str:
 def _bring(install: str) -> str:
     """How what is missing comes to a machine that has no network."""
     return (
-        f"where there is one, run `UV_CACHE_DIR=FOLDER {install}`, bring FOLDER here, and run "
+        f"Where there is a network run `UV_CACHE_DIR=FOLDER {install}`, bring FOLDER here, and run "
         f"`UV_OFFLINE=1 UV_CACHE_DIR=FOLDER {install}`; or bring wheels in a folder that UV_FIND_LINKS names "
         "(docs/backends.md)"
     )

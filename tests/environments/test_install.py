@@ -320,6 +320,8 @@ def test_what_a_killed_installation_left_is_removed(installer: subprocess.Popen[
 def test_what_is_being_installed_is_not_removed(installer: subprocess.Popen[str]) -> None:
     with pytest.raises(InstallError, match=r"toy 1\.17\.0 is just being installed"):
         install.remove("toy")
+    (found,) = environments.unusable("toy", SIX)
+    assert found.problem == "it is just being installed or removed"
 
 
 def test_what_is_not_there_cannot_be_removed() -> None:

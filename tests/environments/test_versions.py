@@ -196,6 +196,15 @@ def test_what_is_installed_is_found_whosever_it_is(links: Path, monkeypatch: pyt
     ]
 
 
+def test_what_cannot_be_had_names_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    error = failure(dataclasses.replace(BOTH, index="http://127.0.0.1:9/"))
+    assert "check the network" in error.hint
+    assert (
+        "`aimind backends install toy --distribution aimind-toy-third` installs a third party's" in error.hint
+    )
+
+
 def test_one_that_is_asked_for_by_name_is_not_another(links: Path) -> None:
     install.ensure("toy", THIRD, progress=ignore)
     assert "from aimind-toy-third, not from aimind-toy" in failure(OURS).message
