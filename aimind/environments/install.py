@@ -138,12 +138,11 @@ def _there(wanted: Environment, package: Package, python: str | None) -> Backend
     if facts is None or installed is None:
         return None
     again = f"`aimind backends remove {wanted.backend}=={wanted.version}` first"
-    if facts.get("distribution") not in (
-        package.distribution,
-        *(each.distribution for each in package.instead),
-    ):
+    known = (package.distribution, *(each.distribution for each in package.instead))
+    found = facts.get("distribution", package.distribution)
+    if found not in known:
         raise InstallError(
-            f"{wanted.name} is installed from {facts['distribution']}, not from {package.distribution}",
+            f"{wanted.name} is installed from {found}, not from {package.distribution}",
             hint=again,
         )
     if python not in (None, facts.get("asked_python")) and not _is_version(str(python), installed.python):
