@@ -33,6 +33,8 @@ from aimind.types import (
 
 # Would lead the Python of a backend's environment to modules of another one.
 PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME")
+# Else `python -m`, and what it starts, takes modules from where one stands, which may be the model's folder.
+PYTHON_SAFE = {"PYTHONSAFEPATH": "1"}
 # Why a key is no argument of a backend; for `RESERVED`.
 KEY_IS_SEEN = "everybody here can read it in the list of processes: use --api-key-file, or AIMIND_API_KEY"
 TOKEN_IS_SEEN = "aimind downloads the model itself, and everybody here could read the token"
@@ -102,6 +104,18 @@ class Launcher(Protocol):
 
     def command(self, plan: Plan, weights: str, /) -> Command:
         """How to start it. `weights`: the folder in which the model's files lie under their paths."""
+
+
+@runtime_checkable
+class ReadsPickles(Protocol):
+    """A launcher of which it is known how it reads pickled weights.
+
+    Attributes:
+        WEIGHTS_ONLY: by PyTorch's unpickler that calls nothing but what makes tensors.
+    """
+
+    @property
+    def WEIGHTS_ONLY(self) -> bool: ...
 
 
 @runtime_checkable

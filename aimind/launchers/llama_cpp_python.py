@@ -7,7 +7,16 @@ attention unless told, window caches of full size, room for the logits of a whol
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, Flag, located, render, url, weight_path
+from aimind.launchers.base import (
+    KEY_IS_SEEN,
+    PYTHON_ENV,
+    PYTHON_SAFE,
+    Flag,
+    located,
+    render,
+    url,
+    weight_path,
+)
 from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"
@@ -103,7 +112,7 @@ def command(plan: Plan, weights: str) -> Command:
             "false",
             *settings.extra,
         ),
-        env=settings.env,
+        env={**PYTHON_SAFE, **settings.env},
         secret_env={"API_KEY": settings.api_key} if settings.api_key else {},
         unset_env=(*_SETTINGS.split(), *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/v1/models", bearer_env="API_KEY" if settings.api_key else None),

@@ -5,7 +5,7 @@ Its server goes on when its model could not be loaded, or its port was taken: th
 
 from __future__ import annotations
 
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url
 from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "mlx"
@@ -86,7 +86,7 @@ def command(plan: Plan, weights: str) -> Command:
             *render(FLAGS, settings),
             *settings.extra,
         ),
-        env={"HF_HUB_OFFLINE": "1", **settings.env},
+        env={"HF_HUB_OFFLINE": "1", **PYTHON_SAFE, **settings.env},
         unset_env=("HF_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,

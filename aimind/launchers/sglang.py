@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import parsers, sglang_flags
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
@@ -43,6 +43,7 @@ FLAGS = {
     **parsers.FLAGS,
 }
 RESERVED = sglang_flags.RESERVED
+WEIGHTS_ONLY = True  # sglang/srt/model_loader/weight_utils.py
 UNCOUNTED = sglang_flags.UNCOUNTED
 HELP = sglang_flags.HELP
 SIGNATURES = (
@@ -123,6 +124,7 @@ def command(plan: Plan, weights: str) -> Command:
             *settings.extra,
         ),
         env={
+            **PYTHON_SAFE,
             **visible_devices(tuple(shard.device for shard in plan.shards)),
             "HF_HUB_OFFLINE": "1",
             # Else `/health`, as `/health_generate`, makes a token each time, and takes a second at least.

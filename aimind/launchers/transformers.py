@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
 from aimind.launchers.builds import made_by, runs_cuda_13
 from aimind.types import Command, Fix, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
@@ -19,6 +19,7 @@ FLAGS = {
     ),
 }
 RESERVED = {"--device": "devices are chosen by --device of aimind, which is an option before the --"}
+WEIGHTS_ONLY = True  # transformers/modeling_utils.py, load_state_dict
 UNCOUNTED = tuple(
     "--continuous-batching --cb-num-blocks --cb-max-memory-percent --quantization --compile".split()
 )
@@ -88,6 +89,7 @@ def command(plan: Plan, weights: str) -> Command:
             *settings.extra,
         ),
         env={
+            **PYTHON_SAFE,
             **visible_devices(devices),
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",  # it would ask the package index for a newer version

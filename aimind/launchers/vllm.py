@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import parsers, vllm_builds, vllm_flags, vllm_models
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
 from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Signature
 
@@ -40,6 +40,7 @@ FLAGS = {
     **parsers.FLAGS,
 }
 RESERVED = vllm_flags.RESERVED
+WEIGHTS_ONLY = True  # vllm/model_executor/model_loader/weight_utils.py
 UNCOUNTED = vllm_flags.UNCOUNTED
 HELP = vllm_flags.HELP
 REGISTRY = vllm_models.REGISTRY
@@ -104,6 +105,7 @@ def command(plan: Plan, weights: str) -> Command:
     settings = plan.settings
     devices = tuple(shard.device for shard in plan.shards)
     env = {
+        **PYTHON_SAFE,
         # Weights are here, and nothing about the user is anybody's business.
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

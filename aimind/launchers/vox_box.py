@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import vox_box_builds
-from aimind.launchers.base import PYTHON_ENV, Flag, render, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
 from aimind.types import Command, Help, Host, Metadata, Need, Plan, Probe, Signature, WholeMemory
 
 NAME = "vox-box"
@@ -43,6 +43,7 @@ RESERVED = {
     "--device": "devices are chosen by --device of aimind, which is an option before the --",
     "--data-dir": "nothing is downloaded there",
 }
+WEIGHTS_ONLY = True  # torch.load's default since PyTorch 2.6
 UNCOUNTED = ()
 HELP = Help(args=("-m", "vox_box.main", "start", "--help"))
 SIGNATURES = (
@@ -98,7 +99,7 @@ def command(plan: Plan, weights: str) -> Command:
             *render(FLAGS, settings),
             *settings.extra,
         ),
-        env={**visible_devices(devices), "HF_HUB_OFFLINE": "1", **settings.env},
+        env={**visible_devices(devices), **PYTHON_SAFE, "HF_HUB_OFFLINE": "1", **settings.env},
         unset_env=("HF_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/v1/models", lie=r'^\s*(?:\[\]|\{\}|\{"status_code":\s*(\d+))'),
         signatures=SIGNATURES,

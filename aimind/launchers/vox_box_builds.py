@@ -26,6 +26,11 @@ _FIXES = (
     ),
     Fix(
         versions=_VERSIONS,
+        reason="later ones break HyperPyYAML, which reads cosyvoice.yaml",
+        overrides=("ruamel.yaml<0.19",),
+    ),
+    Fix(
+        versions=_VERSIONS,
         reason="FunASR imports pkg_resources, which later ones have not",
         overrides=("setuptools<81",),
     ),

@@ -117,7 +117,7 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @contextmanager
-def serve(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serve(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Served]:
     """`aimind serve` on a free port; afterwards nothing of it may be alive."""
     argv = [str(AIMIND), "serve", *arguments]
     if "--port" not in arguments:
@@ -129,6 +129,7 @@ def serve(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Ser
         text=True,
         errors="replace",
         env=environment(env),
+        cwd=cwd,
     )
     served = Served(process)
     tree: list[psutil.Process] = []
