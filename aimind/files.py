@@ -330,6 +330,7 @@ def _all_but_duplicates(files: Iterable[File]) -> list[File]:
         for file in files
         if PurePosixPath(file.path).suffix.lower() not in _NEVER
         and not PurePosixPath(file.path).name.startswith(".")
+        and PurePosixPath(file.path).name != "requirements.txt"  # FunASR would install what it lists
     ]
 
 

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from aimind import categories
-from aimind.errors import UnknownArchitectureError, UnsupportedError, UsageError
+from aimind import categories, trust
+from aimind.errors import UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.base import Launcher, absorb, checked, uncounted
 from aimind.launchers.flags import check_flags
@@ -51,7 +51,7 @@ def make(
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
     choice = choose(metadata, host, request, launchers)
     memory = _memory(metadata, choice.launcher)
-    _check(metadata, request, memory)
+    _check(metadata, memory)
     if request.served_name is not None and "served_name" not in choice.launcher.FLAGS:
         raise UsageError(
             f"{choice.backend.name} cannot give the model a name",
@@ -60,7 +60,9 @@ def make(
     request = absorb(choice.launcher, request)
     metadata = categories.used_as(metadata, categories.said(metadata, choice.launcher, request))
     request = categories.told(metadata, choice.launcher, request)
-    notes = checked(choice.launcher, request, choice.backend)
+    notes = trust.of_code(model, metadata, request)
+    notes += trust.of_pickles(model, metadata, choice.launcher)
+    notes += checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
     placement = place(
@@ -83,7 +85,7 @@ def make(
         projector=projector or elsewhere,
     )
     return Plan(
-        model=model,
+        model=model if request.trust_remote_code else trust.without_code(model),
         metadata=metadata,
         backend=choice.backend,
         settings=settings,
@@ -132,16 +134,11 @@ def _memory(metadata: Metadata, launcher: Launcher) -> MemoryPolicy:
     return memory
 
 
-def _check(metadata: Metadata, request: Request, memory: MemoryPolicy) -> None:
+def _check(metadata: Metadata, memory: MemoryPolicy) -> None:
     if not metadata.known and not metadata.layers and not isinstance(memory, WholeMemory):
         raise UnknownArchitectureError(
             f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
             hint="a newer aimind may know it",
-        )
-    if metadata.needs_remote_code and not request.trust_remote_code:
-        raise UnsupportedError(
-            "the model brings Python code of its own, which the backend would run",
-            hint="read the .py files of the repository; --trust-remote-code allows it",
         )
 
 

@@ -5,8 +5,10 @@ The marks are those by which vox-box 0.0.21 tells them (vox_box/estimator/*.py),
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aimind.errors import MetadataError
-from aimind.metadata import summary
+from aimind.metadata import remote_code, summary
 from aimind.metadata.config import Config
 from aimind.metadata.folder import Folder
 from aimind.types import Category, Format, Metadata
@@ -27,7 +29,9 @@ def read(folder: Folder) -> Metadata | None:
     config = folder.json("config.json")
     layout = next((name for name in _COSYVOICE if name in folder.names), None)
     if layout:
-        return _weighed(folder, layout.removesuffix(".yaml"), "text-to-speech")
+        metadata = _weighed(folder, layout.removesuffix(".yaml"), "text-to-speech")
+        runs = remote_code.of_cosyvoice(folder.text(layout))
+        return replace(metadata, remote_code=(layout,) if runs else (), needs_remote_code=runs)
     if _is_ctranslate2(folder):
         if not _is_whisper(folder, config):
             raise MetadataError(

@@ -143,7 +143,7 @@ class Config:
 
     def words(self, *names: str) -> tuple[str, ...]:
         """A list of words, empty where there is none."""
-        return tuple(_word(item) for item in self._entries(*names))
+        return tuple(word(item) for item in self._entries(*names))
 
     def _entries(self, *names: str) -> list[Json]:
         value = self.raw(*names)
@@ -182,6 +182,6 @@ class Config:
         return value
 
 
-def _word(value: Json) -> str:
+def word(value: Json) -> str:
     """At a length that a line can hold, and without what would confuse a terminal."""
     return value[:LONGEST_WORD] if isinstance(value, str) and value.isprintable() else shown(value)

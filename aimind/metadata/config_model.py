@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aimind.errors import MetadataError
-from aimind.metadata import config_layers, config_rows, summary, unknown
+from aimind.metadata import config_layers, config_rows, remote_code, summary, unknown
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
-from aimind.metadata.config_task import category, modalities, needs_remote_code, scores
+from aimind.metadata.config_task import category, modalities, scores
 from aimind.metadata.quantization import Quantization, parameters
 from aimind.types import Chat, Format, Layer, Metadata, Tensor
 
@@ -38,6 +38,7 @@ class Beside:
         name: of the repository or folder.
         sentences: the file that sentence-transformers writes of a model.
         paths: of all files, those in folders below, too.
+        tokenizer: tokenizer_config.json.
     """
 
     names: frozenset[str] = frozenset()
@@ -48,6 +49,7 @@ class Beside:
     name: str = ""
     sentences: Config | None = None
     paths: tuple[str, ...] = ()
+    tokenizer: Config | None = None
 
 
 def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, beside: Beside) -> Metadata:
@@ -91,7 +93,8 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
         intermediate_size=summary.widest(layers),
         group_size=quantization.group_size,
         modalities=modalities(whole),
-        needs_remote_code=needs_remote_code(whole),
+        remote_code=remote_code.named(whole, beside.tokenizer),
+        needs_remote_code=remote_code.needed(whole, beside.tokenizer, beside.names),
         chat_template=beside.chat_template,
         chat=beside.chat,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from aimind.metadata.config import Config
+from aimind.metadata.remote_code import auto_classes
 from aimind.types import Category
 
 # Types whose layers look both ways and whose output is a vector (or a score): nothing is generated.
@@ -54,7 +54,7 @@ def category(whole: Config, architecture: str, names: frozenset[str], *, scores:
     if scores or architecture.endswith(("ForSequenceClassification", "ForRanking", "ForRewardModel")):
         return "reranker"
     bare = architecture.endswith("Model") and not architecture.endswith(_WHOLE_MODELS)
-    generates = "AutoModelForCausalLM" in _auto_classes(whole)
+    generates = "AutoModelForCausalLM" in auto_classes(whole)
     if names & _SENTENCES or whole.language_model().model_type in ENCODERS or (bare and not generates):
         return "embedding"
     return "vision-language" if "image" in modalities(whole) else "llm"
@@ -72,19 +72,3 @@ def scores(name: str, architecture: str, sentences: Config | None, paths: Iterab
     if any("_LogitScore" in path.split("/")[0] for path in paths):
         return True
     return architecture in SCORERS and _RERANKER.search(name.rpartition("/")[2]) is not None
-
-
-def needs_remote_code(whole: Config) -> bool:
-    """Whether it brings a class for its configuration that backends have not.
-
-    They have those of native_types.txt: the model types of transformers 5.23.0 and of vLLM 0.32's
-    `_CONFIG_REGISTRY` (vllm/transformers_utils/config.py).
-    """
-    if not _auto_classes(whole):
-        return False
-    return whole.text("model_type") not in Path(__file__).with_name("native_types.txt").read_text().split()
-
-
-def _auto_classes(whole: Config) -> frozenset[str]:
-    classes = whole.raw("auto_map")
-    return frozenset(classes) if isinstance(classes, dict) else frozenset()

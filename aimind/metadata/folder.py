@@ -6,7 +6,7 @@ from collections.abc import Callable
 from posixpath import basename, dirname
 
 from aimind.errors import MetadataError
-from aimind.metadata.config import Config, read_json
+from aimind.metadata.config import LARGEST_CONFIG_BYTES, Config, read_json
 from aimind.types import File, Model, Reader
 
 OpenFile = Callable[[File], Reader]
@@ -36,6 +36,11 @@ class Folder:
         if name not in self._known:
             self._known[name] = Config(read_json(self.open_file(file), file.path), file.path)
         return self._known[name]
+
+    def text(self, name: str) -> bytes:
+        """A file of text that is there, up to the size that a configuration may have."""
+        reader = self.open_file(self.files[name])
+        return reader.read(0, min(reader.size_bytes, LARGEST_CONFIG_BYTES))
 
     def config(self) -> Config:
         """config.json.

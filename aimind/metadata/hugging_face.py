@@ -70,6 +70,7 @@ def _beside(folder: Folder) -> Beside:
         paths=tuple(file.path.removeprefix(f"{folder.root}/") for file in folder.model.files),
         chat_template=template or any(name.startswith("chat_template.") for name in folder.names),
         chat=chat.read(folder),
+        tokenizer=tokenizer,
     )
 
 

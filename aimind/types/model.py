@@ -212,7 +212,9 @@ class Metadata:
         intermediate_size: the largest feed-forward, for rules of divisibility.
         group_size: elements per quantization group, where the quantization has groups.
         modalities: beside text.
-        needs_remote_code: the repository brings Python code that the model cannot be loaded without.
+        remote_code: the Python of its own that it names: `modeling_x.X` for class X of modeling_x.py,
+            `owner/other--modeling_x.X` for that of another repository, or a file that calls Python.
+        needs_remote_code: the model cannot be loaded without it.
         chat_template: whether it has one.
         chat: what that says, for folders of Hugging Face's form.
         deepstack: the number of first layers that image features are added to, beside the input.
@@ -241,6 +243,7 @@ class Metadata:
     intermediate_size: int = 0
     group_size: int | None = None
     modalities: tuple[str, ...] = ()
+    remote_code: tuple[str, ...] = ()
     needs_remote_code: bool = False
     chat_template: bool = True
     chat: Chat = field(default_factory=Chat, repr=False)
