@@ -9,12 +9,49 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from aimind.supervisor.spec import Signature
 
 PENDING_BYTES = 256 * 1024
+SHORTEST_SECRET_BYTES = 6  # a shorter one would be found in much that is none
 LINE_BYTES = 4096
+
+
+class Mask:
+    """What the backend printed, with `***` for its secrets: those that come in two pieces too.
+
+    An end that may begin one is kept until it is seen how it goes on.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        encoded = {secret.encode(errors="surrogateescape") for secret in secrets}
+        self._secrets = sorted((s for s in encoded if len(s) >= SHORTEST_SECRET_BYTES), key=len, reverse=True)
+        self._kept = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        """What can be shown by now."""
+        if not self._secrets:
+            return data
+        data = self._kept + data
+        for secret in self._secrets:
+            data = data.replace(secret, b"***")
+        kept = max(_begun(secret, data) for secret in self._secrets)
+        self._kept = data[len(data) - kept :]
+        return data[: len(data) - kept]
+
+    def end(self) -> bytes:
+        """What was kept."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+
+def _begun(secret: bytes, data: bytes) -> int:
+    """How many bytes at the end of the data begin the secret."""
+    if data[-1:] not in secret:  # as the end of a line is not
+        return 0
+    longest = min(len(secret) - 1, len(data))
+    return next((n for n in range(longest, 0, -1) if data.endswith(secret[:n])), 0)
 
 
 class Lines:

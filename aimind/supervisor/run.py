@@ -6,7 +6,7 @@ import os
 
 from aimind.supervisor.leftovers import make_folder
 from aimind.supervisor.listener import stranger
-from aimind.supervisor.output import Log
+from aimind.supervisor.output import Log, Mask
 from aimind.supervisor.probe import FOREVER, Health, split
 from aimind.supervisor.progress import Progress
 from aimind.supervisor.tree import Tree
@@ -39,6 +39,7 @@ class Run:
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         guardian, url = self.tree.guardian, spec["ready"]["url"]
         self.log = Log(spec["signatures"], question=f"GET {split(url)[2]} ")
+        self._mask = Mask(spec["secret_env"].values())
         self.health = Health(
             spec["ready"],
             env=env,
@@ -99,15 +100,19 @@ class Run:
             data = os.read(self.tree.output, CHUNK_BYTES)
         except BlockingIOError:
             return False
+        self.silent = not data
+        self._show(self._mask(data) if data else self._mask.end())
+        return not self.silent
+
+    def _show(self, data: bytes) -> None:
         self._report.output(data)
         self.log.feed(data)
-        self.silent = not data
-        return not self.silent
 
     def close(self) -> int | None:
         """Take what is left of the output; the return code, or `None` when the guardian was killed."""
         while self.read():
             pass
+        self._show(self._mask.end())
         self.log.end()
         self._report.end_output()
         self.health.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
 
-from aimind.supervisor.output import PENDING_BYTES, Log, Output
+from aimind.supervisor.output import PENDING_BYTES, Log, Mask, Output
 from tests.supervisor.harness import LINUX, Supervised, fake, get, wait_for
 
 
@@ -133,3 +134,43 @@ def test_the_last_lines_are_few_and_short() -> None:
     assert progress == "100%"
     assert broken == "\ufffd"
     assert long == "z" * 4096
+
+
+SECRET = "canary-canary-key"
+
+
+def test_a_secret_is_masked_wherever_it_goes(tmp_path: Path) -> None:
+    """Its beginning too, where that is all that came before the end."""
+    flags = ("--print", f"Namespace(api_key='{SECRET}', x={SECRET * 2})", "--print-env", "KEY")
+    dies = ("--print-partial", SECRET[:9], "--exit-at-start", "3")
+    command = dataclasses.replace(fake(tmp_path, *flags, *dies), secret_env={"KEY": SECRET})
+    with Supervised(command, tmp_path, max_restarts=0) as supervised:
+        supervised.wait()
+    printed = (tmp_path / "stdout").read_text()
+    assert printed == f"Namespace(api_key='***', x=******)\nKEY=***\n{SECRET[:9]}\n"
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in kept if path.name.endswith(".log") and b"KEY=***" in path.read_bytes()]
+    assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_secret_in_two_pieces_is_masked_however_it_is_cut() -> None:
+    text = b"canary " + SECRET.encode() + b" can" + SECRET.encode() + b"\ncanary-canary-canary-key, canary-"
+    masked = text.replace(SECRET.encode(), b"***")
+    for first in range(len(text)):
+        for second in range(first, len(text), 5):
+            mask = Mask([SECRET, "a longer one, which is not there"])
+            pieces = [mask(text[:first]), mask(text[first:second]), mask(text[second:]), mask.end()]
+            assert b"".join(pieces) == masked
+            assert mask.end() == b""
+
+
+def test_what_begins_no_secret_is_not_waited_for() -> None:
+    mask = Mask([SECRET])
+    assert mask(b"loading: 10%") == b"loading: 10%"
+    assert mask(b" can") == b" "
+    assert mask(b"not\n") == b"cannot\n"
+
+
+def test_a_short_secret_is_no_reason_to_change_what_is_printed() -> None:
+    assert Mask(["token"])(b"one token a second") == b"one token a second"
+    assert Mask([])(SECRET.encode()) == SECRET.encode()
