@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from aimind.alternatives import Option, file_bytes, label
 from aimind.errors import AimindError
-from aimind.exact import Exact
 from aimind.reference import unparse
 from aimind.types import Command, Estimate, Model, Plan, Shard
+
+if TYPE_CHECKING:
+    from aimind.exact import Exact
 
 SCHEMA = 1
 MASK = "***"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -138,6 +137,8 @@ def restart_command(*, name: str, as_json: bool) -> None:
 
     Returns when it is ready. One that was stopped is started, as by `aimind start`.
     """
+    import signal
+
     from aimind import instances
 
     sight = instances.look(name)
@@ -226,6 +227,8 @@ def completion_command(*, shell: str) -> None:
 
 def _stop(names: Sequence[str]) -> dict[str, str]:
     """Stop them side by side; by name, how that went: `stopped`, `killed`, or `not running`."""
+    import signal
+
     from aimind import instances
 
     for name in names:

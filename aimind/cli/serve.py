@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -215,6 +214,8 @@ def _on_port(plan: Plan, choose: Callable[[str, int], int]) -> Plan:
 
 def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) -> None:
     """Claim what it needs, bring what is missing, and hand over to the supervisor."""
+    import signal
+
     from aimind import devices, instances, supervise
 
     if start.name is not None:
