@@ -1,7 +1,6 @@
 """vox-box: models that hear and models that speak, in an environment that aimind installs.
 
-It tells its five kinds of models by their files, as `metadata/audio.py` does. It answers errors with 200 and
-the true status in the body, and it ends with 0 where it could not load a model.
+It answers errors with 200 and the true status in the body, and ends with 0 where it could not load a model.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ source = vox_box_builds.source
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:
-    """Its five kinds of models; two of them not everywhere."""
+    """Its five kinds of models, told as `metadata/audio.py` does; two of them not everywhere."""
     kind = metadata.architecture
     if metadata.category not in ("speech-to-text", "text-to-speech"):
         return f"it serves models of speech, and this one is for {metadata.category}"
