@@ -287,13 +287,16 @@ class Supervisor:
     def _on_crash(self, run: Run, returncode: int | None, now: float) -> None:
         """It has ended, and nobody asked for that."""
         ready_at = run.health.ready_at
+        killed = returncode == -signal.SIGKILL
+        how = "was stopped" if run.stopping and not killed else _describe(returncode)
+        code = -signal.SIGKILL if returncode is None else returncode
         self._on_failure(
-            f"the backend {_describe(returncode)} after {now - run.started_at:.1f} s",
-            returncode=-signal.SIGKILL if returncode is None else returncode,
+            f"the backend {how} after {now - run.started_at:.1f} s",
+            returncode=1 if run.stopping else code,  # sick, it has failed, however well it then ended
             ready_seconds=0.0 if ready_at is None else now - ready_at,
             log=run.log,
             now=now,
-            hint=KILLED_HINT if returncode == -signal.SIGKILL and not run.stopping else None,
+            hint=KILLED_HINT if killed and not run.stopping else None,
         )
 
     def _on_failure(

@@ -95,9 +95,9 @@ def test_never_ready(tmp_path: Path, seen: Seen, flags: tuple[str, ...]) -> None
         command, ready=dataclasses.replace(command.ready, lie=r'"status_code": *[45]')
     )
     with Supervised(command, tmp_path, restart="never", stall_seconds=3) as supervised:
-        assert supervised.wait() == 143
+        assert supervised.wait() == 1
         assert supervised.stdout == ""
-        seen(sentence(supervised.stderr, "stalled"), "exit code 143")
+        seen(sentence(supervised.stderr, "stalled"), "exit code 1")
 
 
 @fault("the backend ignores TERM", "TERM twice, then KILL; nothing is left")

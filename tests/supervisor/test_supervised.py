@@ -73,7 +73,7 @@ def test_ready_is_when_a_request_is_answered(tmp_path: Path) -> None:
 
 def test_a_backend_that_refuses_the_request_is_given_up(tmp_path: Path) -> None:
     with Supervised(asking(fake(tmp_path, "--refuse")), tmp_path) as supervised:
-        assert supervised.wait() == 143
+        assert supervised.wait() == 1
         assert supervised.stdout == ""
         assert 'refused a tiny request (400 {"error": "not like this"})' in supervised.stderr
         assert "was never ready: not starting it again" in supervised.stderr
@@ -83,18 +83,22 @@ def test_a_backend_that_refuses_the_request_is_given_up(tmp_path: Path) -> None:
 def test_a_backend_that_logs_our_questions_gets_nowhere(tmp_path: Path) -> None:
     silent = fake(tmp_path, "--unready", "3600", "--log-requests")
     with Supervised(silent, tmp_path, stall_seconds=0.6, restart="never") as supervised:
-        assert supervised.wait() == 143
+        assert supervised.wait() == 1
         assert "has stalled: no line" in supervised.stderr
         assert '"GET /health HTTP/1.0" 503' in supervised.stdout
 
 
-def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("restart", ["never", "on-failure"])
+def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path, restart: str) -> None:
+    """It has failed, though it ends as if all were well."""
     command = fake(tmp_path, "--unready", "3600", "--print", "generation thread died: no such file")
     signature = Signature(r"thread died", cause="it is dead", remedy="bury it", fatal=True)
-    command = dataclasses.replace(command, signatures=(signature,))
-    with Supervised(command, tmp_path, restart="never") as supervised:
-        assert supervised.wait() == 143
+    politely = ("sh", "-c", 'trap "exit 0" TERM; "$@" & wait', "sh", *command.argv)
+    command = dataclasses.replace(command, argv=politely, signatures=(signature,))
+    with Supervised(command, tmp_path, restart=restart) as supervised:
+        assert supervised.wait() == 1
         assert "the backend says that it cannot go on: stopping it" in supervised.stderr
+        assert "error: the backend was stopped after" in supervised.stderr
         assert "cause: it is dead" in supervised.stderr
         supervised.assert_nothing_left(supervised.pids)
 
@@ -102,7 +106,7 @@ def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path) -> None:
 @LINUX
 def test_a_start_without_any_progress_is_a_stall(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--bind-after", "3600"), tmp_path, stall_seconds=0.4) as supervised:
-        assert supervised.wait() == 143
+        assert supervised.wait() == 1
         assert supervised.stderr.count("has stalled: no line, no computing and no reading for 0.4 s") == 3
 
 
