@@ -63,7 +63,8 @@ def _bind(address: str, port: int) -> int:
     except OSError as problem:
         if problem.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                f"port {port} on {address} is in use", hint="--port 0 takes a free one, or name another"
+                _taken(where) or f"port {port} on {address} is in use",
+                hint="--port 0 takes a free one, or name another",
             ) from problem
         if problem.errno == errno.EACCES:
             raise PortInUseError(
@@ -72,3 +73,11 @@ def _bind(address: str, port: int) -> int:
         raise UsageError(
             f"cannot listen on {address}: {problem.strerror}", hint="--host 127.0.0.1"
         ) from problem
+
+
+def _taken(address: tuple[object, ...]) -> str | None:
+    """By whom, where that can be seen."""
+    from aimind.supervisor.listener import taken
+
+    name, port = str(address[0]), address[1]
+    return taken(f"http://{f'[{name}]' if ':' in name else name}:{port}")

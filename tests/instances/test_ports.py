@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from aimind.errors import PortInUseError, UsageError
 from aimind.instances import choose
 from aimind.types import Claim, Instance
+from tests.supervisor.harness import LINUX_HERE
 
 
 def test_a_free_port_is_itself() -> None:
@@ -21,11 +23,16 @@ def test_zero_takes_a_free_one() -> None:
         pass
 
 
-def test_a_port_in_use_is_said_to_be() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "localhost", "::", "::1"])
+def test_a_port_in_use_is_said_to_be(address: str) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortInUseError, match=str(port)):
-            choose("127.0.0.1", port)
+        with pytest.raises(PortInUseError, match=f"port {port} .*") as raised:
+            choose(address, port)
+    if LINUX_HERE:
+        assert f"port {port} is taken by " in raised.value.message
+        assert f" (pid {os.getpid()})" in raised.value.message
 
 
 def test_an_address_of_another_machine() -> None:
