@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.faults.table import Row, Seen, ordered, page
-from tests.supervisor.harness import wait_for
+from tests.leftovers import nothing_left
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
-MARK = "AIMIND_FAULT"
 ROWS: dict[str, Row] = {}
 
 
@@ -41,38 +37,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder for temporary files: none may be left. Its path is short, as vLLM's sockets want it."""
-    with tempfile.TemporaryDirectory(prefix="f-") as name:
-        folder = Path(name)
-        monkeypatch.setenv("TMPDIR", name)
-        yield folder
-        wait_for(lambda: not any(folder.iterdir()), what=f"the end of {list(folder.iterdir())}")
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No process that the test started, nor one of its descendants, may outlive it."""
-    mark = uuid.uuid4().hex
-    monkeypatch.setenv(MARK, mark)
-    yield
-    try:
-        wait_for(lambda: not marked(mark), what="the end of all that was started")
-    finally:
-        for process in marked(mark):
-            process.kill()
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes that have the mark in their environment; this one got it too late for that."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:  # it has ended, or is not ours
-            continue
-    return found
+def _nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process that the test started, nor one of its descendants, may outlive it; nor a temporary file."""
+    with nothing_left() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        yield
 
 
 # ── The table ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 import pytest
 
@@ -64,7 +62,3 @@ def all_gone(pids: list[int], *, seconds: float) -> str:
     """Wait for the end of all of them; their number is the backend's affair."""
     wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of the tree", seconds=seconds)
     return "nothing left"
-
-
-def shared_memory() -> set[Path]:
-    return set(Path("/dev/shm").iterdir())

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from aimind.types import Command
 from tests.faults import real
 from tests.faults.table import VLLM, Seen, fault, sentence
+from tests.leftovers import segments, unused
 from tests.supervisor.harness import LINUX, Supervised, get, wait_for
 
 pytestmark = [pytest.mark.live, LINUX]
@@ -41,19 +41,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def shared_memory() -> Iterator[None]:
     """None may be left: nobody else ever removes it."""
-    before = real.shared_memory()
+    before = segments()
     yield
-    wait_for(lambda: not mine(before), what=f"the end of {mine(before)}")
-
-
-def mine(before: set[Path]) -> set[Path]:
-    """Segments that are new, and that no other process uses: vLLM may run elsewhere, too."""
-    maps = []
-    for each in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):
-            maps.append(each.read_text())
-    used = "".join(maps)
-    return {path for path in real.shared_memory() - before if str(path) not in used}
+    wait_for(lambda: not unused(before), what=f"the end of {unused(before)}")
 
 
 def process(supervised: Supervised, name: str) -> int | None:
@@ -80,11 +70,13 @@ def test_kill_of_one(tmp_path: Path, made: Command, seen: Seen, name: str | None
         seen(sentence(supervised.stderr, "error:"), real.all_gone(pids, seconds=1))
 
 
-@on_vllm("KILL of the supervisor", "within 2 s nothing of the tree is alive")
-def test_kill_of_the_supervisor(tmp_path: Path, made: Command, seen: Seen) -> None:
+@on_vllm("KILL of supervisor and guardian at once", "within 2 s nothing of the tree is alive")
+def test_kill_of_both(tmp_path: Path, made: Command, seen: Seen) -> None:
     with Supervised(made, tmp_path) as supervised:
         supervised.wait_until_ready(seconds=START_SECONDS)
         pids = list(real.tree(supervised))
+        supervised.send(signal.SIGSTOP)  # so that it does nothing between the two
+        os.kill(supervised.guardian, signal.SIGKILL)
         supervised.process.kill()
         seen(real.all_gone(pids, seconds=2))
 

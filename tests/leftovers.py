@@ -1,0 +1,64 @@
+"""What programs that were started may leave behind: processes, temporary files, shared memory."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.supervisor.harness import wait_for
+
+MARK = "AIMIND_TEST"
+
+
+@contextmanager
+def nothing_left(*, shared_memory: bool = False) -> Iterator[Mapping[str, str]]:
+    """What is started inside has these variables; in the end nothing of it may be there.
+
+    No process that has them, no file in the folder that they name for temporary ones and, where that is
+    looked at, no new segment of shared memory that no process uses.
+    """
+    mark = uuid.uuid4().hex
+    before = segments()
+    # A short path, as vLLM's sockets want it.
+    with tempfile.TemporaryDirectory(prefix="t-") as name:
+        folder = Path(name)
+        try:
+            yield {MARK: mark, "TMPDIR": name}
+            wait_for(lambda: not marked(mark), what="the end of all that was started")
+            wait_for(lambda: not any(folder.iterdir()), what=f"the end of {list(folder.iterdir())}")
+            if shared_memory:
+                wait_for(lambda: not unused(before), what=f"the end of {unused(before)}")
+        finally:
+            for process in marked(mark):
+                process.kill()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """The processes that have the mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is not ours
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def segments() -> set[Path]:
+    """Those of shared memory; none where it is in no folder."""
+    folder = Path("/dev/shm")
+    return set(folder.iterdir()) if folder.exists() else set()
+
+
+def unused(before: set[Path]) -> set[Path]:
+    """Segments that are new, and that no process uses: what does may have nothing to do with the test."""
+    maps = []
+    for each in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            maps.append(each.read_text())
+    used = "".join(maps)
+    return {path for path in segments() - before if str(path) not in used}
