@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check unit faults live bench fuzz golden gpu-carry test-gpu clean lock
+.PHONY: demo test test-all check unit faults live bench fuzz golden gpu-carry test-gpu clean lock
 
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
 	$(BIN)/aimind serve demo
 
 test: check unit faults live ## set up everything, and run all checks
+
+test-all: export AIMIND_TEST_ALL = 1
+test-all: test ## the same, also on backends that take minutes to install: llama-cpp-python, all of vox-box
 
 check: $(VENV)/.ready ## format, lint, types, layering
 	$(BIN)/ruff format --check .

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import clock
-from tests.faults.conftest import MARK
 from tests.faults.table import Seen, fault, sentence
 from tests.instances.conftest import AIMIND, Home
+from tests.leftovers import MARK
 from tests.supervisor.harness import LINUX, alive, get, wait_for
 
 pytestmark = LINUX

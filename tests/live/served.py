@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+from aimind.environments import find
+from aimind.environments.install import ensure
+from aimind.types import Backend, Package
 from tests.supervisor.harness import ask_each
 
 AIMIND = Path(sys.executable).with_name("aimind")
@@ -82,6 +87,21 @@ class Served:
                 return psutil.Process(pid)
         raise AssertionError(f"nobody in the tree listens on {port}")
 
+    @property
+    def name(self) -> str | None:
+        """What the line that is printed calls the model."""
+        words = shlex.split(self.curl)
+        name = json.loads(words[words.index("-d") + 1]).get("model")
+        return None if name is None else str(name)
+
+    def tried(self, folder: Path | None = None) -> dict[str, Any]:
+        """What the line that is printed brings, in a shell of the folder."""
+        done = subprocess.run(
+            ["bash", "-c", self.curl], cwd=folder, capture_output=True, check=True, timeout=120
+        )
+        value: dict[str, Any] = json.loads(done.stdout)
+        return value
+
     def post(self, path: str, body: Json, *, key: str | None = None) -> dict[str, Any]:
         """What the API answers."""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -90,10 +110,10 @@ class Served:
             value: dict[str, Any] = json.load(answer)
         return value
 
-    def say(self, text: str, *, name: str) -> str:
-        """The model's answer at temperature 0."""
+    def say(self, text: str, *, name: str | None = None) -> str:
+        """The model's answer at temperature 0; some backends give it no name."""
         body = {
-            "model": name,
+            **({"model": name} if name else {}),
             "temperature": 0,
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 64,
@@ -111,17 +131,29 @@ def plan(*arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any
     return document
 
 
+def brought(name: str, package: Package) -> Backend:
+    """A backend that takes minutes to install, where it is here; `make test-all` brings it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIMIND_DATA_DIR", str(DATA))
+        if os.environ.get("AIMIND_TEST_ALL"):
+            return ensure(name, package, progress=print)
+        here = [found for found in find(name, package) if found.only == package.only]
+    if not here:
+        pytest.skip(f"{name} takes minutes to install: make test-all")
+    return here[0]
+
+
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """Ours, with the backends where they are kept between runs."""
-    return {**os.environ, "AIMIND_DATA_DIR": str(DATA), **(env or {})}
+    # Python keeps what it compiles: without, vLLM takes twice as long to start.
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**own, "AIMIND_DATA_DIR": str(DATA), **(env or {})}
 
 
 @contextmanager
 def serve(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[Served]:
     """`aimind serve` on a free port; afterwards nothing of it may be alive."""
-    argv = [str(AIMIND), "serve", *arguments]
-    if "--port" not in arguments:
-        argv[3:3] = ["--port", "0"]
+    argv = [str(AIMIND), "serve", "--port", "0", *arguments]
     process = subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
@@ -158,13 +190,13 @@ def gone(processes: list[psutil.Process], *, within_seconds: float = 10.0) -> bo
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def fail_to_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`aimind serve` of what cannot be served, tried once, to its end; its stderr is in stdout."""
+def fail_to_serve(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`aimind serve` of what cannot be served, tried once, to its end."""
     return subprocess.run(
-        [str(AIMIND), "serve", *arguments, "--port", "0", "--restart", "never"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        [str(AIMIND), "serve", "--port", "0", "--restart", "never", *arguments],
+        capture_output=True,
         text=True,
-        timeout=120,
-        env=environment(),
+        errors="replace",
+        timeout=PATIENCE_SECONDS,
+        env=environment(env),
     )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +10,8 @@ from aimind.errors import ExactSizesError
 from aimind.exact import Exact, exact, sparse
 from aimind.types import Command, Probe
 from tests.live import tiny
-from tests.live.served import Served, plan, serve
+from tests.live.memory import logged, planned
+from tests.live.served import plan, serve
 
 pytestmark = pytest.mark.live
 
@@ -34,28 +33,6 @@ class _File:
 def asked(argv: list[str]) -> tuple[Exact, ...]:
     """What llama.cpp answers to the arguments of a server."""
     return exact(Command(argv=tuple(argv), ready=Probe(url=""), url=""))
-
-
-def logged(served: Served) -> dict[str, float]:
-    """MiB by component, as the server's log has them to hundredths."""
-    log = "\n".join(served.lines)
-    found = re.findall(r"CPU\S* +(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB", log)
-    sums: dict[str, float] = {}
-    for name, mib in found:
-        sums[name] = sums.get(name, 0.0) + float(mib)
-    return sums
-
-
-def planned(host: dict[str, Any]) -> dict[str, float]:
-    """The same of a plan."""
-    names = {
-        "model": "weights_bytes",
-        "KV": "kv_cache_bytes",
-        "RS": "state_bytes",
-        "compute": "compute_bytes",
-        "output": "output_bytes",
-    }
-    return {name: host[field] / MIB for name, field in names.items() if host[field]}
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -7,24 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.served import AIMIND, environment, fail_to_serve, plan, serve
-from tests.samples import SENTENCE
+from tests.live.served import AIMIND, environment, plan, serve
 
 pytestmark = pytest.mark.live
 
 DEMO = Path(__file__).parents[2] / "aimind" / "demo" / "huggingface"
 CHOSEN = ("--backend", "mlx", "--force", "--device", "none")
-
-
-def test_it_says_its_sentence_within_the_plan() -> None:
-    decided = plan(str(DEMO), *CHOSEN)
-    with serve(str(DEMO), *CHOSEN) as served:
-        answer = served.post(
-            "/v1/chat/completions",
-            {"temperature": 0, "max_tokens": 64, "messages": [{"role": "user", "content": "Who are you?"}]},
-        )
-        assert answer["choices"][0]["message"]["content"].strip() == SENTENCE
-        assert served.backend().memory_info().rss < decided["host"]["total_bytes"]
 
 
 def test_weights_that_mlx_has_quantized_are_known_as_such(tmp_path: Path) -> None:
@@ -50,16 +38,6 @@ def test_weights_that_mlx_has_quantized_are_known_as_such(tmp_path: Path) -> Non
     with serve(str(folder), *CHOSEN) as served:
         answer = served.post("/v1/completions", {"prompt": "Hello", "max_tokens": 4})
         assert answer["choices"][0]["text"]
-
-
-def test_a_model_that_it_cannot_load_ends_it_though_it_would_hang(tmp_path: Path) -> None:
-    for file in DEMO.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "tokenizer.json").write_text("{}")
-    done = fail_to_serve(str(tmp_path), *CHOSEN)
-    assert done.returncode != 0, done.stdout
-    assert "the backend says that it cannot go on: stopping it" in done.stdout
-    assert "cause: MLX cannot load the model" in done.stdout
 
 
 def test_without_force_it_is_for_apple_silicon() -> None:
