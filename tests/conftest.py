@@ -1,4 +1,4 @@
-"""For all tests: nothing that they start is kept where the user's own instances are.
+"""For all tests: nothing that they start is kept where the user's own instances are, and no law is timed.
 
 Of vLLM they use what the package registry has for a CPU, which is a third party's: its project's own index is
 not everywhere to be reached.
@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy takes its time.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -47,8 +47,9 @@ UNCOUNTED = ("--allocate",)
 SIGNATURES = (Signature(r"still loading", phase="loading"),)
 
 def refuse(metadata: Metadata, _host: Host) -> str | None:
-    """GGUF only."""
-    return None if metadata.format == "gguf" else f"it plays with GGUF, and this is {metadata.format}"
+    """Language models in GGUF."""
+    wanted = (metadata.format, metadata.category) == ("gguf", "llm")
+    return None if wanted else f"it plays with language models in GGUF, and this is {metadata.format}"
 ''',
     4: '''
 def command(plan: Plan, weights: str) -> Command:

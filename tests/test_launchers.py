@@ -94,6 +94,60 @@ def test_absorb_undoes_render(launcher: Launcher, data: st.DataObject) -> None:
 
 
 @every_launcher
+@given(data=st.data())
+def test_every_form_means_the_same(launcher: Launcher, data: st.DataObject) -> None:
+    """Law: `--parameter value`, `--parameter=value` and `--bool-parameter`, with any of its spellings.
+
+    What is none of ours stays around it as it was.
+    """
+    field = data.draw(st.sampled_from(sorted(launcher.FLAGS)))
+    flag = launcher.FLAGS[field]
+    value = data.draw(values(flag))
+    said = render({field: flag}, Request(**{field: value}))  # type: ignore[arg-type]
+    spelling = data.draw(st.sampled_from(flag.off if value is False and flag.off else flag.spellings))
+    if data.draw(st.booleans()) and spelling.startswith("--"):
+        spelling = "--" + spelling[2:].replace("-", "_")
+    if flag.kind == "switch":
+        said = (spelling,)
+    else:
+        said = data.draw(st.sampled_from([(spelling, said[1]), (f"{spelling}={said[1]}",)]))
+    before, after = ("--later=1", "--sooner", "2"), ("--latest",)
+    found = absorb(launcher, Request(extra=(*before, *said, *after)))
+    assert found == Request(extra=(*before, *after), **{field: value})  # type: ignore[arg-type]
+
+
+@every_launcher
+def test_a_value_that_would_not_be_heard_is_refused(launcher: Launcher) -> None:
+    for flag in launcher.FLAGS.values():
+        alone = [*flag.spellings, *flag.off] if flag.kind == "switch" else list(dict(flag.presets))
+        for spelling in alone:
+            with pytest.raises(UsageError, match=f"^{spelling} takes no value$"):
+                absorb(launcher, Request(extra=(f"{spelling}=false",)))
+
+
+@every_launcher
+def test_a_value_that_is_missing_is_asked_for(launcher: Launcher) -> None:
+    for flag in launcher.FLAGS.values():
+        if flag.kind != "switch":
+            for spelling in flag.spellings:
+                with pytest.raises(UsageError, match=f"^{spelling} needs a value$"):
+                    absorb(launcher, Request(extra=(spelling,)))
+
+
+@every_launcher
+def test_the_user_s_variables_reach_the_backend(launcher: Launcher) -> None:
+    """Law: they come before those of aimind, but where the user is told that they do not."""
+    ours = launcher.command(planned(launcher, Request()), "/weights")
+    names = [*ours.env, *filter(str.isidentifier, ours.unset_env), "NOTE"]
+    decided = planned(launcher, Request(env=dict.fromkeys(names, "theirs")))
+    told = " ".join(decided.notes)
+    kept = {name: "theirs" for name in names if name not in told}
+    assert "NOTE" in kept
+    inherited = dict.fromkeys(names, "inherited")
+    assert kept.items() <= launcher.command(decided, "/weights").environment(inherited).items()
+
+
+@every_launcher
 def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
     """What aimind sets, the user's own arguments either change in the plan or may not name."""
     decided = planned(launcher, Request())

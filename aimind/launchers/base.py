@@ -201,6 +201,8 @@ def absorb(launcher: Launcher, request: Request) -> Request:
             continue
         field, flag = spellings[key]
         presets = {plain(spelling): value for spelling, value in flag.presets}
+        if equals and (flag.kind == "switch" or key in presets):
+            raise UsageError(f"{name} takes no value", hint=f"{name}, or leave it out")
         if flag.kind == "switch":
             found[field] = key not in map(plain, flag.off)
         elif key in presets:
