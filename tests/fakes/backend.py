@@ -73,16 +73,17 @@ def parser() -> argparse.ArgumentParser:
     add("--allocate", type=int, default=0, metavar="N", help="take so many bytes of memory")
     add("--exit-at-start", type=int, metavar="CODE")
     add("--bind-after", type=float, default=0.0, metavar="SECONDS")
+    add("--bind-when", type=Path, metavar="FILE", help="once this file is there")
     add("--busy", type=float, default=0.0, metavar="SECONDS", help="compute for so long, in silence")
     add("--chatter", type=float, default=0.0, metavar="SECONDS", help="print a line now and then for so long")
-    # While it listens.
+    # While it listens; what comes after some time comes so long after the first GET.
     add("--unready", type=float, default=0.0, metavar="SECONDS", help="answer 503 for so long")
     add("--lie", metavar="BODY", help="answer 200 with this body")
     add("--fail-after", type=float, metavar="SECONDS", help="answer 500 from then on")
     add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
     add("--log-requests", action="store_true", help="print a line for each request")
     add("--refuse", action="store_true", help="answer 400 to every POST")
-    add("--exit-after", type=float, metavar="SECONDS", help="listen for so long, then end")
+    add("--exit-after", type=float, metavar="SECONDS", help="then end")
     add("--exit-code", type=int, default=0, help="for --exit-after")
     return options
 
@@ -96,10 +97,19 @@ class Server(ThreadingHTTPServer):
     def __init__(self, flags: argparse.Namespace) -> None:
         super().__init__((flags.host, flags.port), Handler)
         self.flags = flags
-        self.started_at = time.monotonic()
+        self.asked_at: float | None = None
+
+    def be_asked(self) -> None:
+        """The first time, a clock begins to run: on a busy machine it may be late."""
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+            if self.flags.exit_after is not None:
+                threading.Timer(self.flags.exit_after, os._exit, (self.flags.exit_code,)).start()
 
     def since(self, seconds: float | None) -> bool:
-        return seconds is not None and time.monotonic() - self.started_at >= seconds
+        return (
+            seconds is not None and self.asked_at is not None and time.monotonic() - self.asked_at >= seconds
+        )
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -107,6 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         flags = self.server.flags
+        self.server.be_asked()
         if not self.admit():
             return
         if self.server.since(flags.hang_after):
@@ -232,6 +243,8 @@ def litter() -> list[str]:
 def load(flags: argparse.Namespace) -> None:
     """Take the time that it is to take."""
     time.sleep(flags.bind_after)
+    while flags.bind_when is not None and not flags.bind_when.exists():
+        time.sleep(0.01)
     until = time.process_time() + flags.busy
     while time.process_time() < until:
         pass
@@ -269,8 +282,6 @@ def main() -> None:
         sys.exit(flags.exit_at_start)
     load(flags)
     server = Server(flags)
-    if flags.exit_after is not None:
-        threading.Timer(flags.exit_after, os._exit, (flags.exit_code,)).start()
     server.serve_forever()
     del held
 

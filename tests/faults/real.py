@@ -10,7 +10,7 @@ from aimind.instances import choose
 from aimind.options import Wanted
 from aimind.types import Command, Request
 from tests.live.served import DATA
-from tests.supervisor.harness import Supervised, alive, ask_each, wait_for
+from tests.supervisor.harness import Supervised, ask_each, time_of_end, wait_for
 
 NAME = "the-model"
 
@@ -58,7 +58,6 @@ def backend(supervised: Supervised) -> int:
     return pid
 
 
-def all_gone(pids: list[int], *, seconds: float) -> str:
+def all_gone(pids: list[int]) -> str:
     """Wait for the end of all of them; their number is the backend's affair."""
-    wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of the tree", seconds=seconds)
-    return "nothing left"
+    return f"nothing left{time_of_end(pids)}"

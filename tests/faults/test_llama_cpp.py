@@ -65,7 +65,7 @@ def test_kill_of_the_supervisor(tmp_path: Path, made: Command, seen: Seen) -> No
         supervised.wait_until_ready()
         pids = list(real.tree(supervised))
         supervised.process.kill()
-        seen(real.all_gone(pids, seconds=2))
+        seen(real.all_gone(pids))
         supervised.assert_nothing_left(pids)
 
 
@@ -77,7 +77,7 @@ def test_kill_of_both(tmp_path: Path, made: Command, seen: Seen) -> None:
         supervised.send(signal.SIGSTOP)
         os.kill(supervised.guardian, signal.SIGKILL)
         supervised.process.kill()
-        seen(real.all_gone(pids, seconds=2))
+        seen(real.all_gone(pids))
         supervised.assert_nothing_left(pids)
 
 
@@ -105,12 +105,14 @@ def test_stop_of_the_backend(tmp_path: Path, made: Command, seen: Seen) -> None:
     "given up at the first try: the cause is known",
 )
 def test_port_taken(tmp_path: Path, made: Command, seen: Seen) -> None:
-    late = ("sh", "-c", f"sleep 0.5; exec {shlex.join(made.argv)}")
+    now = tmp_path / "now"
+    late = ("sh", "-c", f"until [ -e {now} ]; do sleep 0.05; done; exec {shlex.join(made.argv)}")
     with socket.socket() as taken, Supervised(dataclasses.replace(made, argv=late), tmp_path) as supervised:
         real.backend(supervised)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", int(made.url.rpartition(":")[2])))
         taken.listen()
+        now.touch()
         assert supervised.wait() == 1
         assert supervised.state["restarts"] == 0
         seen("exit code 1 after 1 start", sentence(supervised.stderr, "cause:"))

@@ -46,10 +46,12 @@ def test_taken_before_the_start(tmp_path: Path, seen: Seen) -> None:
     "that is never taken for the backend, which ends; then given up, and who has it is said",
 )
 def test_taken_after_the_start(tmp_path: Path, seen: Seen) -> None:
-    command = fake(tmp_path, "--bind-after", "1.5")
+    now = tmp_path / "now"
+    command = fake(tmp_path, "--bind-when", str(now))
     with Supervised(command, tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the start")
         with thief(int(command.url.rpartition(":")[2])):
+            now.touch()
             assert supervised.wait() == 1
         assert "READY" not in supervised.stdout
         assert supervised.starts == 1

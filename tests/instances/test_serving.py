@@ -154,8 +154,8 @@ def test_a_document_instead_of_the_announcement(home: Home) -> None:
 def test_the_interval_of_probes_is_the_supervisors(home: Home) -> None:
     home.fake("--fail-after", "0.5")
     home.serve("--probe-interval", "0.05")
-    wait_for(lambda: home.file()["reason"], what="the third failed probe")
-    assert "failed its last health probes" in home.file()["reason"]
+    log = home.state / "instances" / "demo" / "logs" / "000001.log"
+    wait_for(lambda: "failed its last health probes" in log.read_text(), what="the third failed probe")
 
 
 # ── Stopping, restarting, starting again ───────────────────────────────────────────────────────────────────

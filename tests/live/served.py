@@ -60,8 +60,8 @@ class Served:
 
     def drain(self) -> None:
         """All that it still printed, once it has ended."""
-        self._reader.join(10)
-        while (line := self._queue.get(timeout=10)) is not None:
+        self._reader.join(60)
+        while (line := self._queue.get(timeout=60)) is not None:
             self.lines.append(line)
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -184,7 +184,7 @@ def serve(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | Non
                 left.kill()
 
 
-def gone(processes: list[psutil.Process], *, within_seconds: float = 10.0) -> bool:
+def gone(processes: list[psutil.Process], *, within_seconds: float = 60.0) -> bool:
     """Whether all of them end by then."""
     _, alive = psutil.wait_procs(processes, timeout=within_seconds)
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

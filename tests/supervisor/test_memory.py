@@ -64,7 +64,8 @@ def test_a_restart_waits_until_the_memory_is_back(machine: Machine, tmp_path: Pa
         running.wait_until_ready(times=2)
         assert running.stderr.count("device memory") == 1
         # Neither the library nor the child that had it stays.
-        assert len(psutil.Process(running.process.pid).children()) == 1
+        supervisor = psutil.Process(running.process.pid)
+        wait_for(lambda: len(supervisor.children()) == 1, what="the child's end")
         assert "nvidia" not in Path(f"/proc/{running.process.pid}/maps").read_text()
 
 

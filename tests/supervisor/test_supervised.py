@@ -129,7 +129,7 @@ def test_the_phases_of_loading_are_said(tmp_path: Path) -> None:
     )
     with Supervised(command, tmp_path) as supervised:
         supervised.wait_until_ready()
-        assert "capturing graphs (0 s)" in supervised.stderr
+        assert re.search(r"capturing graphs \(\d+ s\)", supervised.stderr)
 
 
 @pytest.mark.parametrize(
@@ -486,13 +486,14 @@ def test_a_port_that_was_stolen_after_a_crash_is_waited_for(tmp_path: Path) -> N
 def test_the_answer_of_another_is_not_the_backends(tmp_path: Path) -> None:
     """It took the port while the backend loads."""
     port = free_port()
-    with Supervised(fake(tmp_path, "--bind-after", "5", port=port), tmp_path) as supervised:
+    with Supervised(fake(tmp_path, "--bind-when", str(tmp_path / "now"), port=port), tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the start")
         with other_server(port) as pid:
             wait_for(
                 lambda: f"(pid {pid}) answers in the backend's place" in supervised.stderr, what="a word"
             )
             assert supervised.stdout == ""
+        (tmp_path / "now").touch()
         supervised.wait_until_ready()
         assert supervised.stderr.count("answers in the backend's place") == 1
         assert supervised.starts == 1

