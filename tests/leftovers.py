@@ -16,14 +16,12 @@ MARK = "AIMIND_TEST"
 
 
 @contextmanager
-def nothing_left(*, shared_memory: bool = False) -> Iterator[Mapping[str, str]]:
+def nothing_left() -> Iterator[Mapping[str, str]]:
     """What is started inside has these variables; in the end nothing of it may be there.
 
-    No process that has them, no file in the folder that they name for temporary ones and, where that is
-    looked at, no new segment of shared memory that no process uses.
+    No process that has them, and no file in the folder that they name for temporary ones.
     """
     mark = uuid.uuid4().hex
-    before = segments()
     # A short path, as vLLM's sockets want it.
     with tempfile.TemporaryDirectory(prefix="t-") as name:
         folder = Path(name)
@@ -31,8 +29,6 @@ def nothing_left(*, shared_memory: bool = False) -> Iterator[Mapping[str, str]]:
             yield {MARK: mark, "TMPDIR": name}
             wait_for(lambda: not marked(mark), what="the end of all that was started")
             wait_for(lambda: not any(folder.iterdir()), what=f"the end of {list(folder.iterdir())}")
-            if shared_memory:
-                wait_for(lambda: not unused(before), what=f"the end of {unused(before)}")
         finally:
             for process in marked(mark):
                 process.kill()

@@ -217,7 +217,7 @@ def test_it_is_listed_planned_and_served(env: Mapping[str, str]) -> None:
         [AIMIND, "backends"], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
     assert re.search(r"^toy +9999 ", listed.stdout, re.MULTILINE), listed.stdout
-    with nothing_left(shared_memory=True) as variables:
+    with nothing_left() as variables:
         every = {**env, **variables}
         assert plan("demo", "--backend", "toy", env=every)["backend"]["name"] == "toy"
         with serve("demo", "--backend", "toy", "--device", "none", env=every) as served:

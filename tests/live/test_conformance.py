@@ -45,16 +45,17 @@ def model(case: Case, request: pytest.FixtureRequest) -> Path:
 @contextmanager
 def started(case: Case, model: Path, sound: Path) -> Iterator[tuple[Served, Mapping[str, str]]]:
     """Planned, ready, asked and weighed; after what is done then, nothing of it may be left."""
-    with nothing_left(shared_memory=True) as variables:
+    with nothing_left() as variables:
         env = {**case.env, **variables}
         decided = plan(str(model), *case.words, env=env)
         with serve(str(model), *case.words, env=env) as served:
             assert says_how_far_it_is(case, served)
             case.asks(served, sound)
             case.weighs(served, decided)
-            if case.shares:
-                assert shared_memory(served.tree())
+            shared = shared_memory(served.tree())
+            assert bool(shared) >= case.shares
             yield served, env
+    assert not [path for path in shared if path.exists()]
     with socket.create_server(("127.0.0.1", port_of(served))):
         pass
 
@@ -70,11 +71,11 @@ def port_of(served: Served) -> int:
     return int(served.url.rpartition(":")[2])
 
 
-def shared_memory(tree: list[psutil.Process]) -> set[str]:
-    """The segments that the processes have, by their names."""
+def shared_memory(tree: list[psutil.Process]) -> set[Path]:
+    """The segments that the processes have."""
     regions = [region for found in ask_each(tree, psutil.Process.memory_maps).values() for region in found]
     shared = {region.path for region in regions if region.path.startswith("/dev/shm/")}
-    return {path for path in shared if not path.endswith("(deleted)")}
+    return {Path(path) for path in shared if not path.endswith("(deleted)")}
 
 
 def cases(end: str) -> pytest.MarkDecorator:
@@ -118,7 +119,7 @@ def test_a_bad_model(case: Case, damage: str, model: Path, tmp_path: Path) -> No
     bad = tmp_path / "bad"
     shutil.copytree(model if model.is_dir() else model.parent, bad, ignore=shutil.ignore_patterns("*.py"))
     spoil(bad)
-    with nothing_left(shared_memory=True) as variables:
+    with nothing_left() as variables:
         path = bad if model.is_dir() else bad / model.name
         done = fail_to_serve(str(path), *case.words, env={**case.env, **variables})
     assert done.returncode == exit_code, done.stdout + done.stderr
