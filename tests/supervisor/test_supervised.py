@@ -113,7 +113,7 @@ def test_a_start_without_any_progress_is_a_stall(tmp_path: Path) -> None:
 @LINUX
 @pytest.mark.parametrize("progress", ["--busy", "--chatter"])
 def test_a_long_start_that_gets_on_is_none(tmp_path: Path, progress: str) -> None:
-    with Supervised(fake(tmp_path, progress, "2"), tmp_path, stall_seconds=0.8) as supervised:
+    with Supervised(fake(tmp_path, progress, "4"), tmp_path, stall_seconds=2.5) as supervised:
         supervised.wait_until_ready()
         assert "stalled" not in supervised.stderr
 
@@ -145,7 +145,7 @@ def test_the_rules_of_restarting(
     tmp_path: Path, rules: dict[str, str | int], code: int | None, starts: int
 ) -> None:
     flags = ("--exit-after", "0.5", "--exit-code", "3")
-    with Supervised(fake(tmp_path, *flags), tmp_path, probe_seconds=0.05, **rules) as supervised:  # type: ignore[arg-type]
+    with Supervised(fake(tmp_path, *flags), tmp_path, **rules) as supervised:  # type: ignore[arg-type]
         if code is None:
             supervised.wait_until_ready(times=starts)
         else:
