@@ -169,6 +169,7 @@ def request_options(function: F) -> F:
             help="Choose no parsers of tool calls and reasoning (vLLM, SGLang).",
         ),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
+        click.option("--offline", is_flag=True, help="Use no network: only what is here already."),
         click.option(
             "--force", is_flag=True, help="Go on where aimind cannot estimate; take --backend at its word."
         ),
@@ -186,6 +187,7 @@ class Wanted:
         text: the model as it was typed; revision, quantization: given besides it.
         prefer_quality: the largest quantization that fits (`--quant best`).
         projector: the file of the repository that shall be the projector, `none` for none; `None`: not said.
+        offline: nothing may be fetched.
         token_file: the file with the hub's token; `None`: as the hub's client finds it.
         request: the rest.
     """
@@ -195,6 +197,7 @@ class Wanted:
     quantization: str | None
     prefer_quality: bool
     projector: str | None
+    offline: bool
     token_file: Path | None
     request: Request
 
@@ -217,6 +220,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
     }
     fields = {names.get(option, option): value for option, value in options.items()}
     revision, quant = (str(value) if (value := fields.pop(name)) else None for name in ("revision", "quant"))
+    offline = fields.pop("offline") is True
     environment = fields.pop("env")
     key_file, token_file = (
         value if isinstance(value := fields.pop(name), Path) else None
@@ -234,6 +238,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
         quantization=None if quant == BEST else quant,
         prefer_quality=quant == BEST,
         projector=_projector(request),
+        offline=offline,
         token_file=_token_file(token_file),
         request=request,
     )

@@ -10,7 +10,8 @@ r"""What the user typed, taken apart: one grammar, decided by the text alone.
                    choose a format
     shape        = a quantization as llama.cpp names them (Q4_K_M, UD-Q2_K_XL, F16, …), or a format
 
-A bare `owner/name` is on Hugging Face, whatever lies in the current folder. Slashes in revisions follow the
+A bare `owner/name` is on Hugging Face, or on the hub that `AIMIND_HUB` names, whatever lies in the current
+folder. Slashes in revisions follow the
 `hf://` addresses of huggingface_hub 2.4 (`utils/_hf_uris.py`), names its `utils/_validators.py`. A local path
 is taken literally but for a last `:` with a shape behind it; after `file:` not even that is taken off.
 
@@ -19,15 +20,17 @@ Law: `parse(unparse(r)) == r` for every `r` that `parse` returned.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 
-from aimind.errors import BadReferenceError
+from aimind.errors import BadReferenceError, UsageError
 from aimind.types import Reference, Source
 
 FORMS = (
     "Accepted are owner/name, owner/name@revision, owner/name:QUANTIZATION, owner/name/file.gguf "
-    "(on Hugging Face; on ModelScope with ms: in front), ./folder, ./file.gguf, ~/…, /…, file:PATH, demo."
+    "(on ModelScope with ms: in front, on Hugging Face with hf:), ./folder, ./file.gguf, ~/…, /…, file:PATH, "
+    "demo."
 )
 LONGEST = 4096
 
@@ -45,7 +48,8 @@ _HUB = re.compile(
 _SPECIAL_REVISION = re.compile(r"refs/(?:pr|convert)/[^/:%]+")
 # Word characters at both ends, at most 96, as the hub's own rule for each half of a name.
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
-_HUBS: dict[str | None, Source] = {None: "huggingface", "hf": "huggingface", "ms": "modelscope"}
+_HUBS: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
+HUB_VARIABLE = "AIMIND_HUB"
 
 
 def parse(text: str, *, revision: str | None = None, quantization: str | None = None) -> Reference:
@@ -79,11 +83,25 @@ def _with_quantization(text: str, parsed: Reference, quantization: str) -> Refer
     return replace(parsed, quantization=quantization.upper())
 
 
+def default_hub() -> Source:
+    """Where a bare `owner/name` is: `AIMIND_HUB`, by its name or its prefix.
+
+    Raises:
+        UsageError: it names no hub.
+    """
+    told = os.environ.get(HUB_VARIABLE, "").strip().lower() or "huggingface"
+    for prefix, source in _HUBS.items():
+        if told in {prefix, source}:
+            return source
+    raise UsageError(f"{HUB_VARIABLE} is {told!r}, which is no hub", hint="huggingface or modelscope")
+
+
 def unparse(reference: Reference) -> str:
     """The shortest text that `parse` reads as this reference; without the `file` of a local one."""
     if reference.source == "local":
         return _unparse_local(reference)
-    text = ("ms:" if reference.source == "modelscope" else "") + reference.name
+    prefixes = {source: f"{prefix}:" for prefix, source in _HUBS.items() if source != default_hub()}
+    text = prefixes.get(reference.source, "") + reference.name
     if reference.revision is not None:
         text += "@" + _encode(reference.revision)
     if reference.file is not None:
@@ -145,7 +163,7 @@ def _hub(text: str) -> Reference | None:
     if file is not None:
         _check_file(text, file)
     return Reference(
-        source=_HUBS[match["hub"]],
+        source=_HUBS[match["hub"]] if match["hub"] else default_hub(),
         name=name,
         revision=revision,
         file=file,

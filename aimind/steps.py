@@ -44,6 +44,8 @@ def offer(asked: Wanted) -> Offer:
     from aimind.alternatives import Offer
 
     text = asked.text
+    if asked.offline:
+        hub.go_offline()
     if asked.token_file is not None:
         hub.use_token(asked.token_file)
     try:
@@ -54,7 +56,7 @@ def offer(asked: Wanted) -> Offer:
         raise
     twin = hub.local_twin(parsed)
     if twin is not None:
-        show.note(f"note: {text} is taken from Hugging Face; the folder here is ./{twin}")
+        show.note(f"note: {text} is taken from {hub.HUBS[parsed.source].title}; the folder here is ./{twin}")
     model = hub.resolve(parsed)
     candidates = files.candidates(model, projector=asked.projector)
 

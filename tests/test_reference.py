@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from aimind.errors import BadReferenceError
+from aimind.errors import BadReferenceError, UsageError
 from aimind.reference import FORMS, parse, unparse
 from aimind.types import Reference
 
@@ -164,3 +164,27 @@ def test_the_shortest_text() -> None:
     assert unparse(parse("hf:owner/name")) == "owner/name"
     assert unparse(parse("file:./m")) == "./m"
     assert unparse(parse("ms:owner/name@a%2Fb/c.gguf")) == "ms:owner/name@a%2Fb/c.gguf"
+
+
+@pytest.mark.parametrize("told", ["modelscope", "ModelScope", "ms"])
+def test_another_hub_for_bare_names(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setenv("AIMIND_HUB", told)
+    there = replace(HF, source="modelscope")
+    assert parse("Qwen/Qwen3-0.6B") == parse("ms:Qwen/Qwen3-0.6B") == there
+    assert unparse(there) == "Qwen/Qwen3-0.6B"
+    assert parse("hf:Qwen/Qwen3-0.6B") == HF
+    assert unparse(HF) == "hf:Qwen/Qwen3-0.6B"
+
+
+@pytest.mark.parametrize("told", ["", "huggingface", "hf"])
+def test_the_usual_hub(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setenv("AIMIND_HUB", told)
+    assert parse("Qwen/Qwen3-0.6B") == HF
+
+
+def test_no_hub_of_this_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIMIND_HUB", "hugingface")
+    with pytest.raises(UsageError, match="AIMIND_HUB is 'hugingface'") as caught:
+        parse("Qwen/Qwen3-0.6B")
+    assert caught.value.hint == "huggingface or modelscope"
+    assert parse("./folder").source == "local"

@@ -195,8 +195,8 @@ def test_failing_shows_no_secret(home: Home, given: Given) -> None:
 
 
 def test_a_bug_shows_no_secret(home: Home, given: Given) -> None:
-    """Here of the hub's client, of which a broken one is found first."""
-    broken = home.folder / "broken" / "huggingface_hub"
+    """Here of the library for HTTP, of which a broken one is found first."""
+    broken = home.folder / "broken" / "httpx2"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise RuntimeError('broken')")
     home.env["PYTHONPATH"] = str(broken.parent)

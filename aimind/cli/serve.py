@@ -127,7 +127,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         argv=_again(context.meta[ARGV]) + (("--", *backend_argv) if backend_argv else ()),
         name=name,
         ready_probe=ready_probe,
-        may_install=not no_install,
+        may_install=not (no_install or asked.offline),
     )
     if dry_run or no_supervise:
         _without_instance(start, dry_run=dry_run)

@@ -1,20 +1,30 @@
-"""Where models come from: this machine, Hugging Face, and in time ModelScope; with the same verbs."""
+"""Where models come from: this machine, Hugging Face, ModelScope; with the same verbs."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from aimind.errors import UnsupportedError
-from aimind.hub import cache, local
-from aimind.hub.base import Progress
+from aimind import reference as references
+from aimind.errors import HubError
+from aimind.hub import local
+from aimind.hub.base import Progress, go_offline, is_offline
+from aimind.hub.failures import WAITS_SECONDS, is_unreachable
+from aimind.hub.huggingface import HuggingFace, token_file, use_token
 from aimind.hub.local import local_twin
-from aimind.types import TOKEN_VARIABLES, File, Model, Reader, Reference
+from aimind.hub.modelscope import ModelScope
+from aimind.hub.remote import RemoteHub
+from aimind.types import File, Model, Reader, Reference, Source
 
 __all__ = [
+    "HUBS",
     "Progress",
+    "RemoteHub",
     "fetch",
-    "in_gguf",
+    "go_offline",
+    "is_complete",
+    "is_offline",
     "local_twin",
     "location",
     "open_file",
@@ -23,44 +33,32 @@ __all__ = [
     "use_token",
 ]
 
-
-def use_token(file: Path) -> None:
-    """Take the hub's token from this file; for Hugging Face's client, before it is imported."""
-    os.environ["HF_TOKEN_PATH"] = str(file.absolute())
-    for name in TOKEN_VARIABLES:  # the client would prefer these
-        os.environ.pop(name, None)
+HUBS: dict[Source, RemoteHub] = {"huggingface": HuggingFace(), "modelscope": ModelScope()}
 
 
-def token_file() -> Path:
-    """Where Hugging Face's client keeps the token of who has logged in."""
-    return Path(os.environ.get("HF_TOKEN_PATH") or cache.home() / "token")
-
-
-def resolve(reference: Reference) -> Model:
+def resolve(reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> Model:
     """What the reference means: the commit, and the names, sizes and hashes of all files; no weights.
+
+    `waits`: seconds before each further try.
 
     Raises:
         ModelNotFoundError: there is no such model or revision.
         HubError: the hub is unreachable, refuses, or answers nonsense.
-        UnsupportedError: there is something, but no model; or the hub is not supported yet.
+        UnsupportedError: there is something, but no model.
     """
-    match reference.source:
-        case "local":
-            return local.resolve(reference)
-        case "demo":
-            return local.resolve_demo(reference)
-        case "huggingface":
-            from aimind.hub import huggingface
-
-            return huggingface.resolve(reference)
-        case "modelscope":
-            raise UnsupportedError(
-                "ModelScope is not supported yet",
-                hint="Most models are on Hugging Face too: leave `ms:` away.",
-            )
+    if reference.source == "local":
+        return local.resolve(reference)
+    if reference.source == "demo":
+        return local.resolve_demo(reference)
+    try:
+        return HUBS[reference.source].resolve(reference, waits=waits)
+    except HubError as problem:
+        if is_unreachable(problem.__cause__):
+            raise HubError(problem.message, hint=problem.hint + _other_hub(reference)) from problem
+        raise
 
 
-def open_file(model: Model, file: File) -> Reader:
+def open_file(model: Model, file: File, *, waits: Sequence[float] = WAITS_SECONDS) -> Reader:
     """Random access to one file of a model that was resolved.
 
     Raises:
@@ -69,9 +67,7 @@ def open_file(model: Model, file: File) -> Reader:
     """
     if model.root is not None:
         return local.FileReader(Path(model.root) / file.path)
-    from aimind.hub import huggingface
-
-    return huggingface.open_file(model, file)
+    return HUBS[model.reference.source].open_file(model, file, waits=waits)
 
 
 def in_gguf(model: Model) -> str | None:
@@ -85,18 +81,43 @@ def in_gguf(model: Model) -> str | None:
 
 def location(model: Model) -> Path:
     """The folder in which the model's files lie under their paths, or will lie once they are fetched."""
-    return Path(model.root) if model.root is not None else cache.snapshot(model)
+    return Path(model.root) if model.root is not None else HUBS[model.reference.source].cache.snapshot(model)
 
 
-def fetch(model: Model, progress: Progress) -> Path:
+def is_complete(model: Model) -> bool:
+    """Whether all files are here and whole, so that nothing would be fetched."""
+    if model.root is not None:
+        return True
+    cache = HUBS[model.reference.source].cache
+    return all(cache.complete(model, file) is not None for file in model.files)
+
+
+def fetch(
+    model: Model,
+    progress: Progress,
+    *,
+    waits: Sequence[float] | None = None,
+    small_bytes: int | None = None,
+) -> Path:
     """Bring the model's files, and only those, to this machine; the folder that holds them.
+
+    `waits`: seconds before each further try that follows one which brought nothing; `small_bytes`: files up
+    to this size come first.
 
     Raises:
         HubError: a download failed, or brought something else.
-        DoesNotFitError: the disk is too full; found out before the first byte.
+        DoesNotFitError: the disk is too full; found out before the first byte, or when it fills up.
     """
     if model.root is not None:
         return location(model)
-    from aimind.hub import huggingface
+    return HUBS[model.reference.source].fetch(model, progress, waits=waits, small_bytes=small_bytes)
 
-    return huggingface.fetch(model, progress)
+
+def _other_hub(reference: Reference) -> str:
+    """A sentence about the other hub, where that has a repository of the same name."""
+    for source, hub in HUBS.items():
+        if source != reference.source and hub.has(reference.name):
+            there = references.unparse(replace(reference, source=source, revision=None))
+            there = there if there.startswith(hub.prefix) else hub.prefix + there
+            return f" {hub.title} has a model of this name, too: {there}."
+    return ""

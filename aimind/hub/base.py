@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from aimind.errors import HubError
+from aimind.types import File
 
 LONGEST_PATH = 1024
 LONGEST_NAME_BYTES = 255  # of one file or folder, on every usual file system
+_TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 class Progress(Protocol):
-    """Is told how a download goes on. `advance` is called from several threads at once."""
+    """Is told how a download goes on. `advance` and `wait` are called from several threads at once."""
 
-    def start(self, total_bytes: int, files: int) -> None:
-        """Something must be downloaded: so many bytes, in so many files."""
+    def start(self, sizes: Mapping[str, int]) -> None:
+        """These files must be downloaded, of so many bytes each."""
 
     def advance(self, path: str, count_bytes: int) -> None:
         """So many more bytes of the file are here; fewer than none where it had to begin again."""
 
+    def wait(self, path: str) -> None:
+        """Another program downloads this file: we wait for it."""
+
     def finish(self) -> None:
         """The download ended, well or not. Called once after every `start`."""
+
+
+def is_offline() -> bool:
+    """Whether the user wants no hub (`--offline`, `HF_HUB_OFFLINE`, `TRANSFORMERS_OFFLINE`)."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in _TRUE
+
+
+def go_offline() -> None:
+    """Use no network from now on."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def checked_path(path: object, *, of: str) -> str:
@@ -37,14 +56,46 @@ def checked_path(path: object, *, of: str) -> str:
         or path[1:2] == ":"
         or any(not _is_name(name) for name in path.split("/"))
     ):
-        shown = repr(path)
-        shown = shown if len(shown) <= 120 else shown[:120] + "…"
-        raise HubError(
-            f"{of} lists a file with an unsafe name: {shown}",
-            hint="Do not use this repository, or tell the hub about it.",
-        )
+        raise _unsafe(of, f"a file with an unsafe name: {_shown(path)}")
     return path
+
+
+def checked_files(files: Iterable[File], *, of: str) -> tuple[File, ...]:
+    """The files, once it is known that all of them can lie in one folder.
+
+    Raises:
+        HubError: two have one name, or one is a folder of another.
+    """
+    by_path: dict[str, File] = {}
+    for file in files:
+        if file.path in by_path:
+            raise _unsafe(of, f"a file twice: {_shown(file.path)}")
+        by_path[file.path] = file
+    for path in by_path:
+        for parent in PurePosixPath(path).parents:
+            if str(parent) in by_path:
+                raise _unsafe(of, f"a file that is a folder, too: {_shown(str(parent))}")
+    return tuple(by_path.values())
+
+
+def same_on_this_disk(files: Iterable[File]) -> tuple[str, str] | None:
+    """Two names that a file system takes for one, where it does not tell capitals from small letters."""
+    seen: dict[str, str] = {}
+    for file in files:
+        other = seen.setdefault(file.path.casefold(), file.path)
+        if other != file.path:
+            return other, file.path
+    return None
 
 
 def _is_name(name: str) -> bool:
     return name not in {"", ".", ".."} and len(name.encode(errors="replace")) <= LONGEST_NAME_BYTES
+
+
+def _shown(path: object) -> str:
+    shown = repr(path)
+    return shown if len(shown) <= 120 else shown[:120] + "…"
+
+
+def _unsafe(of: str, what: str) -> HubError:
+    return HubError(f"{of} lists {what}", hint="Do not use this repository, or tell the hub about it.")

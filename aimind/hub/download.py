@@ -1,99 +1,277 @@
-"""Downloads from Hugging Face into its cache, several files at once, checked when they are here."""
+"""Downloads into a hub's cache: several files at once, going on where an earlier one ended, and checked.
+
+The first part of a content is kept in its `.incomplete` file, also when this program is killed; the next one
+asks for the rest. What has the wrong size or hash is thrown away, and fetched once more.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimind.errors import DoesNotFitError, HubError
-from aimind.hub import cache
-from aimind.hub.base import Progress
-from aimind.hub.failures import explainer
+from aimind.hub.base import Progress, same_on_this_disk
+from aimind.hub.cache import INCOMPLETE, digest_of
+from aimind.hub.failures import is_transient, patience
+from aimind.hub.http import ChangedError, Remote, failures
+from aimind.hub.ranges import range_headers, start_of
 from aimind.types import File, Model
+
+if TYPE_CHECKING:
+    from aimind.hub.remote import RemoteHub
 
 PARALLEL_DOWNLOADS = 8
 # Configurations and tokenizers are fetched before the weights: where the weights are, all is there.
 SMALL_BYTES = 16 << 20
+# Before each try that follows one which brought nothing.
+WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Left on the disk, for everybody else.
 RESERVE_BYTES = 256 << 20
 # For the other downloads to stop and tidy up, once one has failed or the user gave up.
 GRACE_SECONDS = 1.0
+# No more is asked for at once: servers of files cut off answers of 50 GB.
+PART_BYTES = 8 << 30
+_CHUNK_BYTES = 1 << 20
+_LOCK_POLL_SECONDS = 0.1
 
 
 class _StoppedError(Exception):
     """Another file failed, or the user gave up: this download ends too."""
 
 
-def download(model: Model, missing: Sequence[File], progress: Progress) -> None:
-    """Bring these files into the cache: the small ones first, then the weights.
+@dataclass(frozen=True)
+class How:
+    """Patience, and which files are fetched first."""
 
-    What was downloaded is checked against its size and sha256 (at 2 GB/s on one core of a server of 2024),
-    and taken out again if it is wrong.
+    waits_seconds: Sequence[float]
+    small_bytes: int
+
+
+def download(hub: RemoteHub, model: Model, missing: Sequence[File], progress: Progress, how: How) -> None:
+    """Bring these files into the cache: the small ones first, then the weights.
 
     Raises:
         HubError: a download failed, or brought something else.
         DoesNotFitError: the disk is too full; nothing was downloaded.
+        OSError: the cache cannot be written.
     """
-    absent = {file for file in missing if cache.complete(model, file) is None}
-    total = sum(file.size_bytes for file in absent)
-    _check_space(model, total)
+    _check_names(hub, missing)
+    begun = {file: _size(_unfinished(hub, model, file)) for file in missing}
+    _check_space(hub, model, sum(file.size_bytes - min(begun[file], file.size_bytes) for file in missing))
     stop = threading.Event()
 
     def fetch(file: File) -> None:
-        damaged = file in absent and any(path.exists() for path in cache.places(model, file))
-        _download_one(model, file, _bar(file.path, progress, stop), force=damaged)
-        if file in absent:
-            _verify(model, file)
+        _Download(hub, model, file, progress, how, stop).run()
 
-    progress.start(total, len(absent))
+    progress.start({file.path: file.size_bytes for file in missing})
     try:
-        small = [file for file in missing if file.size_bytes <= SMALL_BYTES]
-        large = [file for file in missing if file.size_bytes > SMALL_BYTES]
+        small = [file for file in missing if file.size_bytes <= how.small_bytes]
+        large = [file for file in missing if file.size_bytes > how.small_bytes]
         for files in (small, large):
             _in_parallel(fetch, files, stop)
     finally:
         progress.finish()
 
 
-def _download_one(model: Model, file: File, bar: type, *, force: bool) -> None:
-    from huggingface_hub import hf_hub_download
+class _Download:
+    """Of one file, in one thread."""
 
+    def __init__(
+        self, hub: RemoteHub, model: Model, file: File, progress: Progress, how: How, stop: threading.Event
+    ) -> None:
+        self._hub, self._model, self._file = hub, model, file
+        self._progress, self._how, self._stop = progress, how, stop
+        self._unfinished = _unfinished(hub, model, file)
+        self._told_bytes = 0
+        self._digest = digest_of(file)
+
+    def run(self) -> None:
+        lock = self._hub.cache.lock(self._model, self._file)
+        with _locked(lock, self._stop, lambda: self._progress.wait(self._file.path)):
+            if self._hub.cache.settle(self._model, self._file):
+                self._tell(self._file.size_bytes)
+                return
+            try:
+                self._bring()
+            except failures() as error:
+                raise self._hub.explain(error, self._model.reference) from error
+
+    def _bring(self) -> None:
+        remote = self._hub.remote(self._model, self._file)
+        for last in (False, True):
+            self._resume()
+            self._receive_all(remote)
+            wrong = self._wrong()
+            if wrong is None:
+                break
+            self._unfinished.unlink(missing_ok=True)
+            if last:
+                raise HubError(
+                    f"{self._file.path} of {self._model.reference.name} arrived with {wrong}",
+                    hint="Try again; if it stays so, the hub or a proxy on the way is broken.",
+                )
+        self._unfinished.touch()  # where there was nothing to fetch
+        blob = self._hub.cache.blob(self._model.reference, self._digest.hexdigest())
+        self._unfinished.replace(blob)
+        self._hub.cache.publish(blob, self._model, self._file)
+
+    def _resume(self) -> None:
+        """Have what is there already in the hash."""
+        self._digest = digest_of(self._file)
+        self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+        if _size(self._unfinished) > self._file.size_bytes or not self._has_hash:
+            self._unfinished.unlink(missing_ok=True)
+        if self._unfinished.exists():
+            with self._unfinished.open("rb") as content:
+                while block := content.read(_CHUNK_BYTES):
+                    self._digest.update(block)
+        self._tell(_size(self._unfinished))
+
+    def _receive_all(self, remote: Remote) -> None:
+        waits = iter(self._how.waits_seconds)
+        while (start := _size(self._unfinished)) < self._file.size_bytes:
+            try:
+                self._receive(remote, start)
+            except failures() as error:
+                if _size(self._unfinished) > start:
+                    waits = iter(self._how.waits_seconds)
+                wait = next(waits, None)
+                pause = None if wait is None or not _may_pass(error) else patience(error, wait)
+                if pause is None:
+                    raise
+                if self._stop.wait(pause):
+                    raise _StoppedError from error
+
+    def _receive(self, remote: Remote, start: int) -> None:
+        """Append what comes, until the end or until the connection breaks."""
+        size = self._file.size_bytes
+        stop = min(size, start + PART_BYTES)
+        headers = (
+            {"Accept-Encoding": "identity"} if (start, stop) == (0, size) else range_headers(start, stop)
+        )
+        with remote.get(headers) as response, self._unfinished.open("ab", buffering=0) as content:
+            skipped = start_of(response, start, stop, size, what=self._file.path)
+            at = start
+            for received in response.iter_raw(_CHUNK_BYTES):
+                if self._stop.is_set():
+                    raise _StoppedError
+                chunk = received[skipped:]
+                skipped = max(0, skipped - len(received))
+                if at + len(chunk) > size:
+                    raise ChangedError(f"{self._file.path} has more than the {size:,} bytes that were listed")
+                _write(content, chunk)
+                self._digest.update(chunk)
+                at += len(chunk)
+                self._tell(at)
+        if at < stop:
+            raise _CutError(f"{self._file.path} has fewer than the {size:,} bytes that were listed")
+
+    def _wrong(self) -> str | None:
+        expected = self._file.sha256 or self._file.git_sha1
+        digest = self._digest.hexdigest()
+        if expected in {None, digest}:
+            return None
+        return f"the {'sha256' if self._file.sha256 else 'Git sha1'} {digest} instead of {expected}"
+
+    @property
+    def _has_hash(self) -> bool:
+        return (self._file.sha256 or self._file.git_sha1) is not None
+
+    def _tell(self, here_bytes: int) -> None:
+        self._progress.advance(self._file.path, here_bytes - self._told_bytes)
+        self._told_bytes = here_bytes
+
+
+class _CutError(ChangedError):
+    """An answer ended early: of a connection that broke, or of a file that is shorter."""
+
+
+def _may_pass(error: Exception) -> bool:
+    import httpx2
+
+    if isinstance(error, (_CutError, httpx2.NetworkError, httpx2.TimeoutException)):
+        return True
+    return is_transient(error)
+
+
+def _unfinished(hub: RemoteHub, model: Model, file: File) -> Path:
+    """Where the first part of the content is; of one without a hash, under the name of the file."""
+    name = file.sha256 or file.git_sha1 or f"{file.path.replace('/', '--')[-200:]}"
+    return hub.cache.blob(model.reference, name + INCOMPLETE)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _write(content: object, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[content.write(view) :]  # type: ignore[attr-defined]  # a disk that fills up takes a part
+
+
+@contextlib.contextmanager
+def _locked(path: Path, stop: threading.Event, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock that the hub's own tools respect; `wait` is told once, where another program has it."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, mode=0o664)
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=_LOCK_POLL_SECONDS if told else 0)
+            break
+        except Timeout:
+            if not told:
+                wait()
+            told = True
+            if stop.is_set():
+                raise _StoppedError from None
     try:
-        hf_hub_download(
-            model.reference.name,
-            file.path,
-            revision=model.commit,
-            cache_dir=cache.folder(),
-            endpoint=cache.endpoint(),
-            force_download=force,
-            tqdm_class=bar,
-        )
-    except _StoppedError:
-        raise
-    except Exception as error:  # also those of hf_xet, which have no base of their own
-        raise explainer(model.reference)(error) from error
+        yield
+    finally:
+        lock.release()
 
 
-def _verify(model: Model, file: File) -> None:
-    """Check what was downloaded; what is wrong is taken out of the cache again."""
-    path = cache.snapshot(model) / file.path
-    size = path.stat().st_size
-    wrong = "" if size == file.size_bytes else f"{size:,} bytes instead of {file.size_bytes:,}"
-    if not wrong and file.sha256 is not None:
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        wrong = "" if digest == file.sha256 else f"the sha256 {digest} instead of {file.sha256}"
-    if wrong:
-        if path.is_symlink():
-            (path.parent / path.readlink()).unlink(missing_ok=True)
-        path.unlink()
+def _check_names(hub: RemoteHub, files: Sequence[File]) -> None:
+    """Find out whether this disk can tell the names apart.
+
+    Raises:
+        HubError: it cannot.
+    """
+    same = same_on_this_disk(files)
+    if same is None:
+        return
+    folder = _existing(hub.cache.folder())
+    if folder.with_name(folder.name.swapcase()).exists():
         raise HubError(
-            f"{file.path} of {model.reference.name} arrived with {wrong}",
-            hint="Try again; if it stays so, the hub or a proxy on the way is broken.",
+            f"the disk of {folder} takes {same[0]} and {same[1]} for one file",
+            hint=f"Set {hub.site().home_variable} to a folder on a disk that tells them apart.",
         )
+
+
+def _check_space(hub: RemoteHub, model: Model, needed_bytes: int) -> None:
+    folder = _existing(hub.cache.folder())
+    free = shutil.disk_usage(folder).free - RESERVE_BYTES
+    if needed_bytes and needed_bytes > free:
+        raise DoesNotFitError(
+            f"{model.reference.name} needs {needed_bytes / 2**30:.1f} GiB more of disk, "
+            f"but {folder} has only {max(free, 0) / 2**30:.1f} GiB to spare",
+            hint=f"Make room, or set {hub.site().home_variable} to a folder on a larger disk.",
+        )
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def _in_parallel(work: Callable[[File], None], files: Sequence[File], stop: threading.Event) -> None:
@@ -134,48 +312,3 @@ def _failure(
     except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
         return error
     return None
-
-
-def _bar(path: str, progress: Progress, stop: threading.Event) -> type:
-    """The client's idea of a progress bar (tqdm), that passes on what it is told."""
-
-    class Bar:
-        def __init__(self, *args: object, **options: object) -> None:
-            """Nothing to draw."""
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *args: object) -> None:
-            """Nothing to tidy."""
-
-        def update(self, count: float | None = 1) -> None:
-            if stop.is_set():
-                raise _StoppedError
-            progress.advance(path, int(count or 0))
-
-        def update_transfer(self, count: float | None = 1) -> None:
-            """Bytes on the wire, of a compressed transfer: `update` tells those of the file."""
-
-        def set_postfix_str(self, *args: object, **options: object) -> None:
-            """The speed is told by who draws."""
-
-        set_transfer_postfix_str = set_postfix_str
-
-        def close(self) -> None:
-            """Nothing to tidy."""
-
-    return Bar
-
-
-def _check_space(model: Model, needed_bytes: int) -> None:
-    folder = cache.folder()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free - RESERVE_BYTES
-    if needed_bytes and needed_bytes > free:
-        raise DoesNotFitError(
-            f"{model.reference.name} needs {needed_bytes / 2**30:.1f} GiB more of disk, "
-            f"but {folder} has only {max(free, 0) / 2**30:.1f} GiB to spare",
-            hint="Make room, or set HF_HOME to a folder on a larger disk.",
-        )

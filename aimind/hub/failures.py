@@ -1,136 +1,165 @@
-"""What went wrong at Hugging Face, in the words of errors.py, and when another try is worth it."""
+"""What went wrong at a hub, in the words of errors.py, and when another try is worth it."""
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from aimind.errors import AimindError, HubError, ModelNotFoundError
-from aimind.hub import cache
+from aimind.errors import AimindError, DoesNotFitError, HubError, ModelNotFoundError
+from aimind.hub.http import ChangedError, NonsenseError, RefusedError, failures, is_transport
 from aimind.types import Reference
 
 # Before the second and the third try.
 WAITS_SECONDS = (0.2, 0.8)
+# A server that wants more patience than this gets an error instead, that says so.
+LONGEST_WAIT_SECONDS = 60.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-_LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 Result = TypeVar("Result")
 Explain = Callable[[Exception], AimindError]
 
 
-def retried(call: Callable[[], Result], explain: Explain) -> Result:
+@dataclass(frozen=True)
+class Site:
+    """A hub as sentences name it.
+
+    Attributes:
+        endpoint: its address.
+        page: that of a repository, with `{}` for its name.
+        default_revision: of a repository.
+        login: what to do for a token.
+        endpoint_variable, home_variable: those that say where it is, and where its cache is.
+    """
+
+    endpoint: str
+    page: str
+    default_revision: str
+    login: str
+    endpoint_variable: str
+    home_variable: str
+
+
+def retried(call: Callable[[], Result], explain: Explain, waits: Sequence[float] = WAITS_SECONDS) -> Result:
     """What the call returns, tried again where the hub was busy or the connection broke.
 
     Raises:
         AimindError: the last failure, explained.
     """
-    import httpx2
-
-    for wait in (*WAITS_SECONDS, None):
+    for wait in (*waits, None):
         try:
             return call()
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            if wait is None or not _is_transient(error):
+        except failures() as error:
+            pause = None if wait is None or not is_transient(error) else patience(error, wait)
+            if pause is None:
                 raise explain(error) from error
-            time.sleep(wait)
+            time.sleep(pause)
     raise AssertionError
 
 
-def explainer(reference: Reference) -> Explain:
-    """`explain`, for this repository at the hub that is in use."""
-    return lambda error: explain(error, reference, cache.endpoint())
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may well succeed in a moment."""
+    import httpx2
+
+    if isinstance(error, RefusedError):
+        return error.status in _TRANSIENT
+    return isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
+
+
+def patience(error: Exception, wait_seconds: float) -> float | None:
+    """How long to wait before the next try: as the server says, or else this long; `None`: too long."""
+    asked = error.wait_seconds if isinstance(error, RefusedError) else None
+    if asked is None:
+        return wait_seconds
+    return max(asked, wait_seconds) if asked <= LONGEST_WAIT_SECONDS else None
 
 
 def is_unreachable(error: BaseException | None) -> bool:
     """Whether nobody answered, or only to say that the hub is down: what is in the cache may do instead."""
-    import httpx2
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code >= 500
-    return isinstance(error, (httpx2.TransportError, errors.OfflineModeIsEnabled))
+    return error.status >= 500 if isinstance(error, RefusedError) else is_transport(error)
 
 
-def explain(error: Exception, reference: Reference, endpoint: str) -> AimindError:
-    """The error to show for what the client raised about a repository."""
-    import httpx2
-    from huggingface_hub import errors
-
-    name, page = reference.name, f"{endpoint}/{reference.name}"
-    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        return explain(error.__cause__, reference, endpoint)
-    if isinstance(error, errors.GatedRepoError):
+def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
+    """The error to show for what went wrong with a repository."""
+    name = reference.name
+    if isinstance(error, RefusedError):
+        return _refused(error, reference, site)
+    if isinstance(error, ChangedError):
         return HubError(
-            f"{name} is gated: its authors want to know who uses it",
-            hint=f"Accept its terms on {page}, then {_LOGIN}.",
+            f"{name}: {error}",
+            hint="Try again: it may be changing; if it stays so, the hub or a proxy on the way is broken.",
         )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return ModelNotFoundError(
-            f"{name} has no revision {reference.revision or 'main'}",
-            hint=f"Its branches and tags are on {page}/tree/main.",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError) or _is_unauthorized(error):
-        return ModelNotFoundError(
-            f"there is no {name} on {endpoint}, or it is private",
-            hint=f"Check the spelling; if it is private, {_LOGIN}.",
-        )
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return ModelNotFoundError(
-            f"{name} no longer has a file that it listed", hint="Try again; it is being changed."
-        )
-    if isinstance(error, errors.HfHubHTTPError):
-        return _explain_status(error.response.status_code, name, endpoint)
-    if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, errors.OfflineModeIsEnabled)):
+    if isinstance(error, NonsenseError):
         return HubError(
-            f"{endpoint} cannot be reached: {_line(error)}",
-            hint="Check the network and HF_ENDPOINT; HF_HUB_OFFLINE=1 serves what is in the cache.",
+            f"{site.endpoint} {error}, when asked about {name}",
+            hint=f"Check {site.endpoint_variable}, and proxies on the way.",
+        )
+    if is_transport(error):
+        return HubError(
+            f"{site.endpoint} cannot be reached: {_line(error)}",
+            hint=f"Check the network and {site.endpoint_variable}; --offline uses what is in the cache.",
+        )
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DoesNotFitError(
+            f"the disk is full: {name} could not be fetched",
+            hint=f"Make room and try again, which goes on where it ended; or set {site.home_variable} to a "
+            "folder on a larger disk.",
         )
     return HubError(
         f"{name} could not be fetched: {_line(error)}",
-        hint="Try again; check the space and the permissions of the cache (HF_HOME).",
+        hint=f"Try again; check the space and the permissions of the cache ({site.home_variable}).",
     )
 
 
-def _is_unauthorized(error: Exception) -> bool:
-    """The hub's answer to somebody unknown who asks for what is private, or is not there at all."""
-    from huggingface_hub import errors
+def _refused(error: RefusedError, reference: Reference, site: Site) -> AimindError:
+    name, page = reference.name, site.page.format(reference.name)
+    match error.why:
+        case "gated":
+            return HubError(
+                f"{name} is gated: its authors want to know who uses it",
+                hint=f"Accept its terms on {page}, then {site.login}.",
+            )
+        case "revision":
+            return ModelNotFoundError(
+                f"{name} has no revision {reference.revision or site.default_revision}",
+                hint=f"Its branches and tags are on {page}.",
+            )
+        case "repository":
+            return ModelNotFoundError(
+                f"there is no {name} on {site.endpoint}, or it is private",
+                hint=f"Check the spelling; if it is private, {site.login}.",
+            )
+        case "file":
+            return ModelNotFoundError(
+                f"{name} no longer has a file that it listed", hint="Try again; it is being changed."
+            )
+    return _explain_status(error, name, site)
 
-    return (
-        isinstance(error, errors.HfHubHTTPError)
-        and error.response.status_code == 401
-        and error.response.headers.get("X-Error-Message") != "Invalid credentials in Authorization header"
-    )
 
-
-def _explain_status(status: int, name: str, endpoint: str) -> AimindError:
+def _explain_status(error: RefusedError, name: str, site: Site) -> AimindError:
+    status = error.status
     if status in {401, 403}:
         return HubError(
-            f"{endpoint} refused access to {name} (HTTP {status})",
-            hint=f"Check that your token may read it: {_LOGIN}.",
+            f"{site.endpoint} refused access to {name} (HTTP {status})",
+            hint=f"Check that your token may read it: {site.login}.",
         )
     if status == 429:
+        wait = "some minutes" if error.wait_seconds is None else f"{error.wait_seconds:.0f} s"
         return HubError(
-            f"{endpoint} has had too many requests from here (HTTP 429)",
-            hint=f"Wait some minutes; the limit is higher when you {_LOGIN}.",
+            f"{site.endpoint} has had too many requests from here (HTTP 429)",
+            hint=f"Wait {wait}; the limit is higher when you {site.login}.",
         )
     if status >= 500:
         return HubError(
-            f"{endpoint} is out of order (HTTP {status})",
-            hint="Try again later; HF_HUB_OFFLINE=1 serves what is in the cache.",
+            f"{site.endpoint} is out of order (HTTP {status})",
+            hint="Try again later; --offline uses what is in the cache.",
         )
     return HubError(
-        f"{endpoint} answered HTTP {status} for {name}", hint="Check HF_ENDPOINT, and proxies on the way."
+        f"{site.endpoint} answered HTTP {status} for {name}",
+        hint=f"Check {site.endpoint_variable}, and proxies on the way.",
     )
-
-
-def _is_transient(error: Exception) -> bool:
-    import httpx2
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT
-    return isinstance(error, (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError))
 
 
 def _line(error: Exception) -> str:

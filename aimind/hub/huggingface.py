@@ -1,187 +1,143 @@
-"""Models on Hugging Face, by its own client and in its own cache, where other tools find them too.
+"""Hugging Face, with the settings and the cache of its own client, which takes long to import.
 
-`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` mean what they mean there. The
-commit that a reference resolved to is read and fetched from then on, whatever is pushed in between.
+`HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE` mean what they
+mean there (`constants.py` of huggingface_hub 2.4). Only who has logged in needs it, to refresh tokens.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from aimind.errors import HubError
-from aimind.hub import cache
-from aimind.hub.base import Progress, checked_path
-from aimind.hub.download import download
-from aimind.hub.failures import explainer, is_unreachable, retried
-from aimind.hub.local import FileReader
-from aimind.hub.ranges import RangeReader
-from aimind.types import File, Model, Reader, Reference
+from aimind.hub.cache import COMMIT, Cache
+from aimind.hub.failures import Site
+from aimind.hub.http import Why
+from aimind.hub.remote import RemoteHub, checked_file
+from aimind.types import TOKEN_VARIABLES, File, Model, Reference
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
-    from huggingface_hub.hf_api import RepoSibling
-
-TIMEOUT_SECONDS = 10.0
-HINT_SECONDS = 3.0
-# Converts most models that are much used, under their own names.
-_CONVERTER = "unsloth"
-
-_log = logging.getLogger(__name__)
-
-
-def resolve(reference: Reference) -> Model:
-    """The repository's commit and files, with one request; from the cache when there is no network.
-
-    Raises:
-        ModelNotFoundError: no such repository or revision.
-        HubError: unreachable, refused, or an answer that makes no sense.
-    """
-    if cache.is_offline():
-        return _resolve_offline(reference)
-    _prepare()
-    try:
-        return _model(reference, retried(lambda: _info(reference), explainer(reference)))
-    except HubError as error:
-        cached = cache.resolve(reference) if is_unreachable(error.__cause__) else None
-        if cached is None:
-            raise
-        _log.warning("%s: using commit %s of %s from the cache", error.message, cached.commit, reference.name)
-        return cached
-
-
-def open_file(model: Model, file: File) -> Reader:
-    """Random access to one file: from the cache where it is complete, else by ranges over the network."""
-    path = cache.complete(model, file)
-    if path is not None:
-        return FileReader(path)
-    if cache.is_offline():
-        raise _offline(model.reference)
-    _prepare()
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy, but public
-
-    url = hf_hub_url(model.reference.name, file.path, revision=model.commit, endpoint=cache.endpoint())
-    return RangeReader(url, file.size_bytes, headers=build_hf_headers(), explain=explainer(model.reference))
-
-
-def in_gguf(name: str) -> str | None:
-    """A repository with GGUF files of the model `owner/name`, by their usual names: two requests at most.
-
-    It is a courtesy: where the hub is slow, refuses or cannot be reached there is none.
-    """
-    if cache.is_offline():
-        return None
-    _prepare()
     import httpx2
-    from huggingface_hub import HfApi, errors
 
-    hub = HfApi(endpoint=cache.endpoint())
-    model = name.rpartition("/")[2]
-    for candidate in dict.fromkeys((f"{name}-GGUF", f"{_CONVERTER}/{model}-GGUF")):
-        try:
-            found = hub.model_info(candidate, expand=["siblings"], timeout=HINT_SECONDS)
-            paths = [str(sibling.rfilename).lower() for sibling in found.siblings or ()]
-        except errors.HfHubHTTPError as refusal:
-            if refusal.response.status_code not in (401, 403, 404):  # it is not there, or not for us
-                return None
-        except (
-            httpx2.HTTPError,
-            httpx2.InvalidURL,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):
-            return None
-        else:
-            if any(path.endswith(".gguf") for path in paths):
-                return candidate
-    return None
+ENDPOINT = "https://huggingface.co"
+_WHY: Mapping[str, Why] = {
+    "RevisionNotFound": "revision",
+    "EntryNotFound": "file",
+    "GatedRepo": "gated",
+    "RepoNotFound": "repository",
+}
 
 
-def fetch(model: Model, progress: Progress) -> Path:
-    """Download what is missing of the model's files into the cache; the folder that then holds them all.
+class HuggingFaceCache(Cache):
+    """The cache of huggingface_hub."""
 
-    Raises:
-        HubError: a download failed, or brought something else.
-        DoesNotFitError: the disk is too full.
-    """
-    folder = cache.snapshot(model)
-    missing = [file for file in model.files if cache.complete(model, file) != folder / file.path]
-    if missing:
-        if cache.is_offline():
-            raise _offline(model.reference)
-        _prepare()
-        download(model, missing, progress)
-    try:
-        cache.remember(model)
-    except OSError as error:
-        if missing:  # a cache that was only read may well be read-only
-            raise explainer(model.reference)(error) from error
-    return folder
+    def folder(self) -> Path:
+        """`HF_HUB_CACHE`, or else below `HF_HOME`."""
+        found = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+        return Path(os.path.expandvars(found)).expanduser() if found else home() / "hub"
+
+    def repository(self, reference: Reference) -> Path:
+        """`models--owner--name`."""
+        return self.folder() / _folder_of(reference)
+
+    def lock(self, model: Model, file: File) -> Path:
+        """Named after the content, as there."""
+        name = file.sha256 or file.git_sha1 or file.path.replace("/", "--")
+        return self.folder() / ".locks" / _folder_of(model.reference) / f"{name}.lock"
 
 
-def _resolve_offline(reference: Reference) -> Model:
-    model = cache.resolve(reference)
-    if model is None:
-        raise _offline(reference)
-    return model
+class HuggingFace(RemoteHub):
+    """huggingface.co, or a mirror of it."""
 
+    title = "Hugging Face"
+    prefix = "hf:"
+    cache = HuggingFaceCache()
 
-def _info(reference: Reference) -> ModelInfo:
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi(endpoint=cache.endpoint()).model_info(
-            reference.name, revision=reference.revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+    def site(self) -> Site:
+        """The hub as sentences name it."""
+        return Site(
+            endpoint=_endpoint(),
+            page=f"{_endpoint()}/{{}}",
+            default_revision=self.cache.default_revision,
+            login="log in with `hf auth login` or set HF_TOKEN",
+            endpoint_variable="HF_ENDPOINT",
+            home_variable="HF_HOME",
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _nonsense(f"about {reference.name}") from error
+
+    def secrets(self) -> Mapping[str, str]:
+        """The token of the environment, or of who has logged in."""
+        found = _token()
+        return {"Authorization": f"Bearer {found}"} if found else {}
+
+    def repository_url(self, name: str) -> str:
+        """A summary of it."""
+        return f"{_endpoint()}/api/models/{name}"
+
+    def list_url(self, reference: Reference) -> str:
+        """The same, with sizes and hashes."""
+        revision = f"/revision/{quote(reference.revision, safe='')}" if reference.revision else ""
+        return f"{self.repository_url(reference.name)}{revision}?blobs=true"
+
+    def file_url(self, model: Model, file: File) -> str:
+        """Of the commit."""
+        return f"{_endpoint()}/{model.reference.name}/resolve/{model.commit}/{quote(file.path)}"
+
+    def listed(self, reference: Reference, answer: Any) -> Model:
+        """The commit is `sha`; the names are in `siblings`, with the sha256 of what is in LFS or Xet."""
+        if not COMMIT.fullmatch(answer["sha"]):
+            raise ValueError(answer["sha"])
+        files = []
+        for each in answer["siblings"]:
+            stored = each.get("lfs") or {}
+            size = stored["size"] if stored else each["size"]
+            hashes = (stored["sha256"], None) if stored else (None, each.get("blobId"))
+            files.append(checked_file(reference, each["rfilename"], size, *hashes))
+        return Model(reference=reference, commit=answer["sha"], files=tuple(files))
+
+    def why(self, response: httpx2.Response, body: bytes) -> Why:  # noqa: ARG002 - the headers say it
+        """As the client tells them apart: 401 is for what is private, and for what is not there."""
+        why = _WHY.get(response.headers.get("X-Error-Code", ""), "other")
+        wrong = response.headers.get("X-Error-Message") == "Invalid credentials in Authorization header"
+        return "repository" if why == "other" and response.status_code == 401 and not wrong else why
 
 
-def _model(reference: Reference, info: ModelInfo) -> Model:
-    if not cache.COMMIT.fullmatch(str(info.sha)):
-        raise _nonsense(f"about the commit of {reference.name}")
-    files = tuple(_file(reference, sibling) for sibling in info.siblings or ())
-    return Model(reference=reference, commit=str(info.sha), files=files)
+def home() -> Path:
+    """The client's folder: `HF_HOME`, or else in the user's cache."""
+    found = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.path.expandvars(found)).expanduser()
 
 
-def _file(reference: Reference, sibling: RepoSibling) -> File:
-    path = checked_path(sibling.rfilename, of=reference.name)
-    lfs = sibling.lfs
-    size = lfs.size if lfs else sibling.size
-    if not isinstance(size, int) or size < 0:
-        raise _nonsense(f"about the size of {path} in {reference.name}")
-    sha256 = lfs.sha256 if lfs else None
-    if sha256 is not None and not cache.SHA256.fullmatch(str(sha256)):
-        raise _nonsense(f"about the hash of {path} in {reference.name}")
-    return File(path, size, sha256)
+def token_file() -> Path:
+    """Where the client keeps the token of who has logged in."""
+    return Path(os.environ.get("HF_TOKEN_PATH") or home() / "token")
 
 
-# ── The client ─────────────────────────────────────────────────────────────────────────────────────────────
+def use_token(file: Path) -> None:
+    """Take the token from this file."""
+    os.environ["HF_TOKEN_PATH"] = str(file.absolute())
+    for name in TOKEN_VARIABLES:  # the client would prefer these
+        os.environ.pop(name, None)
 
 
-def _prepare() -> None:
-    """Import the client so that it makes no calls home, and no warnings beside our errors."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub.utils import logging as client_logging
-
-    client_logging.set_verbosity(logging.ERROR)
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
 
 
-def _offline(reference: Reference) -> HubError:
-    return HubError(
-        f"{reference.name} is not complete in the cache, and HF_HUB_OFFLINE forbids to fetch it",
-        hint="Unset HF_HUB_OFFLINE once to download it.",
-    )
+def _token() -> str | None:
+    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return None
+    if not os.environ.get("HF_OIDC_RESOURCE"):
+        for name in TOKEN_VARIABLES:
+            if told := os.environ.get(name, "").strip():
+                return told
+        if not token_file().exists():
+            return None
+    from huggingface_hub import get_token  # a token may have to be refreshed, or exchanged
+
+    return get_token()
 
 
-def _nonsense(what: str) -> HubError:
-    return HubError(
-        f"{cache.endpoint()} answered something that makes no sense {what}",
-        hint="Check HF_ENDPOINT, and proxies on the way.",
-    )
+def _folder_of(reference: Reference) -> str:
+    return "models--" + reference.name.replace("/", "--")

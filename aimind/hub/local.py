@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
+from aimind.reference import default_hub
 from aimind.types import File, Model, Reference
 
 DEMO = Path(__file__).parent.parent / "demo"
@@ -56,7 +57,7 @@ def resolve_demo(reference: Reference, folder: Path = DEMO) -> Model:
 
 def local_twin(reference: Reference) -> str | None:
     """The path here that a reference to a hub would also be the name of, if there is one."""
-    if reference.source != "huggingface" or reference.revision is not None:
+    if reference.source != default_hub() or reference.revision is not None:
         return None
     path = reference.name if reference.file is None else f"{reference.name}/{reference.file}"
     return path if Path(path).exists() else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
 
-from aimind.errors import HubError
-from aimind.hub.failures import Explain, retried
+from aimind.hub.failures import WAITS_SECONDS, Explain, retried
+from aimind.hub.http import ChangedError, NonsenseError, RefusedError, Remote
 
 if TYPE_CHECKING:
     import httpx2
@@ -18,23 +17,22 @@ GROWTH = 8
 LARGEST_BLOCK_BYTES = 4 << 20
 # Of a file on a server that cannot send ranges, no more is fetched than this.
 MOST_SKIPPED_BYTES = 32 << 20
-MOST_REDIRECTS = 5
-TIMEOUT_SECONDS = 10.0
 
 
 class RangeReader:
     """Fetches what is read, and some more behind it, so that many small reads cost few requests.
 
-    The headers given are sent to the server of the address only, not to those that it redirects to. The
-    address behind the redirects is kept for the next range.
+    The address behind the redirects is kept for the next range.
     """
 
-    def __init__(self, url: str, size_bytes: int, *, headers: Mapping[str, str], explain: Explain) -> None:
-        self._url = url
-        self._size_bytes = size_bytes
-        self._headers = headers
+    def __init__(
+        self, remote: Remote, size_bytes: int, *, explain: Explain, waits: Sequence[float] = WAITS_SECONDS
+    ) -> None:
+        self._remote = remote
         self._explain = explain
-        self._location = url
+        self._size_bytes = size_bytes
+        self._waits = waits
+        self._location = remote.url
         self._ahead_bytes = FIRST_BLOCK_BYTES
         self._buffer = b""
         self._start = 0  # of the buffer, in the file
@@ -64,67 +62,59 @@ class RangeReader:
             kept = self._buffer[offset - self._start :]
         start = offset + len(kept)
         stop = min(max(end, start + self._ahead_bytes), self._size_bytes)
-        fetched = retried(lambda: self._get(start, stop), self._explain)
+        fetched = retried(lambda: self._get(start, stop), self._explain, self._waits)
         self._buffer, self._start = kept + fetched, offset
         self._ahead_bytes = min(GROWTH * self._ahead_bytes, LARGEST_BLOCK_BYTES)
 
     def _get(self, start: int, stop: int) -> bytes:
-        from huggingface_hub import get_session
-        from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # lazy, but public
+        try:
+            return self._get_from(self._location, start, stop)
+        except RefusedError as refusal:
+            if self._location == self._remote.url or refusal.status >= 500:
+                raise
+            self._location = self._remote.url  # it was signed for some minutes, which are over
+            return self._get_from(self._location, start, stop)
 
-        url = self._location
-        for _ in range(MOST_REDIRECTS):
-            headers = dict(self._headers) if _origin(url) == _origin(self._url) else {}
-            headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-            with get_session().stream(
-                "GET", url, headers=headers, follow_redirects=False, timeout=TIMEOUT_SECONDS
-            ) as response:
-                if response.has_redirect_location:
-                    url = self._redirected(url, response.headers["Location"])
-                    continue
-                if response.is_client_error and url == self._location != self._url:
-                    url = self._location = self._url  # it was signed for some minutes, which are over
-                    continue
-                hf_raise_for_status(response)
-                body = self._body(response, start, stop)
-            self._location = url
-            return body
-        raise self._nonsense(f"redirects more than {MOST_REDIRECTS} times")
-
-    def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        scheme = urlsplit(target).scheme
-        if scheme != "https" and not (scheme == "http" and urlsplit(url).scheme == "http"):
-            raise self._nonsense(f"redirects to an address of the kind {scheme!r}")
-        return target
-
-    def _body(self, response: httpx2.Response, start: int, stop: int) -> bytes:
-        """The wanted bytes. A server that sends the whole file instead is heard until they have come by."""
-        skipped = 0
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._nonsense("sends a compressed file though it was asked not to")
-        if response.status_code != 206:
-            skipped = start
-            if start > MOST_SKIPPED_BYTES:
-                raise self._nonsense("cannot send parts of a file")
-        elif response.headers.get("Content-Range") != f"bytes {start}-{stop - 1}/{self._size_bytes}":
-            raise self._nonsense("sends another part of a file than it was asked for")
-        body = bytearray()
-        for chunk in response.iter_bytes():
-            body += chunk[skipped:]
-            skipped = max(0, skipped - len(chunk))
-            if len(body) >= stop - start:
-                return bytes(body[: stop - start])
-        raise self._nonsense(f"sends fewer than the {self._size_bytes:,} bytes that it listed")
-
-    def _nonsense(self, what: str) -> HubError:
-        url = urlsplit(self._url)
-        return HubError(
-            f"{url.scheme}://{url.netloc} {what} ({url.path})",
-            hint="Check HF_ENDPOINT, and proxies on the way; or download the model first.",
+    def _get_from(self, location: str, start: int, stop: int) -> bytes:
+        with self._remote.get(range_headers(start, stop), start=location) as response:
+            skipped = start_of(response, start, stop, self._size_bytes, what=self._remote.what)
+            if skipped > MOST_SKIPPED_BYTES:
+                raise NonsenseError("cannot send parts of a file")
+            self._location = str(response.url)
+            body = bytearray()
+            for chunk in response.iter_raw():
+                body += chunk[skipped:]
+                skipped = max(0, skipped - len(chunk))
+                if len(body) >= stop - start:
+                    return bytes(body[: stop - start])
+        raise ChangedError(
+            f"{self._remote.what} has fewer than the {self._size_bytes:,} bytes that were listed"
         )
 
 
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc.lower()
+def range_headers(start: int, stop: int) -> dict[str, str]:
+    """What to ask with for the bytes from `start` to before `stop`, as they are."""
+    return {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+
+
+def start_of(response: httpx2.Response, start: int, stop: int, size_bytes: int, *, what: str) -> int:
+    """How many bytes come before the wanted ones: of a server that sends the whole file instead.
+
+    Raises:
+        NonsenseError: it sends something else.
+        ChangedError: the file has another size than was listed.
+    """
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise NonsenseError("sends a compressed file though it was asked not to")
+    if response.status_code != 206:
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) != size_bytes:
+            raise ChangedError(f"{what} has {int(length):,} bytes, where {size_bytes:,} were listed")
+        return start
+    sent = response.headers.get("Content-Range", "")
+    if sent == f"bytes {start}-{stop - 1}/{size_bytes}":
+        return 0
+    total = sent.rpartition("/")[2]
+    if total.isdecimal() and int(total) != size_bytes:
+        raise ChangedError(f"{what} has {int(total):,} bytes, where {size_bytes:,} were listed")
+    raise NonsenseError("sends another part of a file than it was asked for")

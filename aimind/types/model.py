@@ -35,11 +35,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a model: its path inside the repository, size, and hash where the hub tells it."""
+    """One file of a model: its path inside the repository, its size, and its hash where the hub tells one.
+
+    Attributes:
+        git_sha1: of the content as a Git blob, what Hugging Face tells of small files.
+    """
 
     path: str
     size_bytes: int
     sha256: str | None = None
+    git_sha1: str | None = None
 
     @property
     def is_projector(self) -> bool:

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: real HTTP, for the real client.
+"""A hub on loopback, Hugging Face and ModelScope (modelscope.py) at one address: real HTTP, for real clients.
 
 A folder tree is served: `FOLDER/owner/name/…` is a repository, `FOLDER/owner/name@REVISION/…` a revision of
 it (with `%2F` for `/`). Commits are hashes of the contents. Files that the real hub keeps in LFS (here: by
@@ -10,7 +10,7 @@ their suffix) are redirected to a second server, as there, so that a test can se
         …
         assert hub.count("GET") == 2
 
-Or, to try things by hand: `python tests/fakes/hub.py FOLDER`.
+Or, to try things by hand: `python -m tests.fakes.hub FOLDER`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from tests.fakes import modelscope
 
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".onnx", ".model")
 BLOCK = 64 << 10
@@ -46,6 +49,9 @@ class Fault:
         cut_after: so many bytes of the body, then the connection is closed.
         ignore_range: the whole file is sent, with 200.
         flip: the first byte of the body is another one.
+        headers: sent with the status.
+        longer: so many bytes more than the file has, or fewer.
+        hold_after: so many bytes of the body, then nothing until the hub's `go_on` is set.
         method: only of these requests.
         times: so many requests, then no more; `None` for all.
     """
@@ -59,6 +65,9 @@ class Fault:
     cut_after: int | None = None
     ignore_range: bool = False
     flip: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    longer: int = 0
+    hold_after: int | None = None
     method: str | None = None
     times: int | None = None
 
@@ -72,6 +81,7 @@ class Seen:
     path: str
     range: str | None
     authorization: str | None
+    cookie: str | None = None
     status: int = 0
     sent_bytes: int = 0
 
@@ -115,6 +125,7 @@ class Hub:
         token: what private and gated repositories want.
         private, gated: names of repositories. The list of a gated one is open, its files are not.
         siblings: by name of the repository, what is listed instead of its files (for hostile lists).
+        go_on: ends what faults hold.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,6 +136,7 @@ class Hub:
         self.private: set[str] = set()
         self.gated: set[str] = set()
         self.siblings: dict[str, list[dict[str, object]]] = {}
+        self.go_on = threading.Event()
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
         self._hashes: dict[tuple[Path, int, int], tuple[str, str]] = {}
@@ -137,6 +149,7 @@ class Hub:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.go_on.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -209,13 +222,13 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, hub: Hub, host: str) -> None:
         self.hub = hub
         self.host = host
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is nothing to print."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
@@ -245,7 +258,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         headers = self.headers
         self.seen = Seen(
-            self.server.host, self.command, self.path, headers.get("Range"), headers.get("Authorization")
+            self.server.host,
+            self.command,
+            self.path,
+            headers.get("Range"),
+            headers.get("Authorization"),
+            headers.get("Cookie"),
         )
         with hub.lock:
             hub.requests.append(self.seen)
@@ -253,7 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault is not None and self._break(self.fault):
             return
         if self.server.host == "cdn":
-            self._file(hub.folder / path.removeprefix("/cdn/"), {})
+            self.file(hub.folder / path.removeprefix("/cdn/"), {})
+        elif path.startswith("/api/v1/models/"):
+            modelscope.answer(self, path.removeprefix("/api/v1/models/"), dict(parse_qsl(parts.query)))
         elif path.startswith("/api/models/"):
             self._api(parts.path.removeprefix("/api/models/"))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", parts.path):
@@ -264,11 +284,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _break(self, fault: Fault) -> bool:
         """Do what the fault says instead of an answer; `False` where it only spoils one."""
         if fault.location is not None:
-            self._send(fault.status or 302, b"", {"Location": fault.location})
-        elif fault.status is not None:
-            self._refuse(fault.status, fault.code, {"X-Error-Message": fault.message or ""})
+            self.send(fault.status or 302, b"", {"Location": fault.location})
         elif fault.body is not None:
-            self._send(200, fault.body, {"Content-Type": "application/json"})
+            self.send(fault.status or 200, fault.body, {"Content-Type": "application/json"})
+        elif fault.status is not None:
+            self._refuse(fault.status, fault.code, {"X-Error-Message": fault.message or "", **fault.headers})
         else:
             return False
         return True
@@ -279,25 +299,25 @@ class _Handler(BaseHTTPRequestHandler):
         if not match or repository is None:
             return self._refuse(404, None) if not match else None
         if match[2] == "tree":
-            return self._json(
+            return self.json(
                 [
                     {"type": "file", "path": path, "oid": sha1, "size": size}
                     | ({"lfs": {"oid": sha256, "size": size, "pointerSize": 130}} if lfs else {})
-                    for path, size, sha1, sha256, lfs in self._list(repository)
+                    for path, size, sha1, sha256, lfs in self.list(repository)
                 ]
             )
         listed: list[dict[str, object]] = [
             {"rfilename": path, "size": size, "blobId": sha1}
             | ({"lfs": {"sha256": sha256, "size": size, "pointerSize": 130}} if lfs else {})
-            for path, size, sha1, sha256, lfs in self._list(repository)
+            for path, size, sha1, sha256, lfs in self.list(repository)
         ]
         name = repository.name
         siblings = self.server.hub.siblings.get(name, listed)
-        return self._json(
+        return self.json(
             {"id": name, "modelId": name, "sha": repository.commit, "private": False, "siblings": siblings}
         )
 
-    def _list(self, repository: Repository) -> list[tuple[str, int, str, str, bool]]:
+    def list(self, repository: Repository) -> list[tuple[str, int, str, str, bool]]:
         return [
             (path, file.stat().st_size, *self.server.hub.hashes(file), path.endswith(LFS_SUFFIXES))
             for path, file in repository.files.items()
@@ -318,12 +338,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sha1, sha256 = hub.hashes(file)
         if not path.endswith(LFS_SUFFIXES):
-            self._file(file, headers | {"ETag": f'"{sha1}"'})
+            self.file(file, headers | {"ETag": f'"{sha1}"'})
             return
         size = str(file.stat().st_size)
-        target = f"{hub.cdn_url}/cdn/{quote(file.relative_to(hub.folder).as_posix())}"
-        headers |= {"X-Linked-Size": size, "X-Linked-Etag": f'"{sha256}"', "Location": target}
-        self._send(302, b"", headers)
+        headers |= {"X-Linked-Size": size, "X-Linked-Etag": f'"{sha256}"', "Location": self.cdn(file)}
+        self.send(302, b"", headers)
+
+    def cdn(self, file: Path) -> str:
+        """Where a large file is."""
+        hub = self.server.hub
+        return f"{hub.cdn_url}/cdn/{quote(file.relative_to(hub.folder).as_posix())}"
 
     def _open(self, name: str, revision: str) -> Repository | None:
         """The repository, or `None` once it was refused; a private one as if it were not there."""
@@ -338,43 +362,52 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repository
 
-    def _file(self, path: Path, headers: dict[str, str]) -> None:
+    def file(self, path: Path, headers: dict[str, str]) -> None:
         size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.seen.range or "")
         if wanted is None or (self.fault is not None and self.fault.ignore_range):
-            self._send(200, Part(path, 0, size), headers)
+            self.send(200, Part(path, 0, size), headers)
             return
         start, stop = int(wanted[1]), min(int(wanted[2] or size) + 1, size)
         if start >= size:
-            self._send(416, b"", {"Content-Range": f"bytes */{size}"})
+            self.send(416, b"", {"Content-Range": f"bytes */{size}"})
             return
-        self._send(
+        self.send(
             206, Part(path, start, stop), headers | {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
         )
 
-    def _json(self, value: object) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def json(self, value: object, status: int = 200) -> None:
+        self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
         message = {"error": "the fake hub refuses"}
         extra = {"X-Error-Code": code} if code else {}
-        self._send(status, json.dumps(message).encode(), {**(headers or {}), **extra})
+        self.send(status, json.dumps(message).encode(), {**(headers or {}), **extra})
 
-    def _send(self, status: int, body: bytes | Part, headers: dict[str, str]) -> None:
+    def send(self, status: int, body: bytes | Part, headers: dict[str, str]) -> None:
         self.seen.status = status
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        fault = self.fault or Fault("")
+        length = len(body) + fault.longer
+        for name, value in ({"Content-Length": str(length)} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return
-        fault = self.fault or Fault("")
-        for block in [body] if isinstance(body, bytes) else body.blocks():
+        blocks = [body] if isinstance(body, bytes) else body.blocks()
+        for block in chain(blocks, [bytes(max(0, fault.longer))]):
+            block = block[: length - self.seen.sent_bytes]  # noqa: PLW2901
             if fault.flip and not self.seen.sent_bytes and block:
                 block = bytes([block[0] ^ 255]) + block[1:]  # noqa: PLW2901
             if fault.cut_after is not None:
                 block = block[: fault.cut_after - self.seen.sent_bytes]  # noqa: PLW2901
                 self.close_connection = True
+            if fault.hold_after is not None and self.seen.sent_bytes + len(block) > fault.hold_after:
+                first = max(0, fault.hold_after - self.seen.sent_bytes)
+                self.seen.sent_bytes += first
+                self.wfile.write(block[:first])
+                block = block[first:]  # noqa: PLW2901
+                self.server.hub.go_on.wait()
             # Counted first: a client that has all of it may ask for the count before this thread goes on.
             self.seen.sent_bytes += len(block)
             self.wfile.write(block)
@@ -387,7 +420,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="holds owner/name/…")
     with Hub(parser.parse_args().folder) as hub:
-        print(f"export HF_ENDPOINT={hub.url}", flush=True)
+        print(f"export HF_ENDPOINT={hub.url} MODELSCOPE_ENDPOINT={hub.url}", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -34,6 +34,7 @@ def command(model: str, *, backend: str, extra: tuple[str, ...] = ()) -> Command
             quantization=None,
             prefer_quality=False,
             projector=None,
+            offline=False,
             token_file=None,
             request=request,
         )

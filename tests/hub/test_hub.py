@@ -6,17 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from aimind import hub as source
-from aimind.errors import UnsupportedError
-from aimind.types import Reference
-
-
-def test_modelscope_has_its_place() -> None:
-    with pytest.raises(UnsupportedError, match="ModelScope is not supported yet"):
-        source.resolve(Reference(source="modelscope", name="owner/name"))
-
 
 def test_a_local_model_needs_no_client(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")

@@ -27,18 +27,16 @@ MOST_BEHIND = 4 << 20  # the header's end lies somewhere in the last range
 
 @pytest.fixture
 def holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubOfHoles]:
-    with HubOfHoles(tmp_path / "holes") as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        yield running
+    with HubOfHoles(tmp_path / "holes") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+        yield hub
 
 
-def document(model: str, *options: str) -> dict[str, Any]:
-    """The plan."""
-    argv = [str(AIMIND), "plan", model, "--json", *options]
-    done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+@pytest.fixture(params=["hf:", "ms:"])
+def prefix(request: pytest.FixtureRequest) -> str:
+    """Each of the two hubs."""
+    return str(request.param)
 
 
 def planned(model: str) -> int:
@@ -47,9 +45,9 @@ def planned(model: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b.Q4_K_M", "qwen3-8b.Q4_K_M"])
-def test_a_gguf_file_with_its_whole_vocabulary(holes: HubOfHoles, name: str) -> None:
+def test_a_gguf_file_with_its_whole_vocabulary(holes: HubOfHoles, prefix: str, name: str) -> None:
     header_bytes = repositories.gguf(holes.folder / "org" / name, name)
-    assert planned(f"org/{name}") > 8_000_000_000
+    assert planned(f"{prefix}org/{name}") > 8_000_000_000
     assert len(holes.requests) <= MOST_REQUESTS
     assert holes.sent_bytes() < header_bytes + MOST_BEHIND
     ranges = [re.findall(r"\d+", seen.range) for seen in holes.requests if seen.range]
@@ -57,9 +55,9 @@ def test_a_gguf_file_with_its_whole_vocabulary(holes: HubOfHoles, name: str) -> 
     assert header_bytes <= end < header_bytes + MOST_BEHIND
 
 
-def test_shards_are_one_range_each(holes: HubOfHoles) -> None:
+def test_shards_are_one_range_each(holes: HubOfHoles, prefix: str) -> None:
     repositories.shards(holes.folder / "org/llama", repositories.LLAMA_8B, 4)
-    assert planned("org/llama") == 8_030_261_248
+    assert planned(f"{prefix}org/llama") == 8_030_261_248
     assert holes.count(path="/cdn/") == 4
     assert holes.count(path=".safetensors") == 4 + 4 + 1  # each is redirected; the index is not
     assert len(holes.requests) == 4 + 4 + 4  # the list, two configurations, the index

@@ -1,0 +1,169 @@
+"""HTTP for every hub: redirects carry no secret away, refusals are one exception, answers have an end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urljoin, urlsplit
+
+if TYPE_CHECKING:
+    import httpx2
+
+MOST_REDIRECTS = 5
+TIMEOUT_SECONDS = 10.0
+# Of lists of files: some 50,000 of them. A repository of a model has hundreds.
+LARGEST_ANSWER_BYTES = 16 << 20
+_LARGEST_REFUSAL_BYTES = 64 << 10
+
+Why = Literal["gated", "revision", "repository", "file", "other"]
+
+
+class AnswerError(Exception):
+    """A server's answer is not what was hoped for."""
+
+
+class RefusedError(AnswerError):
+    """A server answered, and refuses.
+
+    Attributes:
+        status: of HTTP.
+        why: what it means at that hub.
+        wait_seconds: how long we shall wait before we ask again (`Retry-After`).
+    """
+
+    def __init__(self, status: int, why: Why, wait_seconds: float | None = None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.why = why
+        self.wait_seconds = wait_seconds
+
+
+class NonsenseError(AnswerError):
+    """A server answered what makes no sense: what exactly."""
+
+
+class ChangedError(AnswerError):
+    """A file is not as it was listed: how."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Something on a hub.
+
+    Attributes:
+        url: its address.
+        what: it is, in sentences.
+        secrets: headers that only the server of this address may see.
+        why: what a refusal means at this hub, from the answer and the first of its body.
+    """
+
+    url: str
+    what: str
+    secrets: Mapping[str, str]
+    why: Callable[[httpx2.Response, bytes], Why]
+
+    @contextlib.contextmanager
+    def get(
+        self, headers: Mapping[str, str], *, start: str | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> Iterator[httpx2.Response]:
+        """The answer behind all redirects, its body not yet read; `start`: an address known behind them.
+
+        Raises:
+            RefusedError: the server refuses.
+            ChangedError: it has fewer bytes than are asked for.
+            NonsenseError: it redirects in circles, or to what is no web server.
+            httpx2.HTTPError: it cannot be reached.
+        """
+        url = start or self.url
+        for _ in range(MOST_REDIRECTS):
+            at_home = _origin(url) == _origin(self.url)
+            secrets = self.secrets if at_home else {}
+            with client().stream("GET", url, headers={**headers, **secrets}, timeout=timeout) as response:
+                if response.has_redirect_location:
+                    url = _redirected(url, response.headers["Location"])
+                    continue
+                if response.status_code == 416:
+                    raise ChangedError(f"{self.what} is shorter than was listed")
+                if response.status_code >= 400:
+                    raise self._refusal(response, at_home=at_home)
+                yield response
+                return
+        raise NonsenseError(f"redirects more than {MOST_REDIRECTS} times")
+
+    def read_json(self, *, timeout: float = TIMEOUT_SECONDS) -> object:
+        """The whole answer.
+
+        Raises:
+            RefusedError, NonsenseError, httpx2.HTTPError: as from `get`; it is no JSON, or too much of it.
+        """
+        with self.get({"Accept": "application/json"}, timeout=timeout) as response:
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > LARGEST_ANSWER_BYTES:
+                    raise NonsenseError(f"answers with more than {LARGEST_ANSWER_BYTES >> 20} MiB")
+        try:
+            return json.loads(bytes(body))
+        except (ValueError, RecursionError) as error:
+            raise NonsenseError("answers with what is no JSON") from error
+
+    def _refusal(self, response: httpx2.Response, *, at_home: bool) -> RefusedError:
+        """What the hub means; other servers mean what HTTP says."""
+        body = b""
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > _LARGEST_REFUSAL_BYTES:
+                break
+        after = response.headers.get("Retry-After", "")
+        why = self.why(response, body) if at_home else "other"
+        return RefusedError(response.status_code, why, float(after) if after.isdecimal() else None)
+
+
+@functools.cache
+def client() -> httpx2.Client:
+    """The connections of this process."""
+    import httpx2
+
+    from aimind import __version__
+
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx2.Client(headers={"User-Agent": f"aimind/{__version__}"}, limits=limits)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What may go wrong with a request or with the disk; all else is a bug."""
+    import httpx2
+
+    return (AnswerError, httpx2.HTTPError, httpx2.InvalidURL, OSError)
+
+
+def is_transport(error: BaseException | None) -> bool:
+    """Whether it is about the way to the server, not about its answer."""
+    import httpx2
+
+    return isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL))
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError as error:
+        raise NonsenseError("redirects to what is no address") from error
+    if scheme != "https" and not (scheme == "http" and urlsplit(url).scheme == "http"):
+        raise NonsenseError(f"redirects to an address of the kind {scheme!r}")
+    return target
+
+
+def _origin(url: str) -> tuple[str, str]:
+    import httpx2
+
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise httpx2.InvalidURL(str(error)) from error
+    return parts.scheme, parts.netloc.lower()

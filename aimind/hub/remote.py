@@ -1,0 +1,188 @@
+"""What every hub does alike; what differs (addresses, answers, words) is in one class for each.
+
+The commit that a reference resolved to is read and fetched from then on, whatever is pushed in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimind.errors import AimindError, HubError
+from aimind.hub.base import Progress, checked_files, checked_path, is_offline
+from aimind.hub.cache import SHA1, SHA256, Cache
+from aimind.hub.failures import WAITS_SECONDS, Site, explain, is_unreachable, retried
+from aimind.hub.http import NonsenseError, Remote, Why, failures
+from aimind.hub.local import FileReader
+from aimind.types import File, Model, Reader, Reference
+
+if TYPE_CHECKING:
+    import httpx2
+
+# To look whether the other hub has a model, while an error waits to be shown.
+GLANCE_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+class RemoteHub:
+    """A hub, with the verbs of `aimind.hub`."""
+
+    title = ""
+    prefix = ""
+    cache: Cache
+
+    # ── What differs ────────────────────────────────────────────────────────────────────────────────────────
+
+    def site(self) -> Site:
+        """The hub as sentences name it."""
+        raise NotImplementedError
+
+    def secrets(self) -> Mapping[str, str]:
+        """The headers that carry the user's token, if there is one."""
+        raise NotImplementedError
+
+    def repository_url(self, name: str) -> str:
+        """What answers, if there is this repository."""
+        raise NotImplementedError
+
+    def list_url(self, reference: Reference) -> str:
+        """What answers with all files of this revision."""
+        raise NotImplementedError
+
+    def file_url(self, model: Model, file: File) -> str:
+        """What answers with the content of a file."""
+        raise NotImplementedError
+
+    def listed(self, reference: Reference, answer: object) -> Model:
+        """The model in the answer from `list_url`; raises anything where that is not as it should be."""
+        raise NotImplementedError
+
+    def why(self, response: httpx2.Response, body: bytes) -> Why:
+        """What a refusal means."""
+        raise NotImplementedError
+
+    # ── What does not ───────────────────────────────────────────────────────────────────────────────────────
+
+    def resolve(self, reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> Model:
+        """The repository's commit and files, with one request; from the cache when there is no network.
+
+        Raises:
+            ModelNotFoundError: no such repository or revision.
+            HubError: unreachable, refused, or an answer that makes no sense.
+        """
+        if is_offline():
+            return self._resolve_offline(reference)
+        try:
+            return retried(lambda: self._ask(reference), lambda error: self.explain(error, reference), waits)
+        except HubError as error:
+            cached = self.cache.resolve(reference) if is_unreachable(error.__cause__) else None
+            if cached is None:
+                raise
+            _log.warning("%s: using what the cache has of %s", error.message, reference.name)
+            return cached
+
+    def open_file(self, model: Model, file: File, *, waits: Sequence[float] = WAITS_SECONDS) -> Reader:
+        """Random access to one file: from the cache where it is complete, else by ranges over the network."""
+        from aimind.hub.ranges import RangeReader
+
+        path = self.cache.complete(model, file)
+        if path is not None:
+            return FileReader(path)
+        if is_offline():
+            raise _offline(model.reference)
+
+        def explain(error: Exception) -> AimindError:
+            return self.explain(error, model.reference)
+
+        return RangeReader(self.remote(model, file), file.size_bytes, explain=explain, waits=waits)
+
+    def fetch(
+        self, model: Model, progress: Progress, *, waits: Sequence[float] | None, small_bytes: int | None
+    ) -> Path:
+        """Download what is missing of the model's files; the folder that then holds them all."""
+        from aimind.hub import download
+
+        folder = self.cache.snapshot(model)
+        missing = [file for file in model.files if self.cache.complete(model, file) != folder / file.path]
+        try:
+            missing = [file for file in missing if not self.cache.settle(model, file)]
+            if missing and is_offline():
+                raise _offline(model.reference)
+            if missing:
+                how = download.How(
+                    waits_seconds=download.WAITS_SECONDS if waits is None else waits,
+                    small_bytes=download.SMALL_BYTES if small_bytes is None else small_bytes,
+                )
+                download.download(self, model, missing, progress, how)
+            _try_to_remember(self.cache, model, must=bool(missing))
+        except OSError as error:
+            raise self.explain(error, model.reference) from error
+        return folder
+
+    def has(self, name: str) -> bool:
+        """Whether this hub has a public repository of this name; `False` where that cannot be told soon."""
+        remote = Remote(self.repository_url(name), name, {}, self.why)
+        try:
+            remote.read_json(timeout=GLANCE_SECONDS)
+        except failures():
+            return False
+        return True
+
+    def remote(self, model: Model, file: File) -> Remote:
+        """A file on this hub."""
+        return Remote(self.file_url(model, file), file.path, self.secrets(), self.why)
+
+    def explain(self, error: Exception, reference: Reference) -> AimindError:
+        """The error to show for what went wrong with a repository."""
+        return explain(error, reference, self.site())
+
+    def _ask(self, reference: Reference) -> Model:
+        remote = Remote(self.list_url(reference), "the list of its files", self.secrets(), self.why)
+        answer = remote.read_json()
+        try:
+            model = self.listed(reference, answer)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NonsenseError("answers with a list that makes no sense") from error
+        checked_files(model.files, of=reference.name)
+        return model
+
+    def _resolve_offline(self, reference: Reference) -> Model:
+        model = self.cache.resolve(reference)
+        if model is None:
+            raise _offline(reference)
+        return model
+
+
+def checked_file(
+    reference: Reference, path: object, size: object, sha256: object, sha1: object = None
+) -> File:
+    """A file as a hub lists it, once all of it is known to be safe.
+
+    Raises:
+        ValueError: a size or a hash that is none.
+        HubError: an unsafe name.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError(size)
+    for known, told in ((SHA256, sha256), (SHA1, sha1)):
+        if told is not None and not (isinstance(told, str) and known.fullmatch(told)):
+            raise ValueError(told)
+    return File(checked_path(path, of=reference.name), size, sha256, sha1)  # type: ignore[arg-type]  # checked
+
+
+def _try_to_remember(cache: Cache, model: Model, *, must: bool) -> None:
+    try:
+        cache.remember(model)
+    except OSError:
+        if must:  # a cache that was only read may well be read-only
+            raise
+
+
+def _offline(reference: Reference) -> HubError:
+    return HubError(
+        f"{reference.name} is not complete in the cache, and offline nothing is fetched",
+        hint="Leave --offline out, and HF_HUB_OFFLINE unset, once to download it.",
+    )
