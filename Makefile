@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test test-all check unit faults live bench fuzz golden gpu-carry test-gpu clean lock
+.PHONY: demo test test-all check unit faults faults-hub live bench fuzz golden gpu-carry test-gpu clean lock
 
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
 	$(BIN)/aimind serve demo
@@ -26,6 +26,9 @@ unit: $(VENV)/.ready ## all tests but those that start real backends, and the fa
 
 faults: $(VENV)/.ready ## do to running programs what can go wrong; AIMIND_WRITE_FAULTS=1 writes docs/faults.md
 	$(BIN)/pytest tests/faults -n 2
+
+faults-hub: $(VENV)/.ready ## the same of downloads alone
+	$(BIN)/pytest tests/faults/test_hubs.py -n 2
 
 live: $(VENV)/.ready ## real backends on real models: installs them first
 	$(BIN)/pytest -m live --ignore tests/faults

@@ -85,4 +85,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{each.title} ({each.on})\n    expected: {each.expected}\n    seen: {each.seen}"
         )
     if os.environ.get("AIMIND_WRITE_FAULTS"):
-        DOCUMENT.write_text(page(ROWS.values()), encoding="utf-8")
+        DOCUMENT.write_text(page(ROWS.values(), DOCUMENT.read_text("utf-8")), encoding="utf-8")

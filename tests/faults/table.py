@@ -9,12 +9,22 @@ from dataclasses import dataclass
 import pytest
 
 FAKE, LLAMA_CPP, VLLM = "fake", "llama.cpp", "vLLM"
+HUGGING_FACE, MODELSCOPE = "Hugging Face", "ModelScope"
+ORDER = (FAKE, LLAMA_CPP, VLLM, HUGGING_FACE, MODELSCOPE)
 HEAD = """\
 # Faults, tried
 
 `make faults` does all this to running programs, and `AIMIND_WRITE_FAULTS=1 make faults` writes this page from
 what it saw. "On" is what stands behind aimind: a fake backend (a real executable that misbehaves on demand),
 real llama.cpp, or real vLLM. A test fails, too, when anything that it started is still alive after it.
+
+"""
+
+HUBS = """\
+## Hubs
+
+`make faults-hub` does this to downloads: a hub on loopback, with the real protocols of both, lists, redirects
+and sends what it should not.
 
 """
 
@@ -62,14 +72,28 @@ class Row:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """Those on the fake backend first."""
-    return sorted(rows, key=lambda row: ((FAKE, LLAMA_CPP, VLLM).index(row.on), row.place))
+    """Those on the fake backend first, those on hubs last."""
+    return sorted(rows, key=lambda row: (ORDER.index(row.on), row.place))
 
 
-def page(rows: Iterable[Row]) -> str:
-    """The document."""
-    lines = ["| fault | expected | seen | on |", "|---|---|---|---|"]
+def page(rows: Iterable[Row], before: str = "") -> str:
+    """The document; a section of which nothing was tried stays as it was before."""
+    programs: list[Row] = []
+    hubs: list[Row] = []
     for row in ordered(rows):
-        cells = (row.title, row.expected, row.seen, row.on)
+        (hubs if row.on in (HUGGING_FACE, MODELSCOPE) else programs).append(row)
+    first, _, second = before.partition(HUBS)
+    first = HEAD + _table(programs) if programs else first.strip() + "\n"
+    return first + "\n" + HUBS + (_table(hubs) if hubs else second)
+
+
+def _table(rows: Iterable[Row]) -> str:
+    """Faults with which the same was seen on two are one row."""
+    where: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        where.setdefault((row.title, row.expected, row.seen), []).append(row.on)
+    lines = ["| fault | expected | seen | on |", "|---|---|---|---|"]
+    for texts, on in where.items():
+        cells = (*texts, ", ".join(dict.fromkeys(on)))
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
-    return HEAD + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
