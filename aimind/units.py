@@ -181,7 +181,7 @@ def _identity(unit: Unit) -> list[str]:
         f"CacheDirectory={unit.folder}",
         "CacheDirectoryMode=0700",
         f"Environment=AIMIND_STATE_DIR=%S/{unit.folder} AIMIND_DATA_DIR=%S/{unit.folder}/data",
-        f"Environment=HF_HOME=%C/{unit.folder}/huggingface",
+        f"Environment=HF_HOME=%C/{unit.folder}/huggingface MODELSCOPE_CACHE=%C/{unit.folder}/modelscope",
     ]
     # Backends compile into caches of their own below the home folder, which is hidden or there is none.
     return lines + ([f"Environment=HOME=%C/{unit.folder}"] if unit.hardened else [])

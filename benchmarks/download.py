@@ -2,16 +2,18 @@
 
     python benchmarks/download.py [--gb 2] [--runs 3]
 
-Each way fetches into an empty cache, in turn; the fastest of its runs counts. The hub's servers are processes of
-their own, which send with `sendfile`, on the same machine. aimind checks every sha256, as `modelscope download`
-does; `hf download` does not. Then aimind is killed at half, and started again: what was received twice.
+Each way fetches into an empty cache, in turn; the least of its runs counts, of time and of processors' time.
+The hub, on the same machine, sends files with `sendfile`. aimind checks every sha256, and so does `modelscope
+download`, but not `hf download`. Then aimind is killed at half, and started again: what was asked for twice,
+and what was sent twice, which is more by what was in the sockets. `TMPDIR=/dev/shm` leaves the disk out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from tests.fakes.hub import Hub
@@ -51,20 +52,12 @@ def publish(folder: Path, size: int) -> None:
                 file.write(block[:left])
 
 
-def serve(folder: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:
-    """The hub in a process of its own; the variables that point to it."""
-    server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(folder)], stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None
-    url = server.stdout.readline().strip()
-    return server, {"HF_ENDPOINT": url, "MODELSCOPE_ENDPOINT": url, "PYTHONPATH": os.getcwd()}
-
-
-def environment(hub: Mapping[str, str], home: Path) -> dict[str, str]:
+def environment(hub: Hub, home: Path) -> dict[str, str]:
     return {
         **os.environ,
-        **hub,
+        "HF_ENDPOINT": hub.url,
+        "MODELSCOPE_ENDPOINT": hub.url,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "HF_HOME": str(home),
         "MODELSCOPE_CACHE": str(home),
         "MODELSCOPE_HOME": str(home / "settings"),
@@ -73,47 +66,83 @@ def environment(hub: Mapping[str, str], home: Path) -> dict[str, str]:
     }
 
 
-def timed(argv: list[str], env: Mapping[str, str], home: Path) -> float:
+def timed(argv: list[str], env: Mapping[str, str], home: Path) -> tuple[float, float]:
+    """Seconds that passed, and seconds of processors."""
     shutil.rmtree(home, ignore_errors=True)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     subprocess.run(argv, check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def killed_at_half(argv: list[str], env: Mapping[str, str], home: Path, size: int) -> tuple[int, int]:
-    """Bytes on the disk when it was killed, and those that the next one asked for."""
+def killed_at_half(
+    argv: list[str], env: Mapping[str, str], home: Path, hub: Hub, size: int
+) -> tuple[int, int]:
+    """Bytes asked for twice, and bytes sent twice: also those that were on their way at the KILL."""
     shutil.rmtree(home, ignore_errors=True)
+    hub.requests.clear()
     process = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def here() -> int:
-        return sum(path.stat().st_size for path in home.rglob("*.incomplete"))
-
-    while here() < size // 2:
+    while here(home) < size // 2:
         if process.poll() is not None:
-            raise RuntimeError("it was faster than this could look")
+            raise RuntimeError("it was faster than anybody could look")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    left = here() + sum(path.stat().st_size for path in home.rglob("blobs/*") if path.suffix != ".incomplete")
-    done = subprocess.run(argv, check=True, env={**env, "AIMIND_TRACE": "1"}, capture_output=True, text=True)
-    folder = Path(done.stdout.strip())
-    return left, sum(path.stat().st_size for path in folder.iterdir())
+    asked = size - here(home)
+    before = sent(hub)
+    hub.requests.clear()
+    subprocess.run(argv, check=True, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return sent(hub) - asked, before + sent(hub) - size
+
+
+def sent(hub: Hub) -> int:
+    """Bytes of files."""
+    return sum(seen.sent_bytes for seen in hub.requests if seen.host == "cdn")
+
+
+def here(home: Path) -> int:
+    """Bytes of files in a cache, each counted once."""
+    total = 0
+    for path in home.rglob("blobs/*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just been renamed
+            total += path.stat().st_size
+    return total
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--serve", type=Path, help="be the hub of this folder")
     asked = parser.parse_args()
-    if asked.serve:
-        be_the_hub(asked.serve)
-        return
-    size = int(asked.gb * 1e9)
+    size = int(asked.gb * 1e9) // FILES * FILES
     with tempfile.TemporaryDirectory() as name:
-        publish(Path(name, "repositories", NAME), size)
-        server, hub = serve(Path(name, "repositories"))
-        try:
-            compare(ways(), environment(hub, Path(name, "home")), Path(name, "home"), asked.runs, size)
-        finally:
-            server.terminate()
-            server.wait()
+        folder, home = Path(name, "repositories"), Path(name, "home")
+        publish(folder / NAME, size)
+        with Hub(folder) as hub:
+            hub.commit(NAME)  # hashes are known from now on
+            env = environment(hub, home)
+            runs: dict[str, list[tuple[float, float]]] = {}
+            for _ in range(asked.runs):
+                for way, argv in ways().items():
+                    runs.setdefault(way, []).append(timed(argv, env, home))
+            best = {way: [min(each) for each in zip(*taken, strict=True)] for way, taken in runs.items()}
+            print(f"| {size / 1e9:.1f} GB in {FILES} files | time | aimind ÷ it | processors | aimind ÷ it |")
+            print("|---" * 5 + "|")
+            for ours, theirs in (tuple(best)[:2], tuple(best)[2:]):
+                for way in (ours, theirs):
+                    pairs = zip(best[way], best[ours], strict=True)
+                    cells = (f"{this:.2f} s | {our / this:.2f}" for this, our in pairs)
+                    print(f"| {way} | {' | '.join(cells)} |")
+            print()
+            for way, argv in ways().items():
+                if way.startswith("aimind"):
+                    twice, flown = killed_at_half(argv, env, home, hub, size)
+                    print(
+                        f"{way}: KILL at half, then again: {twice / MIB:.1f} MiB of {FILES} files asked for "
+                        f"twice, {flown / MIB:.1f} MiB sent twice"
+                    )
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,14 @@ _ABOUT_MODEL = {each.name for each in click.command("")(request_options(lambda: 
 # Said otherwise in the unit than on the command line; `name` comes with the plan.
 _DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file"})
 # They say where things are, or which, and the service manager does not have them.
-_KEPT = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "SSL_CERT_FILE")
+_KEPT = (
+    "AIMIND_HUB",
+    "HF_ENDPOINT",
+    "MODELSCOPE_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "SSL_CERT_FILE",
+)
 _KEPT_AT_HOME = (
     "AIMIND_STATE_DIR",
     "AIMIND_DATA_DIR",
@@ -36,6 +43,8 @@ _KEPT_AT_HOME = (
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
     "HF_TOKEN_PATH",
+    "MODELSCOPE_CACHE",
+    "MODELSCOPE_HOME",
 )
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -37,7 +37,7 @@ RESERVE_BYTES = 256 << 20
 GRACE_SECONDS = 1.0
 # No more is asked for at once: servers of files cut off answers of 50 GB.
 PART_BYTES = 8 << 30
-_CHUNK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 _LOCK_POLL_SECONDS = 0.1
 
 
@@ -129,7 +129,7 @@ class _Download:
             self._unfinished.unlink(missing_ok=True)
         if self._unfinished.exists():
             with self._unfinished.open("rb") as content:
-                while block := content.read(_CHUNK_BYTES):
+                while block := content.read(_BLOCK_BYTES):
                     self._digest.update(block)
         self._tell(_size(self._unfinished))
 
@@ -158,7 +158,7 @@ class _Download:
         with remote.get(headers) as response, self._unfinished.open("ab", buffering=0) as content:
             skipped = start_of(response, start, stop, size, what=self._file.path)
             at = start
-            for received in response.iter_raw(_CHUNK_BYTES):
+            for received in response.iter_raw():
                 if self._stop.is_set():
                     raise _StoppedError
                 chunk = received[skipped:]

@@ -25,6 +25,7 @@ class Progress:
         self._lock = threading.Lock()
         self._sizes: Mapping[str, int] = {}
         self._done: dict[str, int] = {}
+        self._done_bytes = self._total_bytes = 0
         self._bar: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}  # of the files under way; "": of all
         self._next_line = 0.0
@@ -32,8 +33,9 @@ class Progress:
     def start(self, sizes: Mapping[str, int]) -> None:
         """Say what will come."""
         self._sizes, self._done = sizes, dict.fromkeys(sizes, 0)
+        self._done_bytes, self._total_bytes = 0, sum(sizes.values())
         count = len(sizes)
-        what = f"downloading {gib(sum(sizes.values()))} in {count} file{'s' if count != 1 else ''}"
+        what = f"downloading {gib(self._total_bytes)} in {count} file{'s' if count != 1 else ''}"
         if not sys.stderr.isatty():
             note(what)
             self._next_line = time.monotonic() + self.LINE_SECONDS
@@ -49,19 +51,19 @@ class Progress:
             TimeRemainingColumn(),
         )
         self._bar = Bar(*columns, console=console(err=True), transient=True)
-        self._tasks = {"": self._bar.add_task(what, total=sum(sizes.values()))}
+        self._tasks = {"": self._bar.add_task(what, total=self._total_bytes)}
         self._bar.start()
 
     def advance(self, path: str, count_bytes: int) -> None:
         """Count what came."""
         with self._lock:
             self._done[path] += count_bytes
+            self._done_bytes += count_bytes
             if self._bar is not None:
                 self._draw(self._bar, path)
             elif time.monotonic() >= self._next_line:
                 self._next_line = time.monotonic() + self.LINE_SECONDS
-                done, total = sum(self._done.values()), sum(self._sizes.values())
-                note(f"downloaded {gib(done)} of {gib(total)}{self._percent(done, total)}")
+                note(f"downloaded {gib(self._done_bytes)} of {gib(self._total_bytes)}")
 
     def wait(self, path: str) -> None:
         """Say for whom."""
@@ -74,7 +76,7 @@ class Progress:
             self._bar.stop()
 
     def _draw(self, bar: RichProgress, path: str) -> None:
-        bar.update(self._tasks[""], completed=sum(self._done.values()))
+        bar.update(self._tasks[""], completed=self._done_bytes)
         if len(self._sizes) == 1:
             return
         if self._done[path] >= self._sizes[path]:
@@ -85,7 +87,3 @@ class Progress:
             name = path.rpartition("/")[2]
             self._tasks[path] = bar.add_task(f"  {name[:40]}", total=self._sizes[path])
         bar.update(self._tasks[path], completed=self._done[path])
-
-    @staticmethod
-    def _percent(done: int, total: int) -> str:
-        return f" ({100 * done // total} %)" if total else ""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import socket
 import threading
@@ -34,6 +35,7 @@ from tests.fakes import modelscope
 
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".onnx", ".model")
 BLOCK = 64 << 10
+SENDFILE_BYTES = 1 << 20
 
 
 @dataclass
@@ -394,6 +396,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        if self.fault is None and isinstance(body, Part):
+            self._send_file(body)
+            return
         blocks = [body] if isinstance(body, bytes) else body.blocks()
         for block in chain(blocks, [bytes(max(0, fault.longer))]):
             block = block[: length - self.seen.sent_bytes]  # noqa: PLW2901
@@ -411,6 +416,18 @@ class Handler(BaseHTTPRequestHandler):
             # Counted first: a client that has all of it may ask for the count before this thread goes on.
             self.seen.sent_bytes += len(block)
             self.wfile.write(block)
+
+    def _send_file(self, part: Part) -> None:
+        """As fast as it goes."""
+        self.wfile.flush()
+        with part.path.open("rb") as file:
+            at = part.start
+            while at < part.stop:
+                count = min(part.stop - at, SENDFILE_BYTES)
+                self.seen.sent_bytes += count
+                sent = os.sendfile(self.connection.fileno(), file.fileno(), at, count)
+                self.seen.sent_bytes += sent - count
+                at += sent
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from aimind import hub
+from aimind.hub.local import DEMO
 from aimind.metadata.safetensors import FIRST_READ_BYTES
 from aimind.types import Model, Reference
 from tests.fakes import repositories
-from tests.fakes.hub import Fault
+from tests.fakes.hub import Hub
 from tests.fakes.repositories import HubOfHoles
+from tests.hub.samples import MODELSCOPE, NAME, Kind, Progress, fetch, resolve
 
 AIMIND = Path(sys.executable).with_name("aimind")
 MOST_REQUESTS = 6
@@ -39,9 +41,28 @@ def prefix(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def planned(model: str) -> int:
+def planned(model: str, *options: str) -> int:
     """The parameters in the plan."""
-    return int(document(model, "--hardware", "24G")["model"]["parameters"])
+    argv = [str(AIMIND), "plan", model, "--hardware", "24G", "--json", *options]
+    done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout)["model"]["parameters"])
+
+
+def test_offline_what_is_in_the_cache(hub: Hub, kind: Kind) -> None:
+    """And of what is not there, at once the error."""
+    shutil.copytree(DEMO / "huggingface", hub.folder / "owner" / "model")
+    model = f"{'ms' if kind == MODELSCOPE else 'hf'}:{NAME}"
+    parameters = planned(model)
+    fetch(resolve(kind.reference), Progress())
+    hub.requests.clear()
+    assert planned(model, "--offline") == parameters
+    done = subprocess.run(
+        [str(AIMIND), "plan", f"{model}2", "--offline"], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.returncode == 4
+    assert "owner/model2 is not complete in the cache, and offline nothing is fetched" in done.stderr
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b.Q4_K_M", "qwen3-8b.Q4_K_M"])
