@@ -56,7 +56,9 @@ def offer(asked: Wanted) -> Offer:
         raise
     twin = hub.local_twin(parsed)
     if twin is not None:
-        show.note(f"note: {text} is taken from {hub.HUBS[parsed.source].title}; the folder here is ./{twin}")
+        show.note(
+            f"note: {text} is taken from {hub.hub_of(parsed.source).title}; the folder here is ./{twin}"
+        )
     model = hub.resolve(parsed)
     candidates = files.candidates(model, projector=asked.projector)
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimind import reference as references
 from aimind.errors import HubError
 from aimind.hub import local
 from aimind.hub.base import Progress, go_offline, is_offline
-from aimind.hub.failures import WAITS_SECONDS, is_unreachable
-from aimind.hub.huggingface import HuggingFace, token_file, use_token
 from aimind.hub.local import local_twin
-from aimind.hub.modelscope import ModelScope
-from aimind.hub.remote import RemoteHub
 from aimind.types import File, Model, Reader, Reference, Source
 
+if TYPE_CHECKING:
+    from aimind.hub.remote import RemoteHub
+
 __all__ = [
-    "HUBS",
+    "REMOTE",
     "Progress",
-    "RemoteHub",
     "fetch",
     "go_offline",
+    "hub_of",
     "is_complete",
     "is_offline",
     "local_twin",
@@ -33,10 +34,36 @@ __all__ = [
     "use_token",
 ]
 
-HUBS: dict[Source, RemoteHub] = {"huggingface": HuggingFace(), "modelscope": ModelScope()}
+REMOTE: tuple[Source, ...] = ("huggingface", "modelscope")
 
 
-def resolve(reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> Model:
+@functools.cache
+def hub_of(source: Source) -> RemoteHub:
+    """Hugging Face or ModelScope; neither is imported for a model on this machine."""
+    if source == "modelscope":
+        from aimind.hub.modelscope import ModelScope
+
+        return ModelScope()
+    from aimind.hub.huggingface import HuggingFace
+
+    return HuggingFace()
+
+
+def use_token(file: Path) -> None:
+    """Take the token for Hugging Face from this file."""
+    from aimind.hub import huggingface
+
+    huggingface.use_token(file)
+
+
+def token_file() -> Path:
+    """Where Hugging Face's client keeps the token of who has logged in."""
+    from aimind.hub import huggingface
+
+    return huggingface.token_file()
+
+
+def resolve(reference: Reference, *, waits: Sequence[float] | None = None) -> Model:
     """What the reference means: the commit, and the names, sizes and hashes of all files; no weights.
 
     `waits`: seconds before each further try.
@@ -50,15 +77,17 @@ def resolve(reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> 
         return local.resolve(reference)
     if reference.source == "demo":
         return local.resolve_demo(reference)
+    from aimind.hub.failures import is_unreachable
+
     try:
-        return HUBS[reference.source].resolve(reference, waits=waits)
+        return hub_of(reference.source).resolve(reference, waits=waits)
     except HubError as problem:
         if is_unreachable(problem.__cause__):
             raise HubError(problem.message, hint=problem.hint + _other_hub(reference)) from problem
         raise
 
 
-def open_file(model: Model, file: File, *, waits: Sequence[float] = WAITS_SECONDS) -> Reader:
+def open_file(model: Model, file: File, *, waits: Sequence[float] | None = None) -> Reader:
     """Random access to one file of a model that was resolved.
 
     Raises:
@@ -67,7 +96,7 @@ def open_file(model: Model, file: File, *, waits: Sequence[float] = WAITS_SECOND
     """
     if model.root is not None:
         return local.FileReader(Path(model.root) / file.path)
-    return HUBS[model.reference.source].open_file(model, file, waits=waits)
+    return hub_of(model.reference.source).open_file(model, file, waits=waits)
 
 
 def in_gguf(model: Model) -> str | None:
@@ -81,14 +110,16 @@ def in_gguf(model: Model) -> str | None:
 
 def location(model: Model) -> Path:
     """The folder in which the model's files lie under their paths, or will lie once they are fetched."""
-    return Path(model.root) if model.root is not None else HUBS[model.reference.source].cache.snapshot(model)
+    return (
+        Path(model.root) if model.root is not None else hub_of(model.reference.source).cache.snapshot(model)
+    )
 
 
 def is_complete(model: Model) -> bool:
     """Whether all files are here and whole, so that nothing would be fetched."""
     if model.root is not None:
         return True
-    cache = HUBS[model.reference.source].cache
+    cache = hub_of(model.reference.source).cache
     return all(cache.complete(model, file) is not None for file in model.files)
 
 
@@ -110,12 +141,13 @@ def fetch(
     """
     if model.root is not None:
         return location(model)
-    return HUBS[model.reference.source].fetch(model, progress, waits=waits, small_bytes=small_bytes)
+    return hub_of(model.reference.source).fetch(model, progress, waits=waits, small_bytes=small_bytes)
 
 
 def _other_hub(reference: Reference) -> str:
     """A sentence about the other hub, where that has a repository of the same name."""
-    for source, hub in HUBS.items():
+    for source in REMOTE:
+        hub = hub_of(source)
         if source != reference.source and hub.has(reference.name):
             there = references.unparse(replace(reference, source=source, revision=None))
             there = there if there.startswith(hub.prefix) else hub.prefix + there

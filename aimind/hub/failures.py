@@ -42,13 +42,15 @@ class Site:
     home_variable: str
 
 
-def retried(call: Callable[[], Result], explain: Explain, waits: Sequence[float] = WAITS_SECONDS) -> Result:
+def retried(call: Callable[[], Result], explain: Explain, waits: Sequence[float] | None = None) -> Result:
     """What the call returns, tried again where the hub was busy or the connection broke.
+
+    `waits`: seconds before each further try; `WAITS_SECONDS` unless said.
 
     Raises:
         AimindError: the last failure, explained.
     """
-    for wait in (*waits, None):
+    for wait in (*(WAITS_SECONDS if waits is None else waits), None):
         try:
             return call()
         except failures() as error:

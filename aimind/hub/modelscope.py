@@ -22,7 +22,7 @@ from urllib.parse import quote
 from aimind.errors import ModelNotFoundError
 from aimind.hub.base import checked_path
 from aimind.hub.cache import COMMIT, Cache, files_in
-from aimind.hub.failures import WAITS_SECONDS, Site
+from aimind.hub.failures import Site
 from aimind.hub.http import RefusedError, Why
 from aimind.hub.remote import RemoteHub, checked_file
 from aimind.types import File, Model, Reference
@@ -152,7 +152,7 @@ class ModelScope(RemoteHub):
         known: dict[int, Why] = {401: "repository", 403: "gated"}
         return known.get(response.status_code, "other")
 
-    def resolve(self, reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> Model:
+    def resolve(self, reference: Reference, *, waits: Sequence[float] | None = None) -> Model:
         """As everywhere; what is not found may be the revision alone, which the hub does not tell."""
         try:
             return super().resolve(reference, waits=waits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aimind.hub.failures import WAITS_SECONDS, Explain, retried
+from aimind.hub.failures import Explain, retried
 from aimind.hub.http import ChangedError, NonsenseError, RefusedError, Remote
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class RangeReader:
     """
 
     def __init__(
-        self, remote: Remote, size_bytes: int, *, explain: Explain, waits: Sequence[float] = WAITS_SECONDS
+        self, remote: Remote, size_bytes: int, *, explain: Explain, waits: Sequence[float] | None = None
     ) -> None:
         self._remote = remote
         self._explain = explain

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aimind.errors import AimindError, HubError
 from aimind.hub.base import Progress, checked_files, checked_path, is_offline
 from aimind.hub.cache import SHA1, SHA256, Cache
-from aimind.hub.failures import WAITS_SECONDS, Site, explain, is_unreachable, retried
+from aimind.hub.failures import Site, explain, is_unreachable, retried
 from aimind.hub.http import NonsenseError, Remote, Why, failures
 from aimind.hub.local import FileReader
 from aimind.types import File, Model, Reader, Reference
@@ -66,7 +66,7 @@ class RemoteHub:
 
     # ── What does not ───────────────────────────────────────────────────────────────────────────────────────
 
-    def resolve(self, reference: Reference, *, waits: Sequence[float] = WAITS_SECONDS) -> Model:
+    def resolve(self, reference: Reference, *, waits: Sequence[float] | None = None) -> Model:
         """The repository's commit and files, with one request; from the cache when there is no network.
 
         Raises:
@@ -84,7 +84,7 @@ class RemoteHub:
             _log.warning("%s: using what the cache has of %s", error.message, reference.name)
             return cached
 
-    def open_file(self, model: Model, file: File, *, waits: Sequence[float] = WAITS_SECONDS) -> Reader:
+    def open_file(self, model: Model, file: File, *, waits: Sequence[float] | None = None) -> Reader:
         """Random access to one file: from the cache where it is complete, else by ranges over the network."""
         from aimind.hub.ranges import RangeReader
 

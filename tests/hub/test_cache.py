@@ -17,7 +17,7 @@ from aimind.types import File, Model, Reference
 from tests.hub.samples import HUGGING_FACE, Kind
 
 HF_NAMES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
-CACHE = source.HUBS["huggingface"].cache
+CACHE = source.hub_of("huggingface").cache
 
 
 def said(program: str) -> str:
@@ -54,7 +54,7 @@ def test_the_folder_of_modelscope(settings: dict[str, str], monkeypatch: pytest.
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     theirs = said("from modelscope_hub.config import HubConfig; print(HubConfig().cache_dir)")
-    assert str(source.HUBS["modelscope"].cache.folder()) == theirs
+    assert str(source.hub_of("modelscope").cache.folder()) == theirs
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_the_address_of_modelscope(settings: dict[str, str], monkeypatch: pytest
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     theirs = said("from modelscope_hub.config import HubConfig; print(HubConfig().endpoint)")
-    assert source.HUBS["modelscope"].site().endpoint == theirs
+    assert source.hub_of("modelscope").site().endpoint == theirs
 
 
 def test_the_locks_are_those_of_the_clients(kind: Kind) -> None:
     model = Model(reference=kind.reference, files=(), commit="0" * 40)
     file = File("a/b.gguf", 1, "f" * 64)
-    ours = source.HUBS[kind.source].cache.lock(model, file)
+    ours = source.hub_of(kind.source).cache.lock(model, file)
     if kind == HUGGING_FACE:
         theirs = str(CACHE.folder() / ".locks" / "models--owner--model" / f"{file.sha256}.lock")
     else:
@@ -104,7 +104,7 @@ def test_offline(value: str, offline: bool, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("revision", ["../../escape", "/etc/passwd", "a\0b"])
 def test_no_revision_leads_outside(kind: Kind, revision: str, tmp_path: Path) -> None:
     reference = replace(kind.reference, revision=revision)
-    cache = source.HUBS[kind.source].cache
+    cache = source.hub_of(kind.source).cache
     with pytest.raises(HubError, match="unsafe"):
         cache.resolve(reference)
     with pytest.raises(HubError, match="unsafe"):

@@ -177,7 +177,7 @@ def test_what_an_earlier_one_left_is_gone_on_with(hub: Hub, kind: Kind) -> None:
 
 def test_a_first_part_that_is_longer_than_the_file(hub: Hub, kind: Kind) -> None:
     model = resolved(hub, kind)
-    blob = source.HUBS[kind.source].cache.blob(kind.reference, str(model.files[1].sha256))
+    blob = source.hub_of(kind.source).cache.blob(kind.reference, str(model.files[1].sha256))
     blob.parent.mkdir(parents=True)
     blob.with_name(blob.name + ".incomplete").write_bytes(WEIGHTS + b"x")
     assert (fetch(model, Progress()) / "model.safetensors").read_bytes() == WEIGHTS

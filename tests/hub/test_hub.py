@@ -19,4 +19,15 @@ def test_a_local_model_needs_no_client(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "m.gguf")], check=True, capture_output=True, text=True
     ).stdout.split()
     assert "aimind.hub.local" in loaded
-    assert not {"huggingface_hub", "httpx", "httpx2", "requests", "tqdm", "numpy", "rich"} & set(loaded)
+    assert not {
+        "aimind.hub.remote",
+        "logging",
+        "pickle",
+        "huggingface_hub",
+        "httpx",
+        "httpx2",
+        "requests",
+        "tqdm",
+        "numpy",
+        "rich",
+    } & set(loaded)
