@@ -1,4 +1,4 @@
-"""A hub on loopback, Hugging Face and ModelScope (modelscope.py) at one address: real HTTP, for real clients.
+"""A hub on loopback, Hugging Face and ModelScope at one address: real HTTP, for real clients.
 
 A folder tree is served: `FOLDER/owner/name/…` is a repository, `FOLDER/owner/name@REVISION/…` a revision of
 it (with `%2F` for `/`). Commits are hashes of the contents. Files that the real hub keeps in LFS (here: by
@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from tests.fakes import modelscope
+from tests.fakes import huggingface, modelscope
 
 LFS_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt", ".onnx", ".model")
 BLOCK = 64 << 10
@@ -277,11 +277,11 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/api/v1/models/"):
             modelscope.answer(self, path.removeprefix("/api/v1/models/"), dict(parse_qsl(parts.query)))
         elif path.startswith("/api/models/"):
-            self._api(parts.path.removeprefix("/api/models/"))
+            huggingface.answer(self, parts.path.removeprefix("/api/models/"))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", parts.path):
-            self._resolve(match[1], unquote(match[2]), unquote(match[3]))
+            huggingface.resolve(self, match[1], unquote(match[2]), unquote(match[3]))
         else:
-            self._refuse(404, None)
+            self.refuse(404, None)
 
     def _break(self, fault: Fault) -> bool:
         """Do what the fault says instead of an answer; `False` where it only spoils one."""
@@ -290,79 +290,25 @@ class Handler(BaseHTTPRequestHandler):
         elif fault.body is not None:
             self.send(fault.status or 200, fault.body, {"Content-Type": "application/json"})
         elif fault.status is not None:
-            self._refuse(fault.status, fault.code, {"X-Error-Message": fault.message or "", **fault.headers})
+            self.refuse(fault.status, fault.code, {"X-Error-Message": fault.message or "", **fault.headers})
         else:
             return False
         return True
 
-    def _api(self, rest: str) -> None:
-        match = re.fullmatch(r"([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", rest)
-        repository = match and self._open(unquote(match[1]), unquote(match[3] or "main"))
-        if not match or repository is None:
-            return self._refuse(404, None) if not match else None
-        if match[2] == "tree":
-            return self.json(
-                [
-                    {"type": "file", "path": path, "oid": sha1, "size": size}
-                    | ({"lfs": {"oid": sha256, "size": size, "pointerSize": 130}} if lfs else {})
-                    for path, size, sha1, sha256, lfs in self.list(repository)
-                ]
-            )
-        listed: list[dict[str, object]] = [
-            {"rfilename": path, "size": size, "blobId": sha1}
-            | ({"lfs": {"sha256": sha256, "size": size, "pointerSize": 130}} if lfs else {})
-            for path, size, sha1, sha256, lfs in self.list(repository)
-        ]
-        name = repository.name
-        siblings = self.server.hub.siblings.get(name, listed)
-        return self.json(
-            {"id": name, "modelId": name, "sha": repository.commit, "private": False, "siblings": siblings}
-        )
-
     def list(self, repository: Repository) -> list[tuple[str, int, str, str, bool]]:
         return [
-            (path, file.stat().st_size, *self.server.hub.hashes(file), path.endswith(LFS_SUFFIXES))
+            (path, file.stat().st_size, *self.server.hub.hashes(file), self.is_large(path))
             for path, file in repository.files.items()
         ]
 
-    def _resolve(self, name: str, revision: str, path: str) -> None:
-        hub = self.server.hub
-        repository = self._open(name, revision)
-        if repository is None:
-            return
-        if name in hub.gated and self.seen.authorization != f"Bearer {hub.token}":
-            self._refuse(403 if self.seen.authorization else 401, "GatedRepo")
-            return
-        file = repository.files.get(path)
-        headers = {"X-Repo-Commit": repository.commit}
-        if file is None:
-            self._refuse(404, "EntryNotFound", headers)
-            return
-        sha1, sha256 = hub.hashes(file)
-        if not path.endswith(LFS_SUFFIXES):
-            self.file(file, headers | {"ETag": f'"{sha1}"'})
-            return
-        size = str(file.stat().st_size)
-        headers |= {"X-Linked-Size": size, "X-Linked-Etag": f'"{sha256}"', "Location": self.cdn(file)}
-        self.send(302, b"", headers)
+    def is_large(self, path: str) -> bool:
+        """Whether the file is kept elsewhere."""
+        return path.endswith(LFS_SUFFIXES)
 
     def cdn(self, file: Path) -> str:
         """Where a large file is."""
         hub = self.server.hub
         return f"{hub.cdn_url}/cdn/{quote(file.relative_to(hub.folder).as_posix())}"
-
-    def _open(self, name: str, revision: str) -> Repository | None:
-        """The repository, or `None` once it was refused; a private one as if it were not there."""
-        hub = self.server.hub
-        repository = hub.repository(name, revision)
-        known = self.seen.authorization == f"Bearer {hub.token}"
-        if repository is None or (name in hub.private and not known):
-            self._refuse(404 if known else 401, "RepoNotFound" if known else None)
-            return None
-        if not repository.commit:
-            self._refuse(404, "RevisionNotFound")
-            return None
-        return repository
 
     def file(self, path: Path, headers: dict[str, str]) -> None:
         size = path.stat().st_size
@@ -381,7 +327,7 @@ class Handler(BaseHTTPRequestHandler):
     def json(self, value: object, status: int = 200) -> None:
         self.send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
+    def refuse(self, status: int, code: str | None, headers: dict[str, str] | None = None) -> None:
         message = {"error": "the fake hub refuses"}
         extra = {"X-Error-Code": code} if code else {}
         self.send(status, json.dumps(message).encode(), {**(headers or {}), **extra})

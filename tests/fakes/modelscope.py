@@ -78,7 +78,7 @@ def _content(handler: Handler, repository: Repository, path: str) -> None:
         refuse(handler, 403, FORBIDDEN, "apply for access first")
     elif file is None:
         refuse(handler, 404, NOT_FOUND, "file not found")
-    elif any(path == each and lfs for each, *_, lfs in handler.list(repository)):
+    elif handler.is_large(path):
         handler.send(302, b"", {"Location": handler.cdn(file)})
     else:
         handler.seen.range = None
