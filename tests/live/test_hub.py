@@ -34,7 +34,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.fixture
 def env(hub: Hub, tmp_path: Path) -> Mapping[str, str]:
-    return {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1"}
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "MODELSCOPE_ENDPOINT": hub.url,
+        "MODELSCOPE_CACHE": str(tmp_path / "ms"),
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 def test_a_quantization_is_planned_without_weights_then_downloaded_and_served(
@@ -68,6 +74,16 @@ def test_what_is_here_is_not_fetched_again(hub: Hub, env: Mapping[str, str]) -> 
         with serve("tiny/Demo-GGUF:Q8_0", "--backend", "xllamacpp", env=env):
             pass
     assert hub.sent_bytes() < 2 * 800_000
+
+
+@pytest.mark.parametrize("model", ["hf:tiny/Demo-GGUF:Q8_0", "ms:tiny/Demo-GGUF:Q8_0"])
+def test_offline_what_is_here_is_served(hub: Hub, env: Mapping[str, str], model: str) -> None:
+    with serve(model, "--backend", "xllamacpp", env=env):
+        pass
+    hub.requests.clear()
+    with serve(model, "--backend", "xllamacpp", "--offline", env=env) as served:
+        assert served.say("Who are you?", name="tiny/Demo-GGUF") == SENTENCE
+    assert hub.requests == []
 
 
 def test_a_folder_is_planned_for_vllm(env: Mapping[str, str]) -> None:
