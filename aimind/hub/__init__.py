@@ -24,6 +24,7 @@ __all__ = [
     "fetch",
     "go_offline",
     "hub_of",
+    "in_gguf",
     "is_complete",
     "is_offline",
     "local_twin",
@@ -101,11 +102,10 @@ def open_file(model: Model, file: File, *, waits: Sequence[float] | None = None)
 
 def in_gguf(model: Model) -> str | None:
     """A repository with GGUF files of the same model, where the hub has one; it never fails."""
-    if model.reference.source != "huggingface":
+    if model.reference.source not in REMOTE:
         return None
-    from aimind.hub import huggingface
-
-    return huggingface.in_gguf(model.reference.name)
+    found = hub_of(model.reference.source).in_gguf(model.reference)
+    return None if found is None else references.unparse(found)
 
 
 def location(model: Model) -> Path:

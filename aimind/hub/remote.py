@@ -14,7 +14,7 @@ from aimind.errors import AimindError, HubError
 from aimind.hub.base import Progress, checked_files, checked_path, is_offline
 from aimind.hub.cache import SHA1, SHA256, Cache
 from aimind.hub.failures import Site, explain, is_unreachable, retried
-from aimind.hub.http import NonsenseError, Remote, Why, failures
+from aimind.hub.http import TIMEOUT_SECONDS, NonsenseError, RefusedError, Remote, Why, failures
 from aimind.hub.local import FileReader
 from aimind.types import File, Model, Reader, Reference
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # To look whether the other hub has a model, while an error waits to be shown.
 GLANCE_SECONDS = 3.0
+# Converts most models that are much used, under their own names.
+CONVERTER = "unsloth"
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +133,28 @@ class RemoteHub:
             return False
         return True
 
+    def in_gguf(self, reference: Reference) -> Reference | None:
+        """A repository with GGUF files of this model, by its usual names: two requests at most.
+
+        It is a courtesy: where the hub is slow, refuses or cannot be reached there is none.
+        """
+        if is_offline():
+            return None
+        name = reference.name
+        for other in dict.fromkeys((f"{name}-GGUF", f"{CONVERTER}/{name.rpartition('/')[2]}-GGUF")):
+            candidate = Reference(source=reference.source, name=other)
+            try:
+                found = self._ask(candidate, timeout=GLANCE_SECONDS)
+            except RefusedError as refusal:
+                if refusal.status not in (401, 403, 404):  # it is not there, or not for us
+                    return None
+            except (AimindError, *failures()):
+                return None
+            else:
+                if any(file.path.lower().endswith(".gguf") for file in found.files):
+                    return candidate
+        return None
+
     def remote(self, model: Model, file: File) -> Remote:
         """A file on this hub."""
         return Remote(self.file_url(model, file), file.path, self.secrets(), self.why)
@@ -139,9 +163,9 @@ class RemoteHub:
         """The error to show for what went wrong with a repository."""
         return explain(error, reference, self.site())
 
-    def _ask(self, reference: Reference) -> Model:
+    def _ask(self, reference: Reference, *, timeout: float = TIMEOUT_SECONDS) -> Model:
         remote = Remote(self.list_url(reference), "the list of its files", self.secrets(), self.why)
-        answer = remote.read_json()
+        answer = remote.read_json(timeout=timeout)
         try:
             model = self.listed(reference, answer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
