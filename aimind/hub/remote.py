@@ -141,6 +141,7 @@ class RemoteHub:
         if is_offline():
             return None
         name = reference.name
+        expected: tuple[type[Exception], ...] = (AimindError, *failures())
         for other in dict.fromkeys((f"{name}-GGUF", f"{CONVERTER}/{name.rpartition('/')[2]}-GGUF")):
             candidate = Reference(source=reference.source, name=other)
             try:
@@ -148,7 +149,7 @@ class RemoteHub:
             except RefusedError as refusal:
                 if refusal.status not in (401, 403, 404):  # it is not there, or not for us
                     return None
-            except (AimindError, *failures()):
+            except expected:
                 return None
             else:
                 if any(file.path.lower().endswith(".gguf") for file in found.files):

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
+from aimind import hub as source
 from aimind.hub.local import DEMO
 from aimind.metadata.safetensors import FIRST_READ_BYTES
 from aimind.types import Model, Reference
 from tests.fakes import repositories
-from tests.fakes.hub import Hub
+from tests.fakes.hub import Fault, Hub
 from tests.fakes.repositories import HubOfHoles
 from tests.hub.samples import MODELSCOPE, NAME, Kind, Progress, fetch, resolve
 
@@ -41,12 +42,18 @@ def prefix(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def planned(model: str, *options: str) -> int:
-    """The parameters in the plan."""
-    argv = [str(AIMIND), "plan", model, "--hardware", "24G", "--json", *options]
+def document(model: str, *options: str) -> dict[str, Any]:
+    """The plan."""
+    argv = [str(AIMIND), "plan", model, "--json", *options]
     done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
-    return int(json.loads(done.stdout)["model"]["parameters"])
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def planned(model: str, *options: str) -> int:
+    """The parameters in the plan."""
+    return int(document(model, "--hardware", "24G", *options)["model"]["parameters"])
 
 
 def test_offline_what_is_in_the_cache(hub: Hub, kind: Kind) -> None:
@@ -151,5 +158,5 @@ def test_nobody_is_asked_where_it_would_not_help(holes: HubOfHoles, folder: str)
 def test_nobody_is_asked_offline(holes: HubOfHoles, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(reference=Reference(source="huggingface", name="org/small"), files=())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert hub.in_gguf(model) is None
+    assert source.in_gguf(model) is None
     assert holes.requests == []
