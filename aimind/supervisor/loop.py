@@ -269,6 +269,7 @@ class Supervisor:
     def _stop_sick(self, run: Run, why: str, now: float) -> None:
         self._report.say(f"{why}: stopping it")
         self._report.change("unhealthy", phase="stopping it", reason=why)
+        run.sick = why
         run.stop(now)
 
     def _on_end(self, run: Run, now: float) -> None:
@@ -287,16 +288,16 @@ class Supervisor:
     def _on_crash(self, run: Run, returncode: int | None, now: float) -> None:
         """It has ended, and nobody asked for that."""
         ready_at = run.health.ready_at
-        killed = returncode == -signal.SIGKILL
-        how = "was stopped" if run.stopping and not killed else _describe(returncode)
         code = -signal.SIGKILL if returncode is None else returncode
+        how = "was stopped" if run.sick else _describe(returncode)
         self._on_failure(
             f"the backend {how} after {now - run.started_at:.1f} s",
-            returncode=1 if run.stopping else code,  # sick, it has failed, however well it then ended
+            why=run.sick,
+            returncode=1 if run.sick else code,  # however well it then ended
             ready_seconds=0.0 if ready_at is None else now - ready_at,
             log=run.log,
             now=now,
-            hint=KILLED_HINT if killed and not run.stopping else None,
+            hint=KILLED_HINT if returncode == -signal.SIGKILL and not run.sick else None,
         )
 
     def _on_failure(
@@ -307,9 +308,13 @@ class Supervisor:
         now: float,
         ready_seconds: float = 0.0,
         log: Log | None = None,
+        why: str = "",
         hint: str | None = None,
     ) -> None:
-        """Start it again later, or give it up; without a log it could not even be started."""
+        """Start it again later, or give it up; without a log it could not even be started.
+
+        `why` was said before.
+        """
         cause = None if log is None else log.cause
         decision = decide(
             returncode=returncode,
@@ -320,7 +325,9 @@ class Supervisor:
             rules=self._rules,
         )
         hint = cause["remedy"] if cause else hint
-        reason = f"{what}: {cause['cause']}" if cause else what
+        reason = why or what
+        if cause:
+            reason += f": {cause['cause']}"
         if isinstance(decision, GiveUp) and not decision.exit_code:
             self._report.say(f"{what}: done")
             self._end(0, reason=reason)

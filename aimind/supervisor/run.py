@@ -27,6 +27,7 @@ class Run:
     Attributes:
         tree, log, health, progress: its parts.
         phase: of loading, as it was last said.
+        sick: why it had to be stopped, as half a sentence; empty unless it had to.
         started_at: by the monotonic clock.
         silent: its output has ended.
     """
@@ -49,6 +50,7 @@ class Run:
         )
         self.progress = Progress(guardian, stall_seconds=spec["stall_seconds"], now=now)
         self.phase: str | None = None
+        self.sick = ""
         self.started_at = now
         self.silent = False
         self._report = report

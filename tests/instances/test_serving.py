@@ -154,8 +154,11 @@ def test_a_document_instead_of_the_announcement(home: Home) -> None:
 def test_the_interval_of_probes_is_the_supervisors(home: Home) -> None:
     home.fake("--fail-after", "0.5")
     home.serve("--probe-interval", "0.05")
-    log = home.state / "instances" / "demo" / "logs" / "000001.log"
-    wait_for(lambda: "failed its last health probes" in log.read_text(), what="the third failed probe")
+    # Also while the next start is waited for.
+    wait_for(
+        lambda: "failed its last health probes" in (home.file()["reason"] or ""),
+        what="the third failed probe",
+    )
 
 
 # ── Stopping, restarting, starting again ───────────────────────────────────────────────────────────────────
