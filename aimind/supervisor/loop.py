@@ -20,7 +20,6 @@ from aimind.supervisor.tree import STOP_SIGNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from aimind.supervisor.output import Log
     from aimind.supervisor.spec import Spec
 
 KILLED_HINT = "where memory runs out the kernel kills what has most of it: look at `dmesg` or `journalctl -k`"
@@ -292,10 +291,9 @@ class Supervisor:
         how = "was stopped" if run.sick else _describe(returncode)
         self._on_failure(
             f"the backend {how} after {now - run.started_at:.1f} s",
-            why=run.sick,
             returncode=1 if run.sick else code,  # however well it then ended
             ready_seconds=0.0 if ready_at is None else now - ready_at,
-            log=run.log,
+            run=run,
             now=now,
             hint=KILLED_HINT if returncode == -signal.SIGKILL and not run.sick else None,
         )
@@ -307,14 +305,11 @@ class Supervisor:
         returncode: int,
         now: float,
         ready_seconds: float = 0.0,
-        log: Log | None = None,
-        why: str = "",
+        run: Run | None = None,
         hint: str | None = None,
     ) -> None:
-        """Start it again later, or give it up; without a log it could not even be started.
-
-        `why` was said before.
-        """
+        """Start it again later, or give it up; without a run it could not even be started."""
+        log = None if run is None else run.log
         cause = None if log is None else log.cause
         decision = decide(
             returncode=returncode,
@@ -325,7 +320,7 @@ class Supervisor:
             rules=self._rules,
         )
         hint = cause["remedy"] if cause else hint
-        reason = why or what
+        reason = (run and run.sick) or what
         if cause:
             reason += f": {cause['cause']}"
         if isinstance(decision, GiveUp) and not decision.exit_code:
