@@ -12,7 +12,7 @@ import click
 
 from aimind.errors import UsageError
 from aimind.launchers.base import said, tokens
-from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Category, Request
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Category, Defaults, Request
 
 BEST = "best"  # --quant: the largest that fits
 # Words of the names of variables that hold secrets: HF_TOKEN, AWS_SECRET_ACCESS_KEY, but not MAX_TOKENS.
@@ -20,6 +20,18 @@ SECRET_WORDS = frozenset("KEY APIKEY TOKEN SECRET PASSWORD PASSWD PASSPHRASE CRE
 # The names of systemd's credentials.
 API_KEY_CREDENTIAL, TOKEN_CREDENTIAL = "aimind.api-key", "aimind.hf-token"
 _ALONE = "a file with the key or the token alone, on one line"
+# Options that are called otherwise than the field of the request that they become.
+_FIELDS = {
+    "context": "max_model_len",
+    "no_cpu_offload": "cpu_offload",
+    "parallel": "max_num_seqs",
+    "device": "devices",
+    "tensor_parallel": "tensor_parallel_size",
+    "kv_cache_type": "kv_cache_dtype",
+    "host": "address",
+    "served_model_name": "served_name",
+    "mmproj": "projector",
+}
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -171,6 +183,12 @@ def request_options(function: F) -> F:
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
         click.option("--offline", is_flag=True, help="Use no network: only what is here already."),
         click.option(
+            "--no-config",
+            is_flag=True,
+            expose_value=False,
+            help="Hear no aimind.toml and no variable AIMIND_… that is an option: docs/configuration.md.",
+        ),
+        click.option(
             "--force", is_flag=True, help="Go on where aimind cannot estimate; take --backend at its word."
         ),
     )
@@ -202,23 +220,23 @@ class Wanted:
     request: Request
 
 
-def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...]) -> Wanted:
+def request_field(option: str) -> str | None:
+    """The field of a `Request` that an option of this name (`kv_cache_type`) decides, if it is one."""
+    name = _FIELDS.get(option, option)
+    return name if name in Request.__dataclass_fields__ else None
+
+
+def wanted(
+    text: str, options: dict[str, object], backend_argv: tuple[str, ...], defaults: Defaults | None = None
+) -> Wanted:
     """What was asked, from the options of a command and the arguments for the backend.
+
+    `defaults`: which of the options nobody typed.
 
     Raises:
         UsageError: the file of the key or of the token cannot be read, or holds none.
     """
-    names = {
-        "context": "max_model_len",
-        "parallel": "max_num_seqs",
-        "device": "devices",
-        "tensor_parallel": "tensor_parallel_size",
-        "kv_cache_type": "kv_cache_dtype",
-        "host": "address",
-        "served_model_name": "served_name",
-        "mmproj": "projector",
-    }
-    fields = {names.get(option, option): value for option, value in options.items()}
+    fields = {_FIELDS.get(option, option): value for option, value in options.items()}
     revision, quant = (str(value) if (value := fields.pop(name)) else None for name in ("revision", "quant"))
     offline = fields.pop("offline") is True
     environment = fields.pop("env")
@@ -231,6 +249,7 @@ def wanted(text: str, options: dict[str, object], backend_argv: tuple[str, ...])
         env=dict(environment),  # type: ignore[call-overload]
         api_key=_api_key(key_file),
         extra=backend_argv,
+        defaults=defaults or Defaults(),
     )
     return Wanted(
         text=text,

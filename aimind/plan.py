@@ -9,7 +9,8 @@ from pathlib import PurePath
 from aimind import categories, trust
 from aimind.errors import UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
-from aimind.launchers.base import Launcher, absorb, checked, uncounted
+from aimind.launchers.base import Launcher, checked, uncounted
+from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
 from aimind.place import place
@@ -57,7 +58,8 @@ def make(
             f"{choice.backend.name} cannot give the model a name",
             hint="leave --served-model-name out, or name another backend with --backend",
         )
-    request = absorb(choice.launcher, request)
+    taken = take(choice.launcher, request)
+    request = taken.request
     metadata = categories.used_as(metadata, categories.said(metadata, choice.launcher, request))
     request = categories.told(metadata, choice.launcher, request)
     notes = trust.of_code(model, metadata, request)
@@ -98,6 +100,7 @@ def make(
             choice.reason,
             *_whose(choice.backend),
             *categories.reasons(metadata, request),
+            *taken.reasons,
             *placement.reasons,
             *chosen,
             *_caveats(metadata),

@@ -89,7 +89,7 @@ def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Reques
             backend
             for backend in host.backends
             if backend.name == launcher.NAME
-            and request.backend_version in (None, backend.version)
+            and request.version_of(launcher.NAME) in (None, backend.version)
             and backend.only in ("", metadata.architecture)
         ),
         None,

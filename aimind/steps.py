@@ -212,11 +212,11 @@ def with_backends(host: Host, request: Request) -> Host:
         here = environments.find(launcher.NAME, came_from)
         if isinstance(launcher, ListsModels):
             here = tuple(_with_models(launcher.REGISTRY, backend) for backend in here)
-        if request.extra:
+        if request.extra or request.defaults.of(launcher.NAME).args:
             here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
         found += here
         if isinstance(came_from, Package):
-            found += _to_be_brought(launcher.NAME, came_from, request.backend_version, here)
+            found += _to_be_brought(launcher.NAME, came_from, request.version_of(launcher.NAME), here)
     return dataclasses.replace(host, backends=tuple(found))
 
 

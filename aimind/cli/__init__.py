@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from aimind import show
-from aimind.cli import backends, instances, machine, plan, serve, unit  # noqa: F401 - they add their commands to the group
+from aimind.cli import backends, config, instances, machine, plan, serve, unit  # noqa: F401 - they add their commands
 from aimind.cli.group import cli, split
 from aimind.errors import AimindError, UsageError
 

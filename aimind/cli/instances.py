@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from aimind import show
 from aimind.cli import waiting
+from aimind.cli.configured import NO_CONFIG
 from aimind.cli.group import cli, split
 from aimind.errors import AimindError, InstanceError, UsageError
 
@@ -262,7 +263,7 @@ def _start(sight: Sight, *, as_json: bool) -> None:
             hint=f"`aimind status {sight.name}` shows the command: give it anew where you like",
         ) from problem
     argv, backend_argv = split([*instance.argv])
-    added = ["--detach", "--name", sight.name]
+    added = [NO_CONFIG, "--detach", "--name", sight.name]  # what was configured then is in the words
     added += ["--json"] if as_json else []
     added += ["--with-key"] if instance.has_key else []
     serve_command.main(

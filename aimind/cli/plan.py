@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from aimind import show, steps
+from aimind.cli.configured import Configured, defaults
 from aimind.cli.group import cli
 from aimind.errors import UsageError
 from aimind.options import Several, request_options, wanted
 from aimind.types import Plan
 
 
-@cli.command("plan")
+@cli.command("plan", cls=Configured)
 @click.argument("model")
 @request_options
 @click.option("--context", "contexts", type=Several(), help="Tokens per request; 8k,32k,max: a table.")
@@ -24,9 +25,9 @@ from aimind.types import Plan
 @click.option("--files", "with_files", is_flag=True, help="Show all quantizations, and whether they fit.")
 @click.option("--exact", is_flag=True, help="Ask the installed llama.cpp, too, and show both.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
-@click.pass_obj
+@click.pass_context
 def plan_command(  # noqa: PLR0913 - one per option
-    backend_argv: tuple[str, ...],
+    context: click.Context,
     /,
     model: str,
     *,
@@ -48,13 +49,13 @@ def plan_command(  # noqa: PLR0913 - one per option
 
     if exact and hardware:
         raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
-    asked = wanted(model, {**options, "context": None}, backend_argv)
+    asked = wanted(model, {**options, "context": None}, context.obj, defaults(context))
     machines = steps.machines(hardware, asked)
     offer = steps.offer(asked)
     questions = [
-        (machine, steps.ask(offer, asked, host, context=context))
+        (machine, steps.ask(offer, asked, host, context=tokens))
         for machine, host in machines.items()
-        for context in contexts or (None,)
+        for tokens in contexts or (None,)
     ]
     if len(questions) > 1:
         if with_files or exact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -14,10 +15,11 @@ import click
 
 from aimind import show, steps
 from aimind.cli import waiting
+from aimind.cli.configured import NO_CONFIG, Configured, defaults, settled
 from aimind.cli.group import cli
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
-from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, StateName
+from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, StateName
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 ARGV = "aimind.argv"
 
 
-class Remembering(click.Command):
+class Remembering(Configured):
     """A command that keeps its arguments as they were typed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -116,7 +118,7 @@ def serve_command(  # noqa: PLR0913 - one per option
     if as_json and not detach:
         raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
     backend_argv: tuple[str, ...] = context.obj
-    asked = wanted(model, options, backend_argv)
+    asked = wanted(model, options, backend_argv, defaults(context))
     if with_key and asked.request.api_key is None:
         raise InstanceError(
             f"instance {name} was started with an API key, and now there is none",
@@ -124,7 +126,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         )
     start = _Start(
         asked=asked,
-        argv=_again(context.meta[ARGV]) + (("--", *backend_argv) if backend_argv else ()),
+        again=functools.partial(_again, context, asked.request),
         name=name,
         ready_probe=ready_probe,
         may_install=not (no_install or asked.offline),
@@ -147,27 +149,36 @@ class _Start:
 
     Attributes:
         asked: the model, and how to serve it.
-        argv: what was typed, but for how this instance is called and waited for.
+        again: of a plan, the words that start it again.
         name: of the instance, where one is wanted.
         ready_probe: `request` or `health`.
         may_install: a backend that is not here may be brought.
     """
 
     asked: Wanted
-    argv: tuple[str, ...]
+    again: Callable[[Plan], tuple[str, ...]]
     name: str | None
     ready_probe: str
     may_install: bool
 
 
-def _again(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Of what was typed, what `aimind start` shall say again."""
+def _again(context: click.Context, request: Request, plan: Plan) -> tuple[str, ...]:
+    """What `aimind start` shall say, so that it means the same: what was typed, and what is configured."""
+    words: tuple[str, ...] = context.meta[ARGV]
+    found = settled(context, request, plan)
+    typed = (*_lasting(words), *found.words(context.command.params))
+    backend_argv = (*found.backend_argv, *request.extra)
+    return (*typed, "--", *backend_argv) if backend_argv else typed
+
+
+def _lasting(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What was typed, but for how this instance is called and waited for."""
     named = {at + 1 for at, word in enumerate(words) if word == "--name"}
     return tuple(
         word
         for at, word in enumerate(words)
         if at not in named
-        and word not in ("-d", "--detach", "--json", "--name", "--with-key")
+        and word not in ("-d", "--detach", "--json", "--name", "--with-key", NO_CONFIG)
         and not word.startswith("--name=")
     )
 
@@ -271,7 +282,7 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
     )
     return Instance(
         name=name,
-        argv=start.argv,
+        argv=start.again(plan),
         cwd=os.getcwd(),  # noqa: PTH109 - text
         created=time.time(),
         model=start.asked.text,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from aimind import show, steps
+from aimind.cli.configured import NO_CONFIG, Settled, defaults, given_by_default, settled, words
 from aimind.cli.group import cli
 from aimind.cli.serve import ARGV, Remembering, serve_command
 from aimind.errors import UsageError
+from aimind.launchers.flags import whole_path
 from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret, request_options, wanted
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Package, Plan
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _NOT_HERE = frozenset({"detach", "as_json", "dry_run", "no_supervise", "with_key"})
 _ABOUT_MODEL = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
 # Said otherwise in the unit than on the command line; `name` comes with the plan.
-_DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file"})
+_DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file", "no_config"})
 # They say where things are, or which, and the service manager does not have them.
 _KEPT = (
     "AIMIND_HUB",
@@ -55,7 +57,8 @@ class _Asked:
 
     Attributes:
         typed: all that was typed after `aimind unit`.
-        given: the options as they were typed, by name; options: all, as they were understood.
+        given: the options as they were typed, by name, or as they are configured; options: all, as they were
+            understood.
         backend_argv: what stands after `--`, with whole paths.
         wanted: the model, and how to serve it.
         user: a unit of the user's own; hardened, run_as: as the options say.
@@ -118,18 +121,21 @@ def unit_command(
 
     given, _, _ = context.command.make_parser(context).parse_args(list(context.meta[ARGV]))
     about_model = {name: value for name, value in options.items() if name in _ABOUT_MODEL}
+    here = Path.cwd()
     asked = _Asked(
         typed=context.meta[ARGV] + (("--", *context.obj) if context.obj else ()),
-        given=given,
+        given={**{option.name or "": said.value for option, said in given_by_default(context)}, **given},
         options=options,
-        backend_argv=tuple(map(_whole_path, context.obj)),
-        wanted=wanted(model, about_model, context.obj),
+        backend_argv=tuple(whole_path(word, here) for word in context.obj),
+        wanted=wanted(model, about_model, context.obj, defaults(context)),
         user=user,
         hardened=hardened,
         run_as=run_as,
     )
     _check(asked)
-    decided = _decide(asked)
+    plan, package = _plan(asked)
+    asked = _settle(asked, given, settled(context, asked.wanted.request, plan))
+    decided = _decide(asked, plan, package=package)
     unit = _unit(asked, decided)
     text = units.text(unit)
     for line in _notes(asked, decided, unit):
@@ -175,15 +181,31 @@ def _install(unit: Unit, text: str) -> None:
 # ── From the plan to the unit ──────────────────────────────────────────────────────────────────────────────
 
 
-def _decide(asked: _Asked) -> _Decided:
-    """The plan, made as `serve` makes it."""
+def _plan(asked: _Asked) -> tuple[Plan, bool]:
+    """The plan, made as `serve` makes it; whether its backend lives in an environment that aimind makes."""
     from aimind import devices, instances
 
     request = asked.wanted.request
     offer = steps.offer(asked.wanted)
     host = steps.equipped(instances.without_promises(devices.probe(), instances.living()), request)
     plan = steps.decided(steps.answer(steps.ask(offer, asked.wanted, host)))
-    package = isinstance(steps.source(plan.backend.name, host), Package)
+    return plan, isinstance(steps.source(plan.backend.name, host), Package)
+
+
+def _settle(asked: _Asked, typed: Mapping[str, object], found: Settled) -> _Asked:
+    """What is configured, as if it had been typed."""
+    given: dict[str, object] = {**found.options, **typed}
+    of_typed, of_files = typed.get("env"), found.options["env"]
+    given["env"] = [*_listed(of_files), *_listed(of_typed)]
+    return dataclasses.replace(asked, given=given, backend_argv=(*found.backend_argv, *asked.backend_argv))
+
+
+def _listed(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+def _decide(asked: _Asked, plan: Plan, *, package: bool) -> _Decided:
+    """What follows from the plan."""
     return _Decided(
         plan=plan,
         package=package,
@@ -219,7 +241,17 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
     name = names.check(str(wished)) if wished else next(names.proposals(steps.called(plan)))
     port = settings.port or instances.choose(settings.address or "", 0)
     devices = ",".join(str(shard.device.index) for shard in plan.shards) or "none"
-    said = ("--backend", plan.backend.name, "--device", devices, "--port", str(port), "--name", name)
+    said = (
+        NO_CONFIG,
+        "--backend",
+        plan.backend.name,
+        "--device",
+        devices,
+        "--port",
+        str(port),
+        "--name",
+        name,
+    )
     secrets = tuple(_credentials(asked))
     at_home = [word for each in secrets for word in (each.option, each.path)] if asked.user else ()
     local = settings.address in _LOOPBACK and not decided.brings
@@ -258,15 +290,8 @@ def _model(wanted_: Wanted) -> str:
 
 def _arguments(asked: _Asked) -> Iterator[str]:
     """The options of `serve` as they were typed, less those that are decided now."""
-    for option in serve_command.params:
-        name = option.name or ""
-        if name not in asked.given or name in _DECIDED or not isinstance(option, click.Option):
-            continue
-        value = asked.given[name]
-        for each in value if isinstance(value, list) else [value]:
-            yield option.opts[-1]
-            if not option.is_flag:
-                yield str(each)
+    lasting = {name: value for name, value in asked.given.items() if name not in _DECIDED}
+    return words(serve_command.params, lasting)
 
 
 def _credentials(asked: _Asked) -> Iterator[Credential]:
@@ -289,8 +314,7 @@ def _environment(asked: _Asked, decided: _Decided) -> dict[str, str]:
     folder = str(Path(decided.plan.backend.executable).parent)
     if not decided.package and folder not in systemd.PATH:
         found["PATH"] = ":".join((folder, *systemd.PATH))
-    passed = asked.given.get("env")
-    for name in passed if isinstance(passed, list) else ():
+    for name in _listed(asked.given["env"]):
         if "=" in name:
             continue
         if is_secret(name):
@@ -301,14 +325,6 @@ def _environment(asked: _Asked, decided: _Decided) -> dict[str, str]:
             )
         found[name] = os.environ[name]
     return found
-
-
-def _whole_path(word: str) -> str:
-    """A word for the backend; a path from here as one from anywhere."""
-    name, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
-    if not value.startswith(("./", "../")):
-        return word
-    return f"{name}{equals}{Path(value).absolute()}"
 
 
 def _me() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from aimind.errors import UsageError
 from aimind.launchers.base import Launcher, TellsFlags, plain
@@ -37,8 +38,13 @@ def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple
 def _names(extra: tuple[str, ...]) -> list[str]:
     """The flags among the arguments, without their values."""
     end = extra.index("--") if "--" in extra else len(extra)
-    names = (word.partition("=")[0] for word in extra[:end] if word.startswith("-"))
-    return [name for name in names if not _VALUE.fullmatch(name)]
+    return [name for word in extra[:end] if (name := flag_name(word)) is not None]
+
+
+def flag_name(word: str) -> str | None:
+    """The flag that the word is, without a value; `None` of a word that is a value itself."""
+    name = word.partition("=")[0]
+    return name if word.startswith("-") and not _VALUE.fullmatch(name) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +104,11 @@ def _hint(flag: str, known: set[str]) -> str:
 
 def _listed(flags: list[str]) -> str:
     return " or ".join([", ".join(flags[:-1]), flags[-1]] if flags[1:] else flags)
+
+
+def whole_path(word: str, folder: Path) -> str:
+    """A word for the backend; a path from this folder (`./…`) as one from anywhere."""
+    name, equals, value = word.rpartition("=") if word.startswith("-") else ("", "", word)
+    if not value.startswith(("./", "../")):
+        return word
+    return f"{name}{equals}{folder.absolute() / value}"

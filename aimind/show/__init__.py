@@ -1,6 +1,7 @@
 """All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
 
 from aimind.show.backends import Overview, backends, backends_document
+from aimind.show.configuration import configuration, configuration_document
 from aimind.show.decision import command_line, plan
 from aimind.show.instances import (
     ending,
@@ -27,6 +28,8 @@ __all__ = [
     "candidates",
     "command_line",
     "comparison",
+    "configuration",
+    "configuration_document",
     "data",
     "devices",
     "ending",

@@ -16,6 +16,41 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """What the configuration says of one backend.
+
+    Attributes:
+        version: to be used.
+        args: for it, as after `--`; where: the file that says them.
+        env: for its process.
+    """
+
+    version: str | None = None
+    args: tuple[str, ...] = ()
+    where: str = ""
+    env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What was said by the configuration and by variables; what is typed comes before all of it.
+
+    Attributes:
+        fields: of the request, that hold such a value -> where that was said.
+        general: of these, those that a backend's own arguments come before, too.
+        backends: by name, what is said of each.
+    """
+
+    fields: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    general: frozenset[str] = frozenset()
+    backends: Mapping[str, Preset] = field(default_factory=lambda: MappingProxyType({}))
+
+    def of(self, backend: str) -> Preset:
+        """What is said of this backend."""
+        return self.backends.get(backend, Preset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What the user asked, by options or by arguments of the backend; `None`: decide for me.
 
@@ -55,6 +90,7 @@ class Request:
         env: for the backend's process.
         extra: arguments for the backend that no field holds, passed as they are.
         force: go on where aimind cannot estimate, and with the backend that is named although it refuses.
+        defaults: which of all that nobody typed, and what is said of single backends.
     """
 
     backend: str | None = None
@@ -106,6 +142,11 @@ class Request:
     env: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     extra: tuple[str, ...] = ()
     force: bool = False
+    defaults: Defaults = Defaults()
+
+    def version_of(self, backend: str) -> str | None:
+        """The version of this backend that is asked for."""
+        return self.backend_version or self.defaults.of(backend).version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,8 @@ class Instance:
 
     Attributes:
         name: of the instance.
-        argv: the arguments of `aimind serve` as they were typed, without `--detach`, `--json` and `--name`.
+        argv: the arguments of `aimind serve` as they were typed, with what was configured then, but without
+            `--detach`, `--json` and `--name`.
         cwd: the folder that they were typed in.
         created: when, in seconds since 1970.
         model: as it was typed; served_name: its name in the API.

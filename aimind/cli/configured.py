@@ -1,0 +1,167 @@
+"""Commands whose options can be configured: by files and variables (`aimind.configuration`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import click
+from click.core import ParameterSource
+
+from aimind import show
+from aimind.configuration import Configuration, Said, load
+from aimind.configuration.keys import Keys, key, keys
+from aimind.errors import BadReferenceError
+from aimind.launchers import LAUNCHERS
+from aimind.launchers.defaults import take
+from aimind.options import request_field
+from aimind.select import named
+from aimind.types import Defaults, Plan, Preset, Request
+
+NO_CONFIG = "--no-config"
+_APPLIED = "aimind.applied"
+_NAMES = tuple(launcher.NAME for launcher in LAUNCHERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Applied:
+    """What is configured for one command: options by key, those of all models apart; of backends by name."""
+
+    general: Mapping[str, Said] = field(default_factory=dict)
+    special: Mapping[str, Said] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+
+    @property
+    def said(self) -> dict[str, Said]:
+        return {**self.general, **self.special}
+
+
+class Configured(click.Command):
+    """A command whose options have the values that are configured, unless they are typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set the defaults, and parse."""
+        applied = _Applied()
+        if not (ctx.resilient_parsing or {NO_CONFIG, *ctx.help_option_names}.intersection(args)):
+            applied = self._applied(ctx, args)
+        ctx.meta[_APPLIED] = applied
+        ctx.default_map = {
+            each.name: each.flag_value if each.is_flag else said.value
+            for each in self.params
+            if isinstance(each, click.Option)
+            and each.name
+            and (said := applied.said.get(key(each))) is not None
+            and said.value is not False
+        }
+        return super().parse_args(ctx, args)
+
+    def _applied(self, ctx: click.Context, args: list[str]) -> _Applied:
+        configuration = configured()
+        for warning in configuration.warnings:
+            show.note(f"warning: {warning}")
+        model = None
+        if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
+            _, typed, _ = self.make_parser(ctx).parse_args(list(args))
+            model = typed[0] if typed else None
+        for each in configuration.files:
+            if each.here and each.problem is None:
+                show.note(f"note: {each.path} is heard (`aimind config` shows what it says)")
+        general, special = dict(configuration.options), configuration.special(model)
+        if model is not None and _names_file(model):
+            for options in (general, special):
+                options.pop("quant", None)
+        return _Applied(general=general, special=special, presets=configuration.presets(_NAMES))
+
+
+def _names_file(model: str) -> bool:
+    """Whether the text says itself which file or quantization it means."""
+    from aimind import reference
+
+    try:
+        parsed = reference.parse(model)
+    except BadReferenceError:
+        return False  # it is said later
+    return bool(parsed.quantization or parsed.file or parsed.name.endswith(".gguf"))
+
+
+def all_keys() -> Keys:
+    """Those of `serve`, which has all options that can be configured."""
+    from aimind.cli.serve import serve_command
+
+    return keys(serve_command.params)
+
+
+def configured() -> Configuration:
+    """What is configured here and now.
+
+    Raises:
+        UsageError: it says what cannot be.
+    """
+    return load(all_keys(), _NAMES)
+
+
+def defaults(context: click.Context) -> Defaults:
+    """What nobody typed, for the request."""
+    applied: _Applied = context.meta[_APPLIED]
+    given = {key(option): said for option, said in given_by_default(context)}
+    fields = {found: said.where for name, said in given.items() if (found := request_field(name)) is not None}
+    special = {request_field(name) for name in applied.special}
+    return Defaults(fields=fields, general=frozenset(set(fields) - special), backends=applied.presets)
+
+
+def given_by_default(context: click.Context) -> Iterator[tuple[click.Option, Said]]:
+    """The options that have a value which is configured."""
+    applied: _Applied = context.meta[_APPLIED]
+    for option in context.command.params:
+        if (
+            isinstance(option, click.Option)
+            and option.name
+            and context.get_parameter_source(option.name) is ParameterSource.DEFAULT_MAP
+        ):
+            yield option, applied.said[key(option)]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is configured and holds for a plan, to be said in words whatever will be configured later.
+
+    Attributes:
+        options: by name, and `env` the variables for the backend as `--env` takes them.
+        backend_argv: for the backend.
+    """
+
+    options: Mapping[str, object]
+    backend_argv: tuple[str, ...]
+
+    def words(self, params: list[click.Parameter]) -> tuple[str, ...]:
+        """The options as they are typed."""
+        return tuple(words(params, self.options))
+
+
+def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
+    """What is configured and holds for the plan, which was made of the request."""
+    launcher = named(plan.backend.name, LAUNCHERS)
+    taken, preset = take(launcher, request), request.defaults.of(launcher.NAME)
+    options: dict[str, object] = {
+        option.name or "": said.value
+        for option, said in given_by_default(context)
+        if request_field(key(option)) not in taken.beaten
+    }
+    if request.backend is None and (taken.args or preset.version):
+        options["backend"] = launcher.NAME
+    if request.backend_version is None and preset.version:
+        options["backend_version"] = preset.version
+    options["env"] = [f"{name}={value}" for name, value in preset.env.items() if name not in request.env]
+    return Settled(options, taken.args)
+
+
+def words(params: list[click.Parameter], values: Mapping[str, object]) -> Iterator[str]:
+    """Options with these values, by name, as they are typed; in the order that the command has them."""
+    for option in params:
+        if option.name not in values or not isinstance(option, click.Option):
+            continue
+        value = values[option.name]
+        for each in value if isinstance(value, list) else [value]:
+            yield option.opts[-1]
+            if not option.is_flag:
+                yield str(each)

@@ -1,0 +1,122 @@
+"""Which files hold the user's configuration, and whether they can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from aimind.errors import UsageError
+
+NAME = "aimind.toml"
+VARIABLE = "AIMIND_CONFIG"  # names a file instead of that in the user's folder
+LONGEST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file that there is.
+
+    Attributes:
+        path: as it is shown: that in the current folder is `./aimind.toml`.
+        folder: that relative paths in it start from.
+        text: what it says; empty where it is not heard.
+        here: it is that of the current folder.
+        problem: why it is not heard, as a sentence.
+    """
+
+    path: str
+    folder: Path
+    text: str = ""
+    here: bool = False
+    problem: str | None = None
+
+
+def user_file() -> Path:
+    """The user's own, there or not."""
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).absolute()
+    from platformdirs import user_config_path
+
+    return user_config_path("aimind") / NAME
+
+
+def read() -> tuple[Text, ...]:
+    """The files that there are, the weakest first.
+
+    Raises:
+        UsageError: the user's own cannot be read, or `AIMIND_CONFIG` names none.
+    """
+    own, here = user_file(), Path(NAME)
+    found = []
+    try:
+        found.append(Text(str(own), own.parent, _read(own)))
+    except (FileNotFoundError, NotADirectoryError):
+        if os.environ.get(VARIABLE):
+            raise UsageError(
+                f"{own}, which {VARIABLE} names, is not there", hint=f"write it, or unset {VARIABLE}"
+            ) from None
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"{own} cannot be read: {_why(problem)}", hint="grant access, or repair it"
+        ) from None
+    same = False
+    with contextlib.suppress(OSError):
+        same = own.samefile(here)
+    if not same and os.path.lexists(here):
+        found.append(_here(here))
+    return tuple(found)
+
+
+def _here(path: Path) -> Text:
+    """That of the current folder, which anybody may have put there."""
+    shown, folder = f"./{path}", Path.cwd()
+    try:
+        return Text(shown, folder, _read(path, only_trusted=True), here=True)
+    except (OSError, ValueError) as problem:
+        return Text(shown, folder, here=True, problem=_why(problem))
+
+
+def _why(problem: OSError | ValueError) -> str:
+    return problem.strerror or "" if isinstance(problem, OSError) else str(problem)
+
+
+def _read(path: Path, *, only_trusted: bool = False) -> str:
+    """What the file says.
+
+    Raises:
+        OSError: the system does not let it be read.
+        ValueError: it is no such file, or not to be trusted, as a sentence.
+    """
+    # What is no file, a pipe for one, must not be waited for.
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        if only_trusted:
+            _check_owner(path.lstat())
+            _check_owner(status)
+            if status.st_mode & stat.S_IWOTH:
+                raise ValueError("anybody can write it: chmod o-w aimind.toml")
+        content = file.read(LONGEST_BYTES + 1)
+    if len(content) > LONGEST_BYTES:
+        raise ValueError(f"it is longer than {LONGEST_BYTES >> 10} KiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+
+
+def _check_owner(status: os.stat_result) -> None:
+    """Of a folder that several write to, only what the user has put there himself is heard."""
+    if sys.platform == "win32":
+        return
+    trusted = {os.geteuid(), 0}
+    if os.geteuid() == 0:  # by sudo in a folder of the user's own, as git does
+        with contextlib.suppress(ValueError):
+            trusted.add(int(os.environ.get("SUDO_UID", "")))
+    if status.st_uid not in trusted:
+        raise ValueError(f"it belongs to another user ({status.st_uid}): a copy of your own would be heard")

@@ -1,0 +1,39 @@
+"""The keys of the configuration, which are options of `serve` by other names.
+
+`--kv-cache-type` is `kv_cache_type` in a file, and `AIMIND_KV_CACHE_TYPE` as a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import click
+
+PREFIX = "AIMIND_"
+# Options of `serve` about one start, or what nobody should say once and for all; `env` is a table.
+NO_KEYS = frozenset(
+    "detach dry_run env force json name no_config no_supervise revision with_key".split(),
+)
+
+Keys = Mapping[str, click.Option]
+
+
+def key(option: click.Parameter) -> str:
+    """What the option is called here: its longest name."""
+    return max(option.opts, key=len).lstrip("-").replace("-", "_")
+
+
+def keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Option]:
+    """The options among the parameters that can be configured, by their keys."""
+    options = {key(each): each for each in parameters if isinstance(each, click.Option)}
+    return {name: each for name, each in options.items() if name not in NO_KEYS}
+
+
+def variable(name: str) -> str:
+    """The variable of a key."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """The option of a key."""
+    return "--" + name.replace("_", "-")

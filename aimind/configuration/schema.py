@@ -1,0 +1,265 @@
+"""What a file of the configuration may say, by pydantic, which takes a while to import."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import click
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
+
+from aimind.configuration.files import Text
+from aimind.configuration.keys import Keys, flag, variable
+from aimind.configuration.lines import lines
+from aimind.configuration.said import Said
+from aimind.errors import UsageError
+from aimind.launchers.base import nearest
+from aimind.launchers.flags import whole_path
+from aimind.options import is_secret
+
+# A file in a folder that was downloaded must not allow what the folder brings.
+NOT_HERE = ("trust_remote_code",)
+_PAGE = "docs/configuration.md has all keys, `aimind config` those in force"
+_AT_LINE = re.compile(r" \(at line (\d+), column \d+\)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """What one file says.
+
+    Attributes:
+        options: by key.
+        models: options by the model that they are for.
+        env: for every backend.
+        versions, args, envs: by backend.
+    """
+
+    options: Mapping[str, Said]
+    models: Mapping[str, Mapping[str, Said]]
+    env: Mapping[str, Said]
+    versions: Mapping[str, Said]
+    args: Mapping[str, Said]
+    envs: Mapping[str, Mapping[str, Said]]
+
+
+def _text(value: object) -> str:
+    """Text, or a number as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("it should be text or a number")  # noqa: TRY004 - pydantic's way
+    if "\0" in str(value):
+        raise ValueError("there is a NUL in it")
+    return str(value)
+
+
+def _word(value: object, info: ValidationInfo) -> str:
+    return whole_path(_text(value), _folder(info))
+
+
+def _variable(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError("this cannot be the name of a variable")
+    if is_secret(name):
+        raise ValueError("a secret is no value of the configuration: the backend has what you export")
+    return name
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return Path(info.context["folder"]) if info.context else Path()
+
+
+Environment = dict[Annotated[str, AfterValidator(_variable)], Annotated[str, BeforeValidator(_text)]]
+
+
+class Backend(BaseModel):
+    """`[backends.NAME]`."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Annotated[StrictStr, Field(min_length=1)] | None = None
+    args: list[Annotated[str, BeforeValidator(_word)]] | None = None
+    env: Environment = Field(default_factory=dict)
+
+
+def model(keys: Keys, backends: tuple[str, ...]) -> type[BaseModel]:
+    """What a file is checked against."""
+    forbid = ConfigDict(extra="forbid")
+    fields: dict[str, Any] = {name: (_kind(option) | None, None) for name, option in keys.items()}
+    options = create_model("Options", __config__=forbid, **fields)
+    tables: dict[str, Any] = {
+        "env": (Environment, Field(default_factory=dict)),
+        "backends": (dict[Literal[backends], Backend], Field(default_factory=dict)),  # type: ignore[valid-type]
+        "models": (dict[str, options], Field(default_factory=dict)),  # type: ignore[valid-type]
+    }
+    return create_model("Configuration", __base__=options, **tables)
+
+
+def _kind(option: click.Option) -> Any:
+    """The type of an option's values."""
+    kind = option.type
+    if option.is_flag:
+        return StrictBool
+    if isinstance(kind, click.IntRange):
+        return Annotated[StrictInt, Field(ge=kind.min, le=kind.max)]
+    if isinstance(kind, click.FloatRange):
+        bounds: dict[str, Any] = {
+            "gt" if kind.min_open else "ge": kind.min,
+            "lt" if kind.max_open else "le": kind.max,
+        }
+        return Annotated[float, Field(strict=True, **bounds)]
+    if isinstance(kind, click.Choice):
+        return Literal[tuple(kind.choices)]
+    if kind is click.STRING:
+        return Annotated[StrictStr, Field(min_length=1)]
+
+    def converted(value: object, info: ValidationInfo) -> str:
+        """As it is typed; a path is one from the file's folder."""
+        text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
+        if isinstance(kind, click.Path):
+            text = os.path.join(_folder(info), os.path.expanduser(text))  # noqa: PTH111, PTH118 - text
+        try:
+            kind.convert(text, None, None)
+        except click.UsageError as problem:
+            raise ValueError(problem.message) from problem
+        return text
+
+    return Annotated[str, BeforeValidator(converted)]
+
+
+def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
+    """What the file says.
+
+    Raises:
+        UsageError: it is no TOML, or has a key that there is not, or a value that a key cannot have.
+    """
+    try:
+        data = tomllib.loads(file.text)
+    except tomllib.TOMLDecodeError as problem:
+        at = _AT_LINE.search(str(problem))
+        number = at[1] if at else len(file.text.splitlines())  # "at end of document"
+        message = _AT_LINE.sub("", str(problem))
+        raise UsageError(f"{file.path}:{number}: {message}", hint="the file is TOML") from None
+    except RecursionError:
+        raise UsageError(f"{file.path} is nested too deeply", hint=_PAGE) from None
+    form = model(keys, backends)
+    try:
+        found = form.model_validate(data, context={"folder": str(file.folder)})
+    except ValidationError as problem:
+        _Problem(file, keys, backends).say(problem)
+    at_line = lines(file.text)
+    if file.here:
+        _check_here(file, data, at_line)
+
+    def said(value: object, *path: str) -> Said:
+        return Said(value, f"{file.path}:{at_line[path]}")
+
+    def options(of: BaseModel, *path: str) -> dict[str, Said]:
+        names = sorted(of.model_fields_set.intersection(keys))
+        return {name: said(getattr(of, name), *path, name) for name in names}
+
+    whole: Any = found
+    sections: dict[str, Backend] = whole.backends
+    return Section(
+        options=options(found),
+        models={name: options(of, "models", name) for name, of in whole.models.items()},
+        env={name: said(value, "env", name) for name, value in whole.env.items()},
+        versions={
+            name: said(of.version, "backends", name, "version") for name, of in sections.items() if of.version
+        },
+        args={
+            name: said(tuple(of.args), "backends", name, "args")
+            for name, of in sections.items()
+            if of.args is not None
+        },
+        envs={
+            name: {each: said(value, "backends", name, "env", each) for each, value in of.env.items()}
+            for name, of in sections.items()
+        },
+    )
+
+
+def _check_here(file: Text, data: Mapping[str, Any], at_line: Mapping[tuple[str, ...], int]) -> None:
+    for path in at_line:
+        if path[-1] in NOT_HERE and _at(data, path) is True and path[:1] != ("env",):
+            raise UsageError(
+                f"{file.path}:{at_line[path]}: {path[-1]} is not for a file that lies in a folder",
+                hint=f"{flag(path[-1])}, or your own file, which `aimind config` names, allows it",
+            )
+
+
+def _at(data: object, path: tuple[str, ...]) -> object:
+    for step in path:
+        data = data.get(step) if isinstance(data, dict) else None
+    return data
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Problem:
+    """What is said of a file that is not in order."""
+
+    file: Text
+    keys: Keys
+    backends: tuple[str, ...]
+
+    def say(self, found: ValidationError) -> NoReturn:
+        """Of several problems the first in the file."""
+        at_line = lines(self.file.text)
+
+        def line(path: tuple[str, ...]) -> int:
+            return next((at_line[path[:end]] for end in range(len(path), 0, -1) if path[:end] in at_line), 1)
+
+        problems = [(tuple(map(str, each["loc"])), each) for each in found.errors()]
+        path, first = min(problems, key=lambda each: line(each[0]))
+        where = f"{self.file.path}:{line(path)}"
+        if first["type"] == "extra_forbidden":
+            raise self._unknown(where, path)
+        if path[-1] == "[key]" and path[0] == "backends":
+            near = nearest(path[1], list(self.backends))
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(self.backends)}"
+            raise UsageError(f"{where}: no backend is called {path[1]!r}", hint=hint)
+        path = path[:-1] if path[-1] == "[key]" else path
+        cause = first.get("ctx", {}).get("error")
+        message = str(cause) if cause is not None else first["msg"].replace("Input should", "it should")
+        raise UsageError(f"{where}: {'.'.join(path)}: {message}", hint=self._hint(path))
+
+    def _unknown(self, where: str, path: tuple[str, ...]) -> UsageError:
+        """There is no such key."""
+        name, outer = path[-1], path[:-1]
+        if is_secret(name):
+            return UsageError(
+                f"{where}: {name}: a secret is no value of the configuration",
+                hint="api_key_file and hf_token_file name a file that holds it, and which only you can read",
+            )
+        known = {"backends": list(Backend.model_fields), "models": list(self.keys)}.get(
+            outer[0] if outer else "", [*self.keys, "env", "backends", "models"]
+        )
+        near = nearest(name.replace("-", "_"), known)
+        inside = f" in [{'.'.join(outer)}]" if outer else ""
+        if near is None and name in self.keys:
+            return UsageError(
+                f"{where}: there is no key {name!r}{inside}", hint=f"{name} stands before all tables"
+            )
+        return UsageError(
+            f"{where}: there is no key {name!r}{inside}", hint=f"did you mean {near}?" if near else _PAGE
+        )
+
+    def _hint(self, path: tuple[str, ...]) -> str:
+        option = self.keys.get(path[-1])
+        if option is not None and path[0] not in ("env", "backends"):
+            return f"as {flag(path[-1])} and {variable(path[-1])} take it: {option.help}"
+        return _PAGE

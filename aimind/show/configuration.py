@@ -1,0 +1,84 @@
+"""What is configured, and where that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aimind.show.terminal import console, escape, table
+
+if TYPE_CHECKING:
+    from aimind.configuration import Configuration, Said
+
+_DEFAULT = "default"
+
+
+def configuration_document(
+    found: Configuration, own: Path, *, defaults: Mapping[str, object], others: Mapping[str, str]
+) -> dict[str, Any]:
+    """All of it (docs/configuration.md); `others`: variables that are no options, as they may be shown."""
+    options = {name: {"value": value, "from": _DEFAULT} for name, value in defaults.items()}
+    options |= _said({**found.options, **found.variables})
+    backends: dict[str, dict[str, object]] = {}
+    for name in sorted({*found.versions, *found.args, *found.envs}):
+        of: dict[str, Any] = backends.setdefault(name, {})
+        of |= _said({"version": found.versions[name]}) if name in found.versions else {}
+        of |= _said({"args": found.args[name]}) if name in found.args else {}
+        of |= {"env": _said(found.envs[name])} if found.envs.get(name) else {}
+    return {
+        "user_file": str(own),
+        "files": [{"path": each.path, "problem": each.problem} for each in found.files],
+        "options": dict(sorted(options.items())),
+        "env": _said(found.env),
+        "backends": backends,
+        "models": {name: _said(options) for name, options in found.models.items()},
+        "variables": dict(others),
+    }
+
+
+def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:
+    return {name: {"value": said.value, "from": said.where} for name, said in values.items()}
+
+
+def configuration(document: Mapping[str, Any]) -> None:
+    """The same for a person."""
+    screen = console()
+    there = {each["path"]: each["problem"] for each in document["files"]}
+    files = table("file", "")
+    for path in dict.fromkeys([document["user_file"], *there]):
+        state = "not there" if path not in there else "not heard" if there[path] else "read"
+        files.add_row(escape(path), state)
+    screen.print(files)
+    screen.print()
+    values = table("key", "value", "from")
+    for name, value, where in _rows(document):
+        values.add_row(escape(name), escape(_text(value)), escape(where))
+    screen.print(values)
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
+    for name, said in document["options"].items():
+        yield name, said["value"], said["from"]
+    for name, said in document["env"].items():
+        yield f"env.{name}", said["value"], said["from"]
+    for model, options in document["models"].items():
+        for name, said in options.items():
+            yield f'models."{model}".{name}', said["value"], said["from"]
+    for backend, of in document["backends"].items():
+        for name in ("version", "args"):
+            if name in of:
+                yield f"backends.{backend}.{name}", of[name]["value"], of[name]["from"]
+        for name, said in of.get("env", {}).items():
+            yield f"backends.{backend}.env.{name}", said["value"], said["from"]
+    for name, value in document["variables"].items():
+        yield name, value, "variable"
+
+
+def _text(value: object) -> str:
+    """As it is written in the file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)
