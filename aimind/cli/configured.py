@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,9 +17,11 @@ from aimind.launchers import LAUNCHERS
 from aimind.launchers.defaults import take
 from aimind.options import request_field
 from aimind.select import named
-from aimind.types import Defaults, Plan, Preset, Request
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Plan, Preset, Request
 
 NO_CONFIG = "--no-config"
+# Variables that come before what a file says.
+_SECRETS = {"api_key_file": (API_KEY_VARIABLE,), "hf_token_file": TOKEN_VARIABLES}
 _APPLIED = "aimind.applied"
 _NAMES = tuple(launcher.NAME for launcher in LAUNCHERS)
 
@@ -46,7 +49,7 @@ class Configured(click.Command):
             applied = self._applied(ctx, args)
         ctx.meta[_APPLIED] = applied
         ctx.default_map = {
-            each.name: each.flag_value if each.is_flag else said.value
+            each.name: each.flag_activation_value if each.is_flag else said.value
             for each in self.params
             if isinstance(each, click.Option)
             and each.name
@@ -61,8 +64,8 @@ class Configured(click.Command):
             show.note(f"warning: {warning}")
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
-            _, typed, _ = self.make_parser(ctx).parse_args(list(args))
-            model = typed[0] if typed else None
+            typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+            model = str(typed["model"]) if "model" in typed else None
         for each in configuration.files:
             if each.here and each.problem is None:
                 show.note(f"note: {each.path} is heard (`aimind config` shows what it says)")
@@ -70,6 +73,9 @@ class Configured(click.Command):
         if model is not None and _names_file(model):
             for options in (general, special):
                 options.pop("quant", None)
+        for name, secrets in _SECRETS.items():
+            if any(map(os.environ.get, secrets)):
+                general.pop(name, None)
         return _Applied(general=general, special=special, presets=configuration.presets(_NAMES))
 
 

@@ -20,7 +20,7 @@ def lines(text: str) -> dict[Path, int]:
     for number, line in enumerate(text.split("\n"), start=1):
         statement.append(line)
         try:
-            read = tomllib.loads("\n".join(statement))
+            read = tomllib.loads("\n".join(statement) + "\n")
         except tomllib.TOMLDecodeError:
             continue  # it goes on
         begin, is_table = number - len(statement) + 1, statement[0].lstrip().startswith("[")

@@ -228,7 +228,7 @@ class _Problem:
         where = f"{self.file.path}:{line(path)}"
         if first["type"] == "extra_forbidden":
             raise self._unknown(where, path)
-        if path[-1] == "[key]" and path[0] == "backends":
+        if path[-1] == "[key]" and path[0] == "backends" and len(path) == 3:
             near = nearest(path[1], list(self.backends))
             hint = f"did you mean {near}?" if near else f"there are {', '.join(self.backends)}"
             raise UsageError(f"{where}: no backend is called {path[1]!r}", hint=hint)

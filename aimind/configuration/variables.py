@@ -44,5 +44,5 @@ def unknown(keys: Collection[str]) -> Iterator[str]:
     known = [*map(variable, keys), *OTHERS]
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            near = nearest(name, known)
-            yield f"{name} means nothing to aimind" + (f": did you mean {near}?" if near else "")
+            near = nearest(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
+            yield f"{name} means nothing to aimind" + (f": did you mean {PREFIX}{near}?" if near else "")

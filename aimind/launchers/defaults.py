@@ -17,6 +17,8 @@ from aimind.launchers.flags import flag_name
 from aimind.types import Preset, Reason, Request
 
 _NOTHING = Request()
+# Two ways to say one thing: who says one of them has said the other, too.
+_LENGTHS = frozenset({"max_model_len", "kv_cache_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,14 @@ def take(launcher: Launcher, request: Request) -> Taken:
     theirs = _preset(launcher, preset)
     said: dict[str, object] = {}  # by arguments of the configuration
     kept: dict[str, object] = {}
-    for field in {*defaults.fields, *launcher.FLAGS}:
-        if getattr(typed, field) is not None:
+    for group in _groups({*defaults.fields, *launcher.FLAGS}):
+        if any(getattr(typed, field) is not None for field in group):
             continue
-        value, strong = getattr(theirs, field), field in defaults.fields and field not in defaults.general
-        if value is not None and not strong:
-            said[field] = value
-        elif field in defaults.fields:
-            kept[field] = getattr(request, field)
+        by_preset = {field: value for field in group if (value := getattr(theirs, field)) is not None}
+        if by_preset and not group & (set(defaults.fields) - defaults.general):
+            said |= by_preset
+        else:
+            kept |= {field: getattr(request, field) for field in group.intersection(defaults.fields)}
     rest = _without(theirs.extra, typed.extra)
     rendered = render(launcher.FLAGS, dataclasses.replace(_NOTHING, **said))  # type: ignore[arg-type]
     args = (*rendered, *rest)
@@ -72,6 +74,11 @@ def take(launcher: Launcher, request: Request) -> Taken:
         beaten=frozenset(defaults.fields) - set(kept),
         reasons=(Reason("arguments", f"{' '.join(args)}: by {preset.where}"),) if args else (),
     )
+
+
+def _groups(fields: set[str]) -> list[frozenset[str]]:
+    """The fields, each alone but for those that are decided together."""
+    return [_LENGTHS, *(frozenset({field}) for field in fields - _LENGTHS)]
 
 
 def _preset(launcher: Launcher, preset: Preset) -> Request:
