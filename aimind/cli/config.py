@@ -9,8 +9,6 @@ import click
 from aimind import show
 from aimind.cli.configured import all_keys, configured
 from aimind.cli.group import cli
-from aimind.configuration.files import user_file
-from aimind.configuration.variables import FOLDERS
 from aimind.types import API_KEY_VARIABLE
 
 
@@ -25,6 +23,9 @@ def config_command(*, as_json: bool) -> None:
     variables (AIMIND_CONTEXT for --context),
     options: what comes later wins.
     """
+    from aimind.configuration.files import user_file
+    from aimind.configuration.keys import FOLDERS
+
     found = configured()
     defaults = {name: option.default for name, option in all_keys().items() if _has_default(option)}
     others = {name: os.environ[name] for name in FOLDERS if os.environ.get(name)}

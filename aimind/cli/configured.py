@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from aimind import show
-from aimind.configuration import Configuration, Said, load
-from aimind.configuration.keys import Keys, key, keys
 from aimind.errors import BadReferenceError
 from aimind.launchers import LAUNCHERS
-from aimind.launchers.defaults import take
 from aimind.options import request_field
-from aimind.select import named
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Plan, Preset, Request
+
+if TYPE_CHECKING:
+    from aimind.configuration.keys import Keys
+    from aimind.configuration.values import Said
+    from aimind.configuration.whole import Configuration
 
 NO_CONFIG = "--no-config"
 # Variables that come before what a file says.
@@ -44,6 +46,8 @@ class Configured(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Set the defaults, and parse."""
+        from aimind.configuration.keys import key
+
         applied = _Applied()
         if not (ctx.resilient_parsing or {NO_CONFIG, *ctx.help_option_names}.intersection(args)):
             applied = self._applied(ctx, args)
@@ -59,6 +63,13 @@ class Configured(click.Command):
         return super().parse_args(ctx, args)
 
     def _applied(self, ctx: click.Context, args: list[str]) -> _Applied:
+        from aimind.configuration import files
+        from aimind.configuration.keys import OTHERS, PREFIX
+
+        if not files.are_there() and not any(
+            name.startswith(PREFIX) and name not in OTHERS for name in os.environ
+        ):
+            return _Applied()
         configuration = configured()
         for warning in configuration.warnings:
             show.note(f"warning: {warning}")
@@ -93,6 +104,7 @@ def _names_file(model: str) -> bool:
 def all_keys() -> Keys:
     """Those of `serve`, which has all options that can be configured."""
     from aimind.cli.serve import serve_command
+    from aimind.configuration.keys import keys
 
     return keys(serve_command.params)
 
@@ -103,11 +115,15 @@ def configured() -> Configuration:
     Raises:
         UsageError: it says what cannot be.
     """
+    from aimind.configuration.whole import load
+
     return load(all_keys(), _NAMES)
 
 
 def defaults(context: click.Context) -> Defaults:
     """What nobody typed, for the request."""
+    from aimind.configuration.keys import key
+
     applied: _Applied = context.meta[_APPLIED]
     given = {key(option): said for option, said in given_by_default(context)}
     fields = {found: said.where for name, said in given.items() if (found := request_field(name)) is not None}
@@ -117,6 +133,8 @@ def defaults(context: click.Context) -> Defaults:
 
 def given_by_default(context: click.Context) -> Iterator[tuple[click.Option, Said]]:
     """The options that have a value which is configured."""
+    from aimind.configuration.keys import key
+
     applied: _Applied = context.meta[_APPLIED]
     for option in context.command.params:
         if (
@@ -146,6 +164,10 @@ class Settled:
 
 def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     """What is configured and holds for the plan, which was made of the request."""
+    from aimind.configuration.keys import key
+    from aimind.launchers.defaults import take
+    from aimind.select import named
+
     launcher = named(plan.backend.name, LAUNCHERS)
     taken, preset = take(launcher, request), request.defaults.of(launcher.NAME)
     options: dict[str, object] = {

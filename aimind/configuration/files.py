@@ -6,33 +6,17 @@ import contextlib
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimind.errors import UsageError
+
+if TYPE_CHECKING:
+    from aimind.configuration.values import Text
 
 NAME = "aimind.toml"
 VARIABLE = "AIMIND_CONFIG"  # names a file instead of that in the user's folder
 LONGEST_BYTES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A file that there is.
-
-    Attributes:
-        path: as it is shown: that in the current folder is `./aimind.toml`.
-        folder: that relative paths in it start from.
-        text: what it says; empty where it is not heard.
-        here: it is that of the current folder.
-        problem: why it is not heard, as a sentence.
-    """
-
-    path: str
-    folder: Path
-    text: str = ""
-    here: bool = False
-    problem: str | None = None
 
 
 def user_file() -> Path:
@@ -44,12 +28,19 @@ def user_file() -> Path:
     return user_config_path("aimind") / NAME
 
 
+def are_there() -> bool:
+    """Whether there is any file to be read, or should be."""
+    return bool(os.environ.get(VARIABLE)) or any(os.path.lexists(each) for each in (user_file(), NAME))
+
+
 def read() -> tuple[Text, ...]:
     """The files that there are, the weakest first.
 
     Raises:
         UsageError: the user's own cannot be read, or `AIMIND_CONFIG` names none.
     """
+    from aimind.configuration.values import Text
+
     own, here = user_file(), Path(NAME)
     found = []
     try:
@@ -73,6 +64,8 @@ def read() -> tuple[Text, ...]:
 
 def _here(path: Path) -> Text:
     """That of the current folder, which anybody may have put there."""
+    from aimind.configuration.values import Text
+
     shown, folder = f"./{path}", Path.cwd()
     try:
         return Text(shown, folder, _read(path, only_trusted=True), here=True)

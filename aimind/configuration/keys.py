@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping
 
 import click
 
+from aimind.configuration.files import VARIABLE
+from aimind.types import API_KEY_VARIABLE
+
 PREFIX = "AIMIND_"
+# Variables that are no options.
+FOLDERS = ("AIMIND_DATA_DIR", "AIMIND_STATE_DIR")
+OTHERS = (API_KEY_VARIABLE, VARIABLE, *FOLDERS)
 # Options of `serve` about one start, or what nobody should say once and for all; `env` is a table.
 NO_KEYS = frozenset(
     "detach dry_run env force json name no_config no_supervise revision with_key".split(),

@@ -25,10 +25,9 @@ from pydantic import (
     create_model,
 )
 
-from aimind.configuration.files import Text
 from aimind.configuration.keys import Keys, flag, variable
 from aimind.configuration.lines import lines
-from aimind.configuration.said import Said
+from aimind.configuration.values import Said, Text
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
 from aimind.launchers.flags import whole_path

@@ -7,16 +7,10 @@ from collections.abc import Collection, Iterator
 
 import click
 
-from aimind.configuration.files import VARIABLE
-from aimind.configuration.keys import PREFIX, Keys, flag, variable
-from aimind.configuration.said import Said
+from aimind.configuration.keys import OTHERS, PREFIX, Keys, flag, variable
+from aimind.configuration.values import Said
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
-from aimind.types import API_KEY_VARIABLE
-
-# Those that are no options.
-FOLDERS = ("AIMIND_DATA_DIR", "AIMIND_STATE_DIR")
-OTHERS = (API_KEY_VARIABLE, VARIABLE, *FOLDERS)
 
 
 def read(keys: Keys) -> dict[str, Said]:

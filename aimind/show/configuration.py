@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aimind.show.terminal import console, escape, table
 
 if TYPE_CHECKING:
-    from aimind.configuration import Configuration, Said
+    from aimind.configuration.values import Said
+    from aimind.configuration.whole import Configuration
 
 _DEFAULT = "default"
 

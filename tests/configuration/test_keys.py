@@ -11,8 +11,7 @@ import aimind
 from aimind.cli.plan import plan_command
 from aimind.cli.serve import serve_command
 from aimind.cli.unit import unit_command
-from aimind.configuration.keys import NO_KEYS, key, keys, variable
-from aimind.configuration.variables import OTHERS
+from aimind.configuration.keys import NO_KEYS, OTHERS, key, keys, variable
 from tests.configuration.conftest import Configured, write
 from tests.supervisor.harness import LINUX
 

@@ -1,0 +1,115 @@
+"""All files and variables of the configuration, put together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aimind.configuration import files, variables
+from aimind.configuration.keys import Keys
+from aimind.configuration.values import Said, Text
+from aimind.errors import BadReferenceError
+from aimind.types import Preset
+
+if TYPE_CHECKING:
+    from aimind.configuration.schema import Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """All that is configured, the files put together.
+
+    Attributes:
+        files: that there are, the weakest first.
+        options: of files, by key; models: the same for single models; variables: of the environment.
+        env: for all backends; versions, args, envs: for one, by its name.
+        warnings: what the user should know, as sentences.
+    """
+
+    files: tuple[Text, ...] = ()
+    options: Mapping[str, Said] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
+    variables: Mapping[str, Said] = field(default_factory=dict)
+    env: Mapping[str, Said] = field(default_factory=dict)
+    versions: Mapping[str, Said] = field(default_factory=dict)
+    args: Mapping[str, Said] = field(default_factory=dict)
+    envs: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def special(self, model: str | None) -> dict[str, Said]:
+        """By key, what comes before a backend's own arguments: of this model, and of variables."""
+        found = [said for name, said in self.models.items() if model is not None and _same(name, model)]
+        return _merged([*found, self.variables])
+
+    def presets(self, backends: tuple[str, ...]) -> dict[str, Preset]:
+        """What is configured of each of these backends."""
+        return {
+            name: Preset(
+                version=str(said.value) if (said := self.versions.get(name)) else None,
+                args=tuple(map(str, args.value)) if (args := self.args.get(name)) else (),  # type: ignore[call-overload]
+                where=args.where if args else "",
+                env={
+                    each: str(said.value)
+                    for each, said in _merged([self.env, self.envs.get(name, {})]).items()
+                },
+            )
+            for name in backends
+        }
+
+
+def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
+    """What is configured, of these options and backends.
+
+    Raises:
+        UsageError: a file or a variable says what cannot be.
+    """
+    found = files.read()
+    heard = [each for each in found if each.problem is None]
+    sections: list[Section] = []
+    if heard:
+        from aimind.configuration import schema
+
+        sections = [schema.read(each, keys, backends) for each in heard]
+    named = {name for each in sections for name in each.envs}
+    return Configuration(
+        files=found,
+        options=_merged(each.options for each in sections),
+        models={
+            name: _merged(each.models.get(name, {}) for each in sections)
+            for name in dict.fromkeys(itertools.chain.from_iterable(each.models for each in sections))
+        },
+        variables=variables.read(keys),
+        env=_merged(each.env for each in sections),
+        versions=_merged(each.versions for each in sections),
+        args=_merged(each.args for each in sections),
+        envs={name: _merged(each.envs.get(name, {}) for each in sections) for name in named},
+        warnings=(
+            *(f"{each.path} is not heard: {each.problem}" for each in found if each.problem),
+            *variables.unknown(keys),
+        ),
+    )
+
+
+def _merged(parts: Iterable[Mapping[str, Said]]) -> dict[str, Said]:
+    """All of them; of what several say, the last."""
+    return {name: said for part in parts for name, said in part.items()}
+
+
+def _same(name: str, model: str) -> bool:
+    """Whether the model that was typed is the section's, of whatever revision and quantization."""
+    from aimind import reference
+
+    if name == model:
+        return True
+    try:
+        asked, meant = reference.parse(model), reference.parse(name)
+    except BadReferenceError:
+        return False  # what was typed wrongly is said later
+    if meant.revision or meant.quantization or meant.file or asked.source != meant.source:
+        return False
+    if asked.source != "local":
+        return asked.name == meant.name
+    return Path(asked.name).expanduser().absolute() == Path(meant.name).expanduser().absolute()
