@@ -97,5 +97,4 @@ def test_everything_in_force_is_shown_with_its_place(at: Configured) -> None:
     ]
     rows = [line.split() for line in at.home.good("config").splitlines()]
     assert ["context", "2048", "./aimind.toml:1"] in rows
-    assert ["backends.vllm.args", "-a", "1", f"{at.own}:5"] in rows
     assert ['models."demo".parallel', "2", "./aimind.toml:5"] in rows
