@@ -40,14 +40,11 @@ Result = TypeVar("Result")
 
 def offer(asked: Wanted) -> Offer:
     """From the text to the files that could be served, and how to read them."""
-    from aimind import files, hub, metadata, reference
+    from aimind import files, hub, reference
     from aimind.alternatives import Offer
 
     text = asked.text
-    if asked.offline:
-        hub.go_offline()
-    if asked.token_file is not None:
-        hub.use_token(asked.token_file)
+    _prepare_hub(asked)
     try:
         parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)
     except BadReferenceError as problem:
@@ -61,13 +58,32 @@ def offer(asked: Wanted) -> Offer:
         )
     model = hub.resolve(parsed)
     candidates = files.candidates(model, projector=asked.projector)
-
-    @functools.cache
-    def read(candidate: Model) -> Metadata:
-        return metadata.read(candidate, lambda file: hub.open_file(candidate, file))
-
     siblings = files.siblings(model, candidates[0], projector=asked.projector)
-    return Offer(candidates=candidates, siblings=siblings, read=read)
+    return Offer(candidates=candidates, siblings=siblings, read=functools.cache(_read))
+
+
+def only(model: Model, asked: Wanted) -> Offer:
+    """These files, and no others."""
+    from aimind.alternatives import Offer
+
+    _prepare_hub(asked)
+    return Offer(candidates=(model,), siblings=(), read=functools.cache(_read))
+
+
+def _prepare_hub(asked: Wanted) -> None:
+    from aimind import hub
+
+    if asked.offline:
+        hub.go_offline()
+    if asked.token_file is not None:
+        hub.use_token(asked.token_file)
+
+
+def _read(model: Model) -> Metadata:
+    """Its headers, wherever it is."""
+    from aimind import hub, metadata
+
+    return metadata.read(model, lambda file: hub.open_file(model, file))
 
 
 class _UnreadError(Exception):

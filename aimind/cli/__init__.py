@@ -10,7 +10,9 @@ from typing import NoReturn
 import click
 
 from aimind import show
-from aimind.cli import backends, config, instances, machine, plan, serve, unit  # noqa: F401 - they add their commands
+
+# They add their commands to the group.
+from aimind.cli import backends, config, instances, lock, machine, plan, serve, unit  # noqa: F401
 from aimind.cli.group import cli, split
 from aimind.errors import AimindError, UsageError
 

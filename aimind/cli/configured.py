@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from aimind.configuration.whole import Configuration
 
 NO_CONFIG = "--no-config"
+FROZEN = "--frozen"  # all is said in the lock
 # Variables that come before what a file says.
 _SECRETS = {"api_key_file": (API_KEY_VARIABLE,), "hf_token_file": TOKEN_VARIABLES}
 _APPLIED = "aimind.applied"
+ARGV = "aimind.argv"  # in the context: the arguments as they were typed
 _NAMES = tuple(launcher.NAME for launcher in LAUNCHERS)
 
 
@@ -42,14 +44,16 @@ class _Applied:
 
 
 class Configured(click.Command):
-    """A command whose options have the values that are configured, unless they are typed."""
+    """A command that keeps what was typed, and whose options else have the values that are configured."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Set the defaults, and parse."""
         from aimind.configuration.keys import key
 
+        ctx.meta[ARGV] = tuple(args)
         applied = _Applied()
-        if not (ctx.resilient_parsing or {NO_CONFIG, *ctx.help_option_names}.intersection(args)):
+        silent = {NO_CONFIG, FROZEN, *ctx.help_option_names}
+        if not ctx.resilient_parsing and silent.isdisjoint(word.partition("=")[0] for word in args):
             applied = self._applied(ctx, args)
         ctx.meta[_APPLIED] = applied
         ctx.default_map = {

@@ -9,13 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from aimind import show, steps
 from aimind.cli import waiting
-from aimind.cli.configured import NO_CONFIG, Configured, defaults, settled
+from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults, settled
 from aimind.cli.group import cli
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
@@ -25,26 +26,22 @@ if TYPE_CHECKING:
     import subprocess
 
     from aimind.alternatives import Offer
+    from aimind.cli.frozen import Frozen
     from aimind.instances import Held, Sight
     from aimind.options import Wanted
     from aimind.supervise import Rules
 
-ARGV = "aimind.argv"
 
-
-class Remembering(Configured):
-    """A command that keeps its arguments as they were typed."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep them, and parse them."""
-        ctx.meta[ARGV] = tuple(args)
-        return super().parse_args(ctx, args)
-
-
-@cli.command("serve", cls=Remembering)
-@click.argument("model")
+@cli.command("serve", cls=Configured)
+@click.argument("model", required=False)
 @request_options
 @click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
+@click.option(
+    FROZEN,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="LOCK",
+    help="Serve what is locked in this file, and nothing else: `aimind lock`.",
+)
 @click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
 @click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
 @click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")
@@ -83,8 +80,9 @@ class Remembering(Configured):
 def serve_command(  # noqa: PLR0913 - one per option
     context: click.Context,
     /,
-    model: str,
+    model: str | None,
     *,
+    frozen: Path | None,
     name: str | None,
     detach: bool,
     as_json: bool,
@@ -117,8 +115,14 @@ def serve_command(  # noqa: PLR0913 - one per option
         raise UsageError("without a supervisor there is no instance", hint="leave --no-supervise out")
     if as_json and not detach:
         raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
-    backend_argv: tuple[str, ...] = context.obj
-    asked = wanted(model, options, backend_argv, defaults(context))
+    if (model is None) is (frozen is None):
+        raise click.UsageError("either MODEL or --frozen says what is served", context)
+    lock = None
+    if frozen is not None:
+        from aimind.cli.frozen import read
+
+        lock = read(context, frozen, options)
+    asked = lock.asked if lock else wanted(str(model), options, context.obj, defaults(context))
     if with_key and asked.request.api_key is None:
         raise InstanceError(
             f"instance {name} was started with an API key, and now there is none",
@@ -126,6 +130,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         )
     start = _Start(
         asked=asked,
+        lock=lock,
         again=functools.partial(_again, context, asked.request),
         name=name,
         ready_probe=ready_probe,
@@ -149,6 +154,7 @@ class _Start:
 
     Attributes:
         asked: the model, and how to serve it.
+        lock: what it must be exactly.
         again: of a plan, the words that start it again.
         name: of the instance, where one is wanted.
         ready_probe: `request` or `health`.
@@ -156,10 +162,22 @@ class _Start:
     """
 
     asked: Wanted
+    lock: Frozen | None
     again: Callable[[Plan], tuple[str, ...]]
     name: str | None
     ready_probe: str
     may_install: bool
+
+    def offer(self) -> Offer:
+        """The files that could be served."""
+        return self.lock.offer if self.lock else steps.offer(self.asked)
+
+    def decided(self, found: Plan | AimindError) -> Plan:
+        """The plan, if there is one, and no other one is locked."""
+        plan = steps.decided(found)
+        if self.lock:
+            self.lock.check(plan)
+        return plan
 
 
 def _again(context: click.Context, request: Request, plan: Plan) -> tuple[str, ...]:
@@ -167,7 +185,7 @@ def _again(context: click.Context, request: Request, plan: Plan) -> tuple[str, .
     words: tuple[str, ...] = context.meta[ARGV]
     found = settled(context, request, plan)
     typed = (*_lasting(words), *found.words(context.command.params))
-    backend_argv = (*found.backend_argv, *request.extra)
+    backend_argv = (*found.backend_argv, *context.obj)
     return (*typed, "--", *backend_argv) if backend_argv else typed
 
 
@@ -191,10 +209,10 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
     from aimind import hub, instances, supervise
 
     asked = start.asked
-    offer = steps.offer(asked)
+    offer = start.offer()
     living = instances.living()
     host = steps.this_machine(asked.request, living)
-    plan = steps.decided(steps.answer(steps.ask(offer, asked, host)))
+    plan = start.decided(steps.answer(steps.ask(offer, asked, host)))
     if not dry_run or plan.settings.port == 0:
         claimed = instances.claimed_by(living)
         plan = _on_port(plan, lambda address, port: instances.choose(address, port, claimed))
@@ -231,7 +249,7 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
 
     if start.name is not None:
         instances.check_free(start.name)
-    offer = steps.offer(start.asked)
+    offer = start.offer()
     host = steps.equipped(devices.probe(), start.asked.request)
     plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
     signal.signal(signal.SIGTERM, _leave)
@@ -260,7 +278,7 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
     with instances.claims(wait=lambda: show.note("waiting for another aimind, which is starting")) as claims:
         now = dataclasses.replace(devices.probe(), backends=host.backends)
         free = claims.free(steps.allowed(now, request))
-        plan = steps.decided(steps.answer(steps.ask(offer, start.asked, free)))
+        plan = start.decided(steps.answer(steps.ask(offer, start.asked, free)))
         if not start.may_install:
             steps.check_installed(plan)
         plan = _on_port(plan, claims.port)

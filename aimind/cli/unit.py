@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING
 import click
 
 from aimind import show, steps
-from aimind.cli.configured import NO_CONFIG, Settled, defaults, given_by_default, settled, words
+from aimind.cli.configured import (
+    ARGV,
+    NO_CONFIG,
+    Configured,
+    Settled,
+    defaults,
+    given_by_default,
+    settled,
+    words,
+)
 from aimind.cli.group import cli
-from aimind.cli.serve import ARGV, Remembering, serve_command
+from aimind.cli.serve import serve_command
 from aimind.errors import UsageError
 from aimind.launchers.flags import whole_path
 from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret, request_options, wanted
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
     from aimind.units import Credential, Unit
 
 # Options of `serve` that make no sense in a unit, and those about the model.
-_NOT_HERE = frozenset({"detach", "as_json", "dry_run", "no_supervise", "with_key"})
+_NOT_HERE = frozenset({"model", "frozen", "detach", "as_json", "dry_run", "no_supervise", "with_key"})
 _ABOUT_MODEL = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
 # Said otherwise in the unit than on the command line; `name` comes with the plan.
 _DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file", "no_config"})
@@ -92,8 +101,9 @@ class _Decided:
 
 
 @cli.command(
-    "unit", cls=Remembering, params=[each for each in serve_command.params if each.name not in _NOT_HERE]
+    "unit", cls=Configured, params=[each for each in serve_command.params if each.name not in _NOT_HERE]
 )
+@click.argument("model")
 @click.option("--user", is_flag=True, help="A unit of your own, not of the system.")
 @click.option("--hardened", is_flag=True, help="It may do and see no more than it needs.")
 @click.option("--run-as", metavar="USER", help="Who runs it; you, or with --hardened a user made for it.")

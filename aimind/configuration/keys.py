@@ -18,7 +18,7 @@ FOLDERS = ("AIMIND_DATA_DIR", "AIMIND_STATE_DIR")
 OTHERS = (API_KEY_VARIABLE, VARIABLE, *FOLDERS)
 # Options of `serve` about one start, or what nobody should say once and for all; `env` is a table.
 NO_KEYS = frozenset(
-    "detach dry_run env force json name no_config no_supervise revision with_key".split(),
+    "detach dry_run env force frozen json name no_config no_supervise revision with_key".split(),
 )
 
 Keys = Mapping[str, click.Option]

@@ -1,0 +1,186 @@
+"""`aimind serve --frozen`: the model, the backend and the flags of a lock, or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from aimind import show, steps
+from aimind.errors import UsageError
+from aimind.options import Wanted, is_secret, request_options, wanted
+from aimind.types import API_KEY_VARIABLE, File, Model, Plan, Reader, Request
+
+if TYPE_CHECKING:
+    from aimind.alternatives import Offer
+    from aimind.lock import Lock, LockedFile
+
+LONGEST_BYTES = 16 << 20
+_CHUNK_BYTES = 4 << 20
+# Who serves a lock may say these: they are no part of it.
+_BESIDES = frozenset({"api_key_file", "hf_token_file", "no_config"})
+_LOCKED = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    """A lock that is to be served: what it asks for, and of which files."""
+
+    lock: Lock
+    asked: Wanted
+    offer: Offer
+
+    def check(self, plan: Plan) -> None:
+        """Find out that the plan is the one that is locked.
+
+        Raises:
+            LockError: it is not.
+        """
+        from aimind.lock import check
+
+        found = locked(plan, self.asked.request, files=plan.model.files)
+        check(self.lock, dataclasses.replace(found, model=self.lock.model))
+
+
+def read(context: click.Context, path: Path, options: dict[str, object]) -> Frozen:
+    """The lock in the file, of whose files those that are here are what is locked.
+
+    Raises:
+        UsageError: something is said besides, or the file is no lock.
+        LockError: a file is another one.
+    """
+    from aimind import lock
+
+    typed = {
+        option.name
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
+    besides = sorted(name for name in typed & _LOCKED - _BESIDES if name)
+    if besides or context.obj:
+        what = f"--{besides[0].replace('_', '-')}" if besides else "what stands after --"
+        raise UsageError(f"the lock says all, and {what} would change it", hint=f"leave {what} out")
+    try:
+        with path.open("rb") as file:
+            found = lock.read(file.read(LONGEST_BYTES))
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}", hint="grant access") from problem
+    secrets = {name: os.environ[name] for name in found.env_names if name in os.environ}
+    if missing := set(found.env_names) - set(secrets):
+        raise UsageError(
+            f"the lock wants {min(missing)} passed, and it is not set", hint=f"export {min(missing)}"
+        )
+    base = wanted(found.model, options, ())
+    if found.has_key != (base.request.api_key is not None):
+        wish = (
+            f"export {API_KEY_VARIABLE}, or --api-key-file" if found.has_key else f"unset {API_KEY_VARIABLE}"
+        )
+        raise UsageError(
+            f"the lock is of a server with{'' if found.has_key else 'out'} an API key", hint=wish
+        )
+    asked = dataclasses.replace(base, request=found.request(base.request.api_key, secrets))
+    return Frozen(found, asked, steps.only(_model(found), asked))
+
+
+def locked(plan: Plan, request: Request, *, files: tuple[File, ...]) -> Lock:
+    """The plan as a lock."""
+    from aimind import hub
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.defaults import take
+    from aimind.lock import Lock, LockedFile, flags, settings
+    from aimind.reference import unparse
+    from aimind.select import named
+
+    command = steps.command(plan)
+    launcher = named(plan.backend.name, LAUNCHERS)
+    places = {str(hub.location(plan.model)): "model", str(Path(__file__).parents[1]): "aimind"}
+    # The folder of the run has the port in its name, and perhaps there is none yet.
+    written = [*(file.path for file in command.files), *(each.path for each in command.overlays)]
+    places |= {str(Path(path).parent): "run" for path in written}
+    env = plan.settings.env
+    reference = dataclasses.replace(plan.model.reference, revision=None)
+    return Lock(
+        model=unparse(reference) if plan.model.root is None else _local(plan.model),
+        commit=plan.model.commit,
+        backend=plan.backend.name,
+        backend_version=plan.backend.version,
+        has_key=plan.settings.api_key is not None,
+        env={name: value for name, value in env.items() if not is_secret(name)},
+        env_names=tuple(filter(is_secret, env)),
+        settings=settings(plan.settings),
+        files=tuple(
+            LockedFile(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256 or "") for file in files
+        ),
+        flags=flags(launcher, plan, command.argv, asked=take(launcher, request).request, places=places),
+    )
+
+
+def _local(model: Model) -> str:
+    """A model on this machine by its whole path; the demo is everywhere."""
+    from aimind.reference import unparse
+
+    if model.reference.source != "local":
+        return unparse(model.reference)
+    path = str(Path(model.reference.name).expanduser().absolute())
+    return unparse(dataclasses.replace(model.reference, name=path, file=None))
+
+
+# ── The files ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _model(lock: Lock) -> Model:
+    """The locked files; those that are here were read, those of a hub that are not will be fetched."""
+    from aimind import hub, reference
+    from aimind.hub.base import checked_path
+    from aimind.lock import LockError
+
+    files = tuple(
+        File(checked_path(file.path, of="the lock"), file.size_bytes, file.sha256) for file in lock.files
+    )
+    parsed = reference.parse(lock.model, revision=lock.commit)
+    if lock.commit is None:
+        if parsed.source not in ("local", "demo"):
+            raise UsageError(
+                "the lock is damaged: it names no commit", hint="write it anew with `aimind lock`"
+            )
+        root = hub.resolve(parsed).root
+        model = Model(reference=parsed, files=files, root=root)
+    else:
+        model = Model(reference=parsed, files=files, commit=lock.commit)
+    where = hub.location(model)
+    here = [file for file in lock.files if (where / file.path).is_file()]
+    if len(here) < len(files) and lock.commit is None:
+        missing = next(file.path for file in lock.files if file not in here)
+        raise LockError(f"{where / missing} is locked, and not there", hint="bring it back, or lock anew")
+    if here:
+        show.note(f"checking {len(here)} of {len(files)} locked files")
+    for file in here:
+        _check(where / file.path, file)
+    return model
+
+
+def _check(path: Path, file: LockedFile) -> None:
+    from aimind.hub.local import FileReader
+    from aimind.lock import LockError
+
+    size = path.stat().st_size
+    if size != file.size_bytes:
+        what = f"{file.size_bytes} bytes are locked, {size} are here"
+    elif (found := sha256(FileReader(path))) != file.sha256:
+        what = f"sha256 {file.sha256} is locked, {found} is here"
+    else:
+        return
+    raise LockError(f"{path} is another file: {what}", hint="bring that one back, or lock what is here")
+
+
+def sha256(content: Reader) -> str:
+    """The hash of a whole file."""
+    digest = hashlib.sha256()
+    for offset in range(0, content.size_bytes, _CHUNK_BYTES):
+        digest.update(content.read(offset, _CHUNK_BYTES))
+    return digest.hexdigest()
