@@ -23,7 +23,7 @@ _ALONE = "a file with the key or the token alone, on one line"
 # Options that are called otherwise than the field of the request that they become.
 _FIELDS = {
     "context": "max_model_len",
-    "no_cpu_offload": "cpu_offload",
+    "contexts": "max_model_len",
     "parallel": "max_num_seqs",
     "device": "devices",
     "tensor_parallel": "tensor_parallel_size",
@@ -221,7 +221,7 @@ class Wanted:
 
 
 def request_field(option: str) -> str | None:
-    """The field of a `Request` that an option of this name (`kv_cache_type`) decides, if it is one."""
+    """The field of a `Request` that an option with a parameter of this name decides, if it is one."""
     name = _FIELDS.get(option, option)
     return name if name in Request.__dataclass_fields__ else None
 

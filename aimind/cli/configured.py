@@ -129,10 +129,14 @@ def defaults(context: click.Context) -> Defaults:
     from aimind.configuration.keys import key
 
     applied: _Applied = context.meta[_APPLIED]
-    given = {key(option): said for option, said in given_by_default(context)}
-    fields = {found: said.where for name, said in given.items() if (found := request_field(name)) is not None}
-    special = {request_field(name) for name in applied.special}
-    return Defaults(fields=fields, general=frozenset(set(fields) - special), backends=applied.presets)
+    fields: dict[str, str] = {}
+    general: set[str] = set()
+    for option, said in given_by_default(context):
+        found = request_field(option.name or "")
+        if found is not None:
+            fields[found] = said.where
+            general |= set() if key(option) in applied.special else {found}
+    return Defaults(fields=fields, general=frozenset(general), backends=applied.presets)
 
 
 def given_by_default(context: click.Context) -> Iterator[tuple[click.Option, Said]]:
@@ -168,7 +172,6 @@ class Settled:
 
 def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     """What is configured and holds for the plan, which was made of the request."""
-    from aimind.configuration.keys import key
     from aimind.launchers.defaults import take
     from aimind.select import named
 
@@ -177,7 +180,7 @@ def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     options: dict[str, object] = {
         option.name or "": said.value
         for option, said in given_by_default(context)
-        if request_field(key(option)) not in taken.beaten
+        if request_field(option.name or "") not in taken.beaten
     }
     if request.backend is None and (taken.args or preset.version):
         options["backend"] = launcher.NAME
