@@ -24,11 +24,11 @@ def config_command(*, as_json: bool) -> None:
     options: what comes later wins.
     """
     from aimind.configuration.files import user_file
-    from aimind.configuration.keys import FOLDERS
+    from aimind.configuration.keys import SHOWN
 
     found = configured()
     defaults = {name: option.default for name, option in all_keys().items() if _has_default(option)}
-    others = {name: os.environ[name] for name in FOLDERS if os.environ.get(name)}
+    others = {name: os.environ[name] for name in SHOWN if os.environ.get(name)}
     if os.environ.get(API_KEY_VARIABLE):
         others[API_KEY_VARIABLE] = "(set)"
     document = show.configuration_document(found, user_file(), defaults=defaults, others=others)

@@ -14,8 +14,8 @@ from aimind.types import API_KEY_VARIABLE
 
 PREFIX = "AIMIND_"
 # Variables that are no options.
-FOLDERS = ("AIMIND_DATA_DIR", "AIMIND_STATE_DIR")
-OTHERS = (API_KEY_VARIABLE, VARIABLE, *FOLDERS)
+SHOWN = ("AIMIND_DATA_DIR", "AIMIND_STATE_DIR", "AIMIND_DISTRIBUTIONS")
+OTHERS = (API_KEY_VARIABLE, VARIABLE, *SHOWN)
 # Options of `serve` about one start, or what nobody should say once and for all; `env` is a table.
 NO_KEYS = frozenset(
     "detach dry_run env force frozen json name no_config no_supervise revision with_key".split(),
