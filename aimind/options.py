@@ -12,6 +12,7 @@ import click
 
 from aimind.errors import UsageError
 from aimind.launchers.base import said, tokens
+from aimind.reference import HUB_VARIABLE, HUBS
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Category, Defaults, Request
 
 BEST = "best"  # --quant: the largest that fits
@@ -116,6 +117,12 @@ class Variable(click.ParamType[tuple[str, str]]):
         return name, content
 
 
+def _use_hub(_context: click.Context, _option: click.Parameter, hub: str | None) -> None:
+    """Names are read in many places, and all ask `reference.default_hub`."""
+    if hub is not None:
+        os.environ[HUB_VARIABLE] = hub
+
+
 def is_secret(variable: str) -> bool:
     """Whether a variable of this name looks as if it held a secret."""
     return not SECRET_WORDS.isdisjoint(variable.upper().split("_"))
@@ -181,6 +188,14 @@ def request_options(function: F) -> F:
             help="Choose no parsers of tool calls and reasoning (vLLM, SGLang).",
         ),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
+        click.option(
+            "--hub",
+            type=click.Choice(HUBS),
+            expose_value=False,
+            is_eager=True,
+            callback=_use_hub,
+            help="Where owner/name is, without a prefix.",
+        ),
         click.option("--offline", is_flag=True, help="Use no network: only what is here already."),
         click.option(
             "--no-config",

@@ -50,6 +50,7 @@ _SPECIAL_REVISION = re.compile(r"refs/(?:pr|convert)/[^/:%]+")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUBS: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
 HUB_VARIABLE = "AIMIND_HUB"
+HUBS = tuple(sorted({*_HUBS, *_HUBS.values()}))  # what it may name
 
 
 def parse(text: str, *, revision: str | None = None, quantization: str | None = None) -> Reference:
@@ -96,11 +97,16 @@ def default_hub() -> Source:
     raise UsageError(f"{HUB_VARIABLE} is {told!r}, which is no hub", hint="huggingface or modelscope")
 
 
-def unparse(reference: Reference) -> str:
-    """The shortest text that `parse` reads as this reference; without the `file` of a local one."""
+def unparse(reference: Reference, *, anywhere: bool = False) -> str:
+    """The shortest text that `parse` reads as this reference; without the `file` of a local one.
+
+    With `anywhere` it does so whatever `AIMIND_HUB` says.
+    """
     if reference.source == "local":
         return _unparse_local(reference)
-    prefixes = {source: f"{prefix}:" for prefix, source in _HUBS.items() if source != default_hub()}
+    prefixes = {
+        source: f"{prefix}:" for prefix, source in _HUBS.items() if anywhere or source != default_hub()
+    }
     text = prefixes.get(reference.source, "") + reference.name
     if reference.revision is not None:
         text += "@" + _encode(reference.revision)

@@ -105,7 +105,7 @@ def locked(plan: Plan, request: Request, *, files: tuple[File, ...]) -> Lock:
     env = plan.settings.env
     reference = dataclasses.replace(plan.model.reference, revision=None)
     return Lock(
-        model=unparse(reference) if plan.model.root is None else _local(plan.model),
+        model=unparse(reference, anywhere=True) if plan.model.root is None else _local(plan.model),
         commit=plan.model.commit,
         backend=plan.backend.name,
         backend_version=plan.backend.version,
@@ -125,7 +125,7 @@ def _local(model: Model) -> str:
     from aimind.reference import unparse
 
     if model.reference.source != "local":
-        return unparse(model.reference)
+        return unparse(model.reference, anywhere=True)
     path = str(Path(model.reference.name).expanduser().absolute())
     return unparse(dataclasses.replace(model.reference, name=path, file=None))
 

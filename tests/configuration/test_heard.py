@@ -189,3 +189,13 @@ def test_variables_reach_the_backend(at: Configured) -> None:
         "C=backend",
         "D=typed",
     ]
+
+
+@pytest.mark.parametrize(("words", "asked"), [((), 1), (("--hub", "hf"), 2)])
+def test_a_hub_is_where_names_are(at: Configured, words: tuple[str, ...], asked: int) -> None:
+    """Nobody listens on these ports."""
+    at.home.env |= {"MODELSCOPE_ENDPOINT": "http://127.0.0.1:1", "HF_ENDPOINT": "http://127.0.0.1:2"}
+    write(at.own, 'hub = "modelscope"')
+    done = at.home.run("plan", "owner/name", *words)
+    assert done.returncode == 4
+    assert f"http://127.0.0.1:{asked} cannot be reached" in done.stderr
