@@ -195,6 +195,7 @@ def test_variables_reach_the_backend(at: Configured) -> None:
 def test_a_hub_is_where_names_are(at: Configured, words: tuple[str, ...], asked: int) -> None:
     """Nobody listens on these ports."""
     at.home.env |= {"MODELSCOPE_ENDPOINT": "http://127.0.0.1:1", "HF_ENDPOINT": "http://127.0.0.1:2"}
+    at.home.env.pop("HF_HUB_OFFLINE")
     write(at.own, 'hub = "modelscope"')
     done = at.home.run("plan", "owner/name", *words)
     assert done.returncode == 4
