@@ -307,7 +307,7 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
 
 def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
     """One token, one embedding, one ranking or a moment of sound: what shows that the model really works."""
-    from aimind.launchers.base import hello
+    from aimind.launchers.hello import hello
 
     request = hello(plan, tokens=1)
     key = next(iter(made.secret_env), None)

@@ -13,7 +13,7 @@ from aimind import plan
 from aimind.categories import used_as
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
-from aimind.launchers.base import hello
+from aimind.launchers.hello import hello
 from aimind.select import named
 from aimind.types import Attention, Category, Host, Metadata, Plan, Request, Tensor
 from tests.samples import GIB, device, host, llama, model, speech

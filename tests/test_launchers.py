@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS, vox_box
-from aimind.launchers.base import Checks, Flag, Launcher, absorb, hello, render, takes_key
+from aimind.launchers.base import Checks, Flag, Launcher, absorb, render, takes_key
+from aimind.launchers.hello import hello
 from aimind.types import File, Host, Metadata, Package, Plan, Request
 from tests.samples import device, host, llama, model, speech
 

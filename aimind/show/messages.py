@@ -7,7 +7,7 @@ import sys
 
 from aimind import __version__
 from aimind.errors import AimindError
-from aimind.launchers.base import hello
+from aimind.launchers.hello import hello
 from aimind.show.terminal import note
 from aimind.types import API_KEY_VARIABLE, Command, Plan
 
