@@ -43,6 +43,7 @@ from aimind.types.decision import (
     Shard,
 )
 from aimind.types.instance import ENDED, Claim, Instance, State, StateName
+from aimind.types.listing import Cached, Found, Leftover
 from aimind.types.machine import Device, Host, Tenant
 from aimind.types.model import (
     Attention,
@@ -69,6 +70,7 @@ __all__ = [
     "TOKEN_VARIABLES",
     "Attention",
     "Backend",
+    "Cached",
     "Category",
     "Chat",
     "Claim",
@@ -79,6 +81,7 @@ __all__ = [
     "File",
     "Fix",
     "Format",
+    "Found",
     "Help",
     "Home",
     "Host",
@@ -86,6 +89,7 @@ __all__ = [
     "LatentAttention",
     "Layer",
     "LayeredMemory",
+    "Leftover",
     "Memory",
     "MemoryPolicy",
     "Metadata",
