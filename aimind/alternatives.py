@@ -113,7 +113,7 @@ def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
     first = question.offer.candidates[0]
     described = question.offer.read(first)
     options = []
-    for model in _by_size((first, *question.offer.siblings)):
+    for model in by_size((first, *question.offer.siblings)):
         if chosen is not None and model.files == chosen.model.files:
             options.append(Option(model, chosen, guessed=False))
         elif model is first:
@@ -125,8 +125,8 @@ def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
 
 
 def label(model: Model) -> str:
-    """What a person calls this candidate: its quantization, or its file."""
-    path = next(file.path for file in model.files if not file.is_projector)
+    """What a person calls this candidate: its quantization, or its largest file."""
+    path = max((file for file in model.files if not file.is_projector), key=lambda file: file.size_bytes).path
     return quantization(path) or path
 
 
@@ -135,7 +135,8 @@ def file_bytes(model: Model) -> int:
     return sum(file.size_bytes for file in model.files if not file.is_projector)
 
 
-def _by_size(models: Sequence[Model]) -> list[Model]:
+def by_size(models: Sequence[Model]) -> list[Model]:
+    """The largest first."""
     return sorted(models, key=lambda model: (-file_bytes(model), label(model)))
 
 
@@ -149,7 +150,7 @@ def _largest(question: Question, described: Metadata, preferred: Plan | None, *,
     def good(found: Plan | None) -> bool:
         return found is not None and (not fast or _is_fast(found, question))
 
-    for model in _by_size(question.offer.candidates):
+    for model in by_size(question.offer.candidates):
         found = preferred if model is first else None
         allowed = question.prefer_quality or file_bytes(model) < file_bytes(first)
         if model is not first and allowed and good(question.fits(model, _scaled(described, first, model))):
@@ -201,7 +202,7 @@ def _nearest(question: Question, described: Metadata) -> Iterator[str]:
             continue  # not on this backend
         if found is not None:
             yield words.format(found.settings.max_model_len)
-    for model in _by_size((first, *question.offer.siblings)):
+    for model in by_size((first, *question.offer.siblings)):
         smaller = file_bytes(model) < file_bytes(first)
         if smaller and question.fits(model, _scaled(described, first, model)):
             yield f"{label(model)}, {gib(file_bytes(model))}"

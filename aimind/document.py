@@ -49,7 +49,7 @@ def document(
     """
     return {
         **_plan(plan),
-        **({"candidates": [_option(option, plan) for option in options]} if options else {}),
+        **({"candidates": candidates(options, plan)} if options else {}),
         **({"asked": [dataclasses.asdict(each) for each in asked]} if asked else {}),
         "command": {
             "argv": list(command.argv),
@@ -66,14 +66,19 @@ def _written(command: Command) -> list[tuple[str, int]]:
     return [(file.path, file.mode) for file in command.files] + [(path, 0o600) for path in edited]
 
 
-def _option(option: Option, chosen: Plan) -> dict[str, Json]:
+def candidates(options: Sequence[Option], chosen: Plan | None) -> list[Json]:
+    """The quantizations of a model, and whether they fit."""
+    return [_option(option, chosen) for option in options]
+
+
+def _option(option: Option, chosen: Plan | None) -> dict[str, Json]:
     found = option.plan
     return _present(
         {
             "quantization": label(option.model),
             "files": [file.path for file in option.model.files],
             "size_bytes": file_bytes(option.model),
-            "chosen": found is chosen,
+            "chosen": found is not None and found is chosen,
             "guessed": option.guessed,
             "fits": found is not None,
             "whole": found.is_whole if found else None,

@@ -1,7 +1,8 @@
-"""How sizes and devices are said in sentences."""
+"""How sizes, times and devices are said in sentences."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from aimind.types import Device
@@ -14,6 +15,15 @@ def gib(size_bytes: int) -> str:
             digits = 0 if name == "MiB" and size_bytes >= 10 * unit else 1
             return f"{size_bytes / unit:.{digits}f} {name}"
     return f"{-(-size_bytes // 1024)} KiB"
+
+
+def age(since: float) -> str:
+    """How long ago that was (seconds since 1970), in its largest unit: `3 d`."""
+    seconds = max(0.0, time.time() - since)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def names(devices: Sequence[Device]) -> str:

@@ -28,7 +28,7 @@ from aimind.types import (
 )
 
 if TYPE_CHECKING:
-    from aimind.alternatives import Offer, Question
+    from aimind.alternatives import Offer, Option, Question
     from aimind.exact import Exact
     from aimind.instances import Sight
     from aimind.launchers.base import Launcher
@@ -176,6 +176,19 @@ def answer(question: Question) -> Plan | AimindError:
         return problem
     reasons = tuple(Reason("promised", sentence) for sentence in promised)
     return dataclasses.replace(found, reasons=found.reasons + reasons)
+
+
+def survey(question: Question, found: Plan | None) -> tuple[Option, ...]:
+    """Every quantization, the largest first, and whether it fits; none does where no backend can serve it."""
+    from aimind import alternatives
+
+    try:
+        return alternatives.survey(question, found)
+    except AimindError:  # which the answer says, too
+        offered = (question.offer.candidates[0], *question.offer.siblings)
+        return tuple(
+            alternatives.Option(model, None, guessed=True) for model in alternatives.by_size(offered)
+        )
 
 
 def decided(found: Plan | AimindError) -> Plan:

@@ -12,7 +12,7 @@ import click
 from aimind import show
 
 # They add their commands to the group.
-from aimind.cli import backends, config, instances, lock, machine, plan, serve, unit  # noqa: F401
+from aimind.cli import backends, config, instances, lock, machine, models, plan, serve, unit  # noqa: F401
 from aimind.cli.group import cli, split
 from aimind.errors import AimindError, UsageError
 

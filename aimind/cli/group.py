@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from aimind import __version__
 
@@ -24,3 +25,14 @@ def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
         return argv, ()
     at = argv.index("--")
     return argv[:at], tuple(argv[at + 1 :])
+
+
+def complete_model(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The models in the caches, `demo`, and where a path begins, files."""
+    if incomplete.startswith((".", "/", "~")):
+        return [CompletionItem(incomplete, type="file")]
+    from aimind.hub import places
+
+    return [CompletionItem(name) for name in ("demo", *places.names()) if name.startswith(incomplete)]

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from aimind import show
 from aimind.cli import waiting
 from aimind.cli.configured import NO_CONFIG
-from aimind.cli.group import cli, split
+from aimind.cli.group import cli, complete_model, split
 from aimind.errors import AimindError, InstanceError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def _complete(_context: click.Context, _option: click.Parameter, incomplete: str
         return [CompletionItem(name) for name in instances.all_names() if name.startswith(incomplete)]
     except AimindError:
         return []  # there is nowhere to say why
+
+
+def _complete_both(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    models = [each for each in complete_model(context, option, incomplete) if each.value != "demo"]
+    return _complete(context, option, incomplete) + models
 
 
 NAME = click.argument("name", shell_complete=_complete)
@@ -177,30 +182,43 @@ def start_command(*, name: str, as_json: bool) -> None:
 
 
 @cli.command("remove")
-@NAMES
-@click.option("--force", is_flag=True, help="Stop those that run.")
+@click.argument("names", metavar="NAME|MODEL…", nargs=-1, shell_complete=_complete_both)
+@click.option("--force", is_flag=True, help="Stop the instances that run.")
+@click.option("-y", "--yes", is_flag=True, help="Remove models without a question.")
 @JSON
-def remove_command(*, names: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Remove instances that have ended.
+def remove_command(*, names: tuple[str, ...], force: bool, yes: bool, as_json: bool) -> None:
+    """Remove instances that have ended, or models from the caches.
 
-    Their logs go, and how they were started; no model is removed.
+    Of an instance its logs go, and how it was started; no model is removed with it. Of a model all goes that
+    is here, or just the revision or quantization that is named; but nothing that an instance uses.
+
+    \b
+    aimind remove chat
+    aimind remove unsloth/Qwen3-8B-GGUF:Q8_0
     """
     from aimind import instances
+    from aimind.cli import models
 
     if not names:
-        raise UsageError("name the instances to remove", hint="`aimind ps` shows them")
-    wanted = list(dict.fromkeys(names))
+        raise UsageError(
+            "name the instances or models to remove", hint="`aimind ps` and `aimind models` show them"
+        )
+    found = models.removals([name for name in dict.fromkeys(names) if models.is_model(name)])
+    wanted = [name for name in dict.fromkeys(names) if name not in found]
     running = [name for name in wanted if instances.look(name).running]
     if running and not force:
         raise InstanceError(
             f"instance {running[0]} runs", hint=f"`aimind stop {running[0]}` first, or --force"
         )
+    if found and not yes:
+        models.confirm(found)
     _stop(running)
     for name in wanted:
         instances.remove(name)
         show.note(f"instance {name} is removed")
+    freed = {"freed_bytes": models.remove(found)} if found else {}
     if as_json:
-        show.data({"removed": wanted})
+        show.data({"removed": [*wanted, *found], **freed})
 
 
 @cli.command("completion")
@@ -208,7 +226,7 @@ def remove_command(*, names: tuple[str, ...], force: bool, as_json: bool) -> Non
 def completion_command(*, shell: str) -> None:
     """Print the completion script of a shell.
 
-    It completes commands, options, and names of instances.
+    It completes commands, options, and the names of instances and models.
 
     \b
     bash: echo 'eval "$(aimind completion bash)"' >> ~/.bashrc

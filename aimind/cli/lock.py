@@ -11,7 +11,7 @@ import click
 from aimind import show, steps
 from aimind.cli.configured import ARGV, Configured, defaults
 from aimind.cli.frozen import locked, sha256
-from aimind.cli.group import cli
+from aimind.cli.group import cli, complete_model
 from aimind.errors import UsageError
 from aimind.options import Tokens, request_options, wanted
 from aimind.types import File, Model
@@ -20,7 +20,7 @@ NAME = "aimind.lock"
 
 
 @cli.command("lock", cls=Configured)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @request_options
 @click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
 @click.option(

@@ -6,14 +6,14 @@ import click
 
 from aimind import show, steps
 from aimind.cli.configured import Configured, defaults
-from aimind.cli.group import cli
+from aimind.cli.group import cli, complete_model
 from aimind.errors import UsageError
 from aimind.options import Several, request_options, wanted
 from aimind.types import Plan
 
 
 @cli.command("plan", cls=Configured)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @request_options
 @click.option("--context", "contexts", type=Several(), help="Tokens per request; 8k,32k,max: a table.")
 @click.option(
@@ -22,7 +22,7 @@ from aimind.types import Plan
     multiple=True,
     help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file; again: a table.",
 )
-@click.option("--files", "with_files", is_flag=True, help="Show all quantizations, and whether they fit.")
+@click.option("--files", "with_files", is_flag=True, help="Show all quantizations, as `aimind files`.")
 @click.option("--exact", is_flag=True, help="Ask the installed llama.cpp, too, and show both.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
 @click.pass_context
@@ -45,7 +45,7 @@ def plan_command(  # noqa: PLR0913 - one per option
     aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
     aimind plan unsloth/Qwen3-0.6B-GGUF --files
     """
-    from aimind import alternatives
+    from aimind import hub
 
     if exact and hardware:
         raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
@@ -71,9 +71,9 @@ def plan_command(  # noqa: PLR0913 - one per option
     question = questions[0][1]
     answer = steps.answer(question)
     found = answer if isinstance(answer, Plan) else None
-    options_here = alternatives.survey(question, found) if with_files else ()
+    options_here = steps.survey(question, found) if with_files else ()
     if with_files and not as_json:
-        show.candidates(options_here, found)
+        show.candidates(options_here, found, here=[hub.is_complete(each.model) for each in options_here])
     decided = steps.hinted(steps.decided(answer), asked)
     command = steps.command(decided)
     sizes = steps.exact_sizes(decided, command) if exact else ()

@@ -17,7 +17,7 @@ import click
 from aimind import show, steps
 from aimind.cli import waiting
 from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults, settled
-from aimind.cli.group import cli
+from aimind.cli.group import cli, complete_model
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, StateName
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @cli.command("serve", cls=Configured)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @request_options
 @click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
 @click.option(

@@ -22,7 +22,7 @@ from aimind.cli.configured import (
     settled,
     words,
 )
-from aimind.cli.group import cli
+from aimind.cli.group import cli, complete_model
 from aimind.cli.serve import serve_command
 from aimind.errors import UsageError
 from aimind.launchers.flags import whole_path
@@ -103,7 +103,7 @@ class _Decided:
 @cli.command(
     "unit", cls=Configured, params=[each for each in serve_command.params if each.name not in _NOT_HERE]
 )
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option("--user", is_flag=True, help="A unit of your own, not of the system.")
 @click.option("--hardened", is_flag=True, help="It may do and see no more than it needs.")
 @click.option("--run-as", metavar="USER", help="Who runs it; you, or with --hardened a user made for it.")

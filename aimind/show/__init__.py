@@ -14,6 +14,7 @@ from aimind.show.instances import (
 )
 from aimind.show.machine import devices
 from aimind.show.messages import announcement, bug, error
+from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import data, note
@@ -25,6 +26,8 @@ __all__ = [
     "backends",
     "backends_document",
     "bug",
+    "cached",
+    "cached_document",
     "candidates",
     "command_line",
     "comparison",
@@ -35,6 +38,8 @@ __all__ = [
     "ending",
     "error",
     "exact",
+    "found",
+    "found_document",
     "instance",
     "instance_document",
     "instance_progress",
@@ -43,4 +48,5 @@ __all__ = [
     "log_line",
     "note",
     "plan",
+    "pruned_document",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aimind.phrases import gib
+from aimind.phrases import age, gib
 from aimind.show.terminal import console, escape, grid, note, table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def instances(sights: Sequence[Sight], used: Mapping[str, Used], indices: Mappin
             escape(instance.model),
             instance.backend,
             _state(sight),
-            _age(state.since),
+            age(state.since),
             str(state.restarts or ""),
             instance.url if sight.running else "",
             ", ".join(_device(device, indices) for device in claimed),
@@ -77,7 +77,7 @@ def _add_state(facts: Table, sight: Sight) -> None:
     state = sight.state
     if state is None:
         return
-    facts.add_row("since", f"{_date(state.since)} ({_age(state.since)})")
+    facts.add_row("since", f"{_date(state.since)} ({age(state.since)})")
     said = {
         "reason": state.reason,
         "hint": state.hint,
@@ -175,15 +175,6 @@ def _memory(ram_bytes: int, devices: Mapping[str, int]) -> str:
 
 def _used(used: Used | None) -> str:
     return "" if used is None else _memory(used.ram_bytes, used.devices)
-
-
-def _age(since: float) -> str:
-    """How long ago, in its largest unit."""
-    seconds = max(0.0, time.time() - since)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _date(moment: float) -> str:

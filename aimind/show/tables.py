@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from aimind.exact import Exact
 
 
-def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
-    """The quantizations of a repository: their sizes, and whether they fit."""
+def candidates(options: Sequence[Option], chosen: Plan | None, *, here: Sequence[bool]) -> None:
+    """The quantizations of a repository: their sizes, whether they fit, and which are `here`."""
     from aimind.alternatives import file_bytes, label
 
-    rows = table("", "quantization", "files", "size", "fits", "context", "on devices", "in RAM")
-    for option in options:
+    rows = table("", "quantization", "files", "size", "fits", "context", "on devices", "in RAM", "here")
+    for option, is_here in zip(options, here, strict=True):
         found = option.plan
         about = "~" if option.guessed else ""
         row = ["", "", ""]
@@ -35,6 +35,7 @@ def candidates(options: Sequence[Option], chosen: Plan | None) -> None:
             gib(file_bytes(option.model)),
             fit(found),
             *row,
+            "yes" if is_here else "",
         )
     console().print(rows)
 
