@@ -123,6 +123,16 @@ def _use_hub(_context: click.Context, _option: click.Parameter, hub: str | None)
         os.environ[HUB_VARIABLE] = hub
 
 
+hub_option = click.option(
+    "--hub",
+    type=click.Choice(HUBS),
+    expose_value=False,
+    is_eager=True,
+    callback=_use_hub,
+    help="Where owner/name is, without a prefix.",
+)
+
+
 def is_secret(variable: str) -> bool:
     """Whether a variable of this name looks as if it held a secret."""
     return not SECRET_WORDS.isdisjoint(variable.upper().split("_"))
@@ -188,14 +198,7 @@ def request_options(function: F) -> F:
             help="Choose no parsers of tool calls and reasoning (vLLM, SGLang).",
         ),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
-        click.option(
-            "--hub",
-            type=click.Choice(HUBS),
-            expose_value=False,
-            is_eager=True,
-            callback=_use_hub,
-            help="Where owner/name is, without a prefix.",
-        ),
+        hub_option,
         click.option("--offline", is_flag=True, help="Use no network: only what is here already."),
         click.option(
             "--no-config",

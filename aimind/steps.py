@@ -202,7 +202,7 @@ def decided(found: Plan | AimindError) -> Plan:
     if isinstance(found, AimindError):
         raise found
     for warning in plan.warnings(found):
-        show.note(f"warning: {warning}")
+        show.warn(warning)
     return found
 
 
@@ -452,9 +452,9 @@ def check_arguments(plan: Plan, host: Host) -> None:
     show.note(f"asking {backend.name} {backend.version} which arguments it takes")
     told = flags.ask(backend, source(backend.name, host), launcher.HELP)
     if told is None:
-        show.note(f"warning: {backend.name} does not say which arguments it takes: yours are not checked")
+        show.warn(f"{backend.name} does not say which arguments it takes: yours are not checked")
     for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):
-        show.note(f"warning: {warning}")
+        show.warn(warning)
 
 
 def source(name: str, host: Host) -> Package | Program:

@@ -156,6 +156,23 @@ def test_pull_brings_what_does_not_fit_too(shop: Shop) -> None:
     assert list(shop.here()) == ["owner/odd:Q4_K_M"]
 
 
+def test_a_quiet_pull_prints_where_it_is_and_no_more(shop: Shop) -> None:
+    done = shop.run("pull", NAME, "--quiet")
+    assert Path(done.stdout.strip()).is_dir()
+    assert done.stderr == ""
+    assert "error: " in shop.fails(3, "there is no owner/nothing", "pull", "owner/nothing", "--quiet")
+
+
+def test_pull_and_remove_hear_what_is_configured(shop: Shop, tmp_path: Path) -> None:
+    configuration = tmp_path / "configured.toml"
+    configuration.write_text('hub = "modelscope"\nquant = "Q8_0"\n', "utf-8")
+    shop.env["AIMIND_CONFIG"] = str(configuration)
+    shop.good("pull", NAME)
+    assert list(shop.here()) == [f"ms:{NAME}:Q8_0"]
+    shop.good("remove", NAME, "--yes")
+    assert shop.here() == {}
+
+
 def test_what_pull_refuses(shop: Shop) -> None:
     shop.fails(2, "is on this machine already", "pull", "demo")
     shop.fails(2, "is no file of weights", "pull", "a/b/c")

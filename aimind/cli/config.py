@@ -37,7 +37,7 @@ def config_command(*, as_json: bool) -> None:
     else:
         show.configuration(document)
     for warning in found.warnings:
-        show.note(f"warning: {warning}")
+        show.warn(warning)
 
 
 def _has_default(option: click.Option) -> bool:

@@ -76,7 +76,7 @@ class Configured(click.Command):
             return _Applied()
         configuration = configured()
         for warning in configuration.warnings:
-            show.note(f"warning: {warning}")
+            show.warn(warning)
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
             typed, _, _ = self.make_parser(ctx).parse_args(list(args))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from aimind import __version__
+from aimind import __version__, show
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,6 +17,21 @@ def cli(*, debug: bool) -> None:
     MODEL is owner/name (Hugging Face), hf:… or ms:…, a path (./model.gguf, ~/models/x), or demo; behind it
     @REVISION and :QUANTIZATION. What stands after -- goes to the backend.
     """
+
+
+def _be_quiet(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    show.be_quiet(quiet=value)
+
+
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_be_quiet,
+    help="No plan and no progress: only what was asked for, warnings and errors.",
+)
 
 
 def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:

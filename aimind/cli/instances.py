@@ -12,9 +12,10 @@ from click.shell_completion import CompletionItem
 
 from aimind import show
 from aimind.cli import waiting
-from aimind.cli.configured import NO_CONFIG
+from aimind.cli.configured import NO_CONFIG, Configured
 from aimind.cli.group import cli, complete_model, split
 from aimind.errors import AimindError, InstanceError, UsageError
+from aimind.options import hub_option
 
 if TYPE_CHECKING:
     from aimind.instances import Sight, Used
@@ -181,8 +182,9 @@ def start_command(*, name: str, as_json: bool) -> None:
     _start(sight, as_json=as_json)
 
 
-@cli.command("remove")
+@cli.command("remove", cls=Configured)
 @click.argument("names", metavar="NAME|MODEL…", nargs=-1, shell_complete=_complete_both)
+@hub_option
 @click.option("--force", is_flag=True, help="Stop the instances that run.")
 @click.option("-y", "--yes", is_flag=True, help="Remove models without a question.")
 @JSON

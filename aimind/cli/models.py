@@ -13,9 +13,9 @@ import click
 
 from aimind import show, steps
 from aimind.cli.configured import Configured, defaults
-from aimind.cli.group import cli, complete_model
+from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, BadReferenceError, InstanceError, ModelNotFoundError, UsageError
-from aimind.options import BEST, Tokens, request_options, wanted
+from aimind.options import BEST, Tokens, hub_option, request_options, wanted
 from aimind.phrases import gib
 from aimind.types import Cached, Category, Found, Model, Plan, Reference, Source
 
@@ -41,7 +41,7 @@ _HUBS: Mapping[str, tuple[Source, ...]] = {
 # ── On the hubs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("search")
+@cli.command("search", cls=Configured)
 @click.argument("text", nargs=-1)
 @click.option("--gguf", is_flag=True, help="Only with weights in GGUF.")
 @click.option("--category", type=click.Choice(get_args(Category)), help="Only of this kind.")
@@ -160,8 +160,9 @@ def _ggufs_beside(asked: Wanted, question: Question) -> tuple[Option, ...]:
     return steps.survey(beside, answer if isinstance(answer, Plan) else None)
 
 
-@cli.command("pull")
+@cli.command("pull", cls=Configured)
 @MODEL
+@hub_option
 @click.option("--quant", metavar="NAME", help="Q4_K_M, as MODEL:Q4_K_M; best: the largest that fits.")
 @click.option("--mmproj", metavar="PATH", help="File of the repository for pictures or sound; none.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV.")
@@ -170,6 +171,7 @@ def _ggufs_beside(asked: Wanted, question: Question) -> tuple[Option, ...]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The token for Hugging Face; else the variable HF_TOKEN.",
 )
+@quiet_option
 @JSON
 def pull_command(*, model: str, as_json: bool, **options: object) -> None:
     """Download what serving MODEL needs, and print where it is.

@@ -17,7 +17,7 @@ import click
 from aimind import show, steps
 from aimind.cli import waiting
 from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults, settled
-from aimind.cli.group import cli, complete_model
+from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, StateName
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     metavar="LOCK",
     help="Serve what is locked in this file, and nothing else: `aimind lock`.",
 )
+@quiet_option
 @click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
 @click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
 @click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")

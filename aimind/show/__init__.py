@@ -17,7 +17,7 @@ from aimind.show.messages import announcement, bug, error
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
-from aimind.show.terminal import data, note
+from aimind.show.terminal import be_quiet, data, note, warn
 
 __all__ = [
     "Overview",
@@ -25,6 +25,7 @@ __all__ = [
     "announcement",
     "backends",
     "backends_document",
+    "be_quiet",
     "bug",
     "cached",
     "cached_document",
@@ -49,4 +50,5 @@ __all__ = [
     "note",
     "plan",
     "pruned_document",
+    "warn",
 ]

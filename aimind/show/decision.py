@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aimind.phrases import gib
 from aimind.reference import unparse
-from aimind.show.terminal import console, escape, grid, table
+from aimind.show.terminal import console, escape, grid, is_quiet, table
 from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Plan
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ COMPONENTS = (
 
 
 def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
-    """The plan as a person reads it: what, with what, where, why, and how it is started."""
+    """The plan as a person reads it: what, with what, where, why, and how it is started.
+
+    On stderr it is a note beside what is done.
+    """
+    if err and is_quiet():
+        return
     screen = console(err=err)
     settings, backend = plan.settings, plan.backend
     screen.print(f"[bold]{escape(unparse(plan.model.reference))}[/]  {_describe(plan)}")

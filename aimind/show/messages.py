@@ -8,14 +8,14 @@ import sys
 from aimind import __version__
 from aimind.errors import AimindError
 from aimind.launchers.hello import hello
-from aimind.show.terminal import note
+from aimind.show.terminal import tell
 from aimind.types import API_KEY_VARIABLE, Command, Plan
 
 
 def error(problem: AimindError) -> None:
     """What happened, and what to do."""
-    note(f"error: {problem.message}")
-    note(f"hint: {problem.hint}")
+    tell(f"error: {problem.message}")
+    tell(f"hint: {problem.hint}")
 
 
 def bug(problem: BaseException) -> None:
@@ -26,8 +26,8 @@ def bug(problem: BaseException) -> None:
     text = "".join(traceback.format_exception(problem))
     with tempfile.NamedTemporaryFile("w", prefix="aimind-", suffix=".log", delete=False) as file:
         file.write(f"aimind {__version__}, Python {sys.version}\n{text}")
-    note(f"error: this is a bug in aimind: {type(problem).__name__}: {problem}")
-    note(f"hint: please report it with {file.name}")
+    tell(f"error: this is a bug in aimind: {type(problem).__name__}: {problem}")
+    tell(f"hint: please report it with {file.name}")
 
 
 def announcement(plan: Plan, command: Command) -> str:

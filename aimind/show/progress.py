@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aimind.phrases import gib
-from aimind.show.terminal import console, note
+from aimind.show.terminal import console, is_quiet, note
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -34,6 +34,8 @@ class Progress:
         """Say what will come."""
         self._sizes, self._done = sizes, dict.fromkeys(sizes, 0)
         self._done_bytes, self._total_bytes = 0, sum(sizes.values())
+        if is_quiet():
+            return
         count = len(sizes)
         what = f"downloading {gib(self._total_bytes)} in {count} file{'s' if count != 1 else ''}"
         if not sys.stderr.isatty():

@@ -14,8 +14,35 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+class _Voice:
+    """How much is said, by all threads."""
+
+    quiet = False
+
+
+def be_quiet(*, quiet: bool) -> None:
+    """Whether nothing is said of how things go on: only what was asked for, warnings and errors."""
+    _Voice.quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether that was wished."""
+    return _Voice.quiet
+
+
 def note(line: str) -> None:
-    """One line for the person, on stderr."""
+    """One line for the person, on stderr, unless they wish for quiet."""
+    if not is_quiet():
+        tell(line)
+
+
+def warn(line: str) -> None:
+    """One line that matters to the quiet, too."""
+    tell(f"warning: {line}")
+
+
+def tell(line: str) -> None:
+    """One line on stderr, whatever is wished."""
     click.echo(line, err=True)
 
 
