@@ -41,6 +41,7 @@ _DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_t
 # They say where things are, or which, and the service manager does not have them.
 _KEPT = (
     "AIMIND_HUB",
+    "AIMIND_DISTRIBUTIONS",
     "HF_ENDPOINT",
     "MODELSCOPE_ENDPOINT",
     "HF_HUB_OFFLINE",
