@@ -124,7 +124,7 @@ def replace(text: str, written: str) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of it, with the backend."""
     copy = tmp_path_factory.mktemp("copy")
-    for part in ("aimind", "tests", "docs"):
+    for part in ("aimind", "tests", "docs", "scripts"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / part, copy)
@@ -157,6 +157,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         next(row for row in rows if row.startswith("| llama-box ")),
         "| toy | x | x | not run |\n",
     )
+    (module,) = re.findall(r"`python -m ([\w.]+)`", last)
+    run(copy, sys.executable, "-m", module)
+    assert "\n| toy | " in (copy / "docs" / "backends.md").read_text()
     return copy
 
 
@@ -216,7 +219,7 @@ def test_it_is_listed_planned_and_served(env: Mapping[str, str]) -> None:
     listed = subprocess.run(
         [AIMIND, "backends"], env={**os.environ, **env}, capture_output=True, text=True, check=True
     )
-    assert re.search(r"^toy +9999 ", listed.stdout, re.MULTILINE), listed.stdout
+    assert re.search(r"^toy  .*(\n  .*)*\n  9999 ", listed.stdout, re.MULTILINE), listed.stdout
     with nothing_left() as variables:
         every = {**env, **variables}
         assert plan("demo", "--backend", "toy", env=every)["backend"]["name"] == "toy"
