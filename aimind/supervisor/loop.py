@@ -288,14 +288,15 @@ class Supervisor:
         """It has ended, and nobody asked for that."""
         ready_at = run.health.ready_at
         code = -signal.SIGKILL if returncode is None else returncode
-        how = "was stopped" if run.sick else _describe(returncode)
+        killed = returncode == -signal.SIGKILL
+        how = "was stopped" if run.sick and not killed else _describe(returncode)
         self._on_failure(
             f"the backend {how} after {now - run.started_at:.1f} s",
             returncode=1 if run.sick else code,  # however well it then ended
             ready_seconds=0.0 if ready_at is None else now - ready_at,
             run=run,
             now=now,
-            hint=KILLED_HINT if returncode == -signal.SIGKILL and not run.sick else None,
+            hint=KILLED_HINT if killed and not run.sick else None,
         )
 
     def _on_failure(
