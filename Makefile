@@ -13,7 +13,7 @@ demo: $(VENV)/.ready ## set up everything, and serve the model that comes with a
 test: check unit faults live ## set up everything, and run all checks
 
 test-all: export AIMIND_TEST_ALL = 1
-test-all: test ## the same, also on backends that take minutes to install: llama-cpp-python, all of vox-box
+test-all: test ## the same, and what takes minutes: llama-cpp-python, all of vox-box, more starts of vLLM
 
 check: $(VENV)/.ready ## format, lint, types, layering
 	$(BIN)/ruff format --check .

@@ -131,6 +131,10 @@ def plan(*arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any
     return document
 
 
+# Half a minute for a start of vLLM that shows little beside the others.
+TEST_ALL = pytest.mark.skipif(not os.environ.get("AIMIND_TEST_ALL"), reason="takes long: make test-all")
+
+
 def brought(name: str, package: Package) -> Backend:
     """A backend that takes minutes to install, where it is here; `make test-all` brings it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ from aimind.environments.install import ensure
 from aimind.launchers import vllm
 from aimind.launchers.parsers import REASONING, TOOL_CALLS
 from aimind.types import Package
-from tests.live.served import DATA, serve
+from tests.live.served import DATA, TEST_ALL, serve
 from tests.samples import host
 
 pytestmark = pytest.mark.live
@@ -131,6 +131,7 @@ def test_a_model_whose_template_has_tools_is_served_with_them(folder: Path) -> N
         assert ask(served)["choices"][0]["message"]["content"]
 
 
+@TEST_ALL
 def test_without_parsers_vllm_refuses_tools(folder: Path) -> None:
     """Else there would be nothing to choose."""
     with serve(str(folder), *MODEL, "--no-auto-parsers", "--", "--enforce-eager") as served:

@@ -11,11 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 import aimind
 from tests.live.cases import similarity
-from tests.live.served import serve
+from tests.live.served import TEST_ALL, serve
 
 pytestmark = pytest.mark.live
 
 
+@TEST_ALL
 def test_a_language_model_makes_vectors_where_it_shall() -> None:
     """Also of a text that is longer than a step."""
     model = ("demo:safetensors", "--backend", "vllm", "--category", "embedding")
