@@ -19,7 +19,7 @@ from aimind.errors import DoesNotFitError, HubError
 from aimind.hub.base import Progress, same_on_this_disk
 from aimind.hub.cache import INCOMPLETE, digest_of
 from aimind.hub.failures import is_transient, patience
-from aimind.hub.http import ChangedError, Remote, failures
+from aimind.hub.http import ChangedError, Remote, body, failures
 from aimind.hub.ranges import range_headers, start_of
 from aimind.types import File, Model
 
@@ -158,7 +158,7 @@ class _Download:
         with remote.get(headers) as response, self._unfinished.open("ab", buffering=0) as content:
             skipped = start_of(response, start, stop, size, what=self._file.path)
             at = start
-            for received in response.iter_raw():
+            for received in body(response):
                 if self._stop.is_set():
                     raise _StoppedError
                 chunk = received[skipped:]
