@@ -12,7 +12,6 @@ from click.core import ParameterSource
 
 from aimind import show
 from aimind.errors import BadReferenceError
-from aimind.launchers import LAUNCHERS
 from aimind.options import request_field
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Plan, Preset, Request
 
@@ -27,7 +26,6 @@ FROZEN = "--frozen"  # all is said in the lock
 _SECRETS = {"api_key_file": (API_KEY_VARIABLE,), "hf_token_file": TOKEN_VARIABLES}
 _APPLIED = "aimind.applied"
 ARGV = "aimind.argv"  # in the context: the arguments as they were typed
-_NAMES = tuple(launcher.NAME for launcher in LAUNCHERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,7 @@ class Configured(click.Command):
         for name, secrets in _SECRETS.items():
             if any(map(os.environ.get, secrets)):
                 general.pop(name, None)
-        return _Applied(general=general, special=special, presets=configuration.presets(_NAMES))
+        return _Applied(general=general, special=special, presets=configuration.presets(_names()))
 
 
 def _names_file(model: str) -> bool:
@@ -103,6 +101,13 @@ def _names_file(model: str) -> bool:
     except BadReferenceError:
         return False  # it is said later
     return bool(parsed.quantization or parsed.file or parsed.name.endswith(".gguf"))
+
+
+def _names() -> tuple[str, ...]:
+    """Of the backends."""
+    from aimind.launchers import LAUNCHERS
+
+    return tuple(launcher.NAME for launcher in LAUNCHERS)
 
 
 def all_keys() -> Keys:
@@ -121,7 +126,7 @@ def configured() -> Configuration:
     """
     from aimind.configuration.whole import load
 
-    return load(all_keys(), _NAMES)
+    return load(all_keys(), _names())
 
 
 def defaults(context: click.Context) -> Defaults:
@@ -172,6 +177,7 @@ class Settled:
 
 def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     """What is configured and holds for the plan, which was made of the request."""
+    from aimind.launchers import LAUNCHERS
     from aimind.launchers.defaults import take
     from aimind.select import named
 

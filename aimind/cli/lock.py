@@ -10,7 +10,6 @@ import click
 
 from aimind import show, steps
 from aimind.cli.configured import ARGV, Configured, defaults
-from aimind.cli.frozen import locked, sha256
 from aimind.cli.group import cli, complete_model
 from aimind.errors import UsageError
 from aimind.options import Tokens, request_options, wanted
@@ -41,6 +40,7 @@ def lock_command(context: click.Context, /, model: str, *, output: Path, **optio
     aimind serve --frozen aimind.lock
     """
     from aimind import instances
+    from aimind.cli.frozen import locked
     from aimind.lock import text
 
     asked = wanted(model, options, context.obj, defaults(context))
@@ -59,6 +59,7 @@ def lock_command(context: click.Context, /, model: str, *, output: Path, **optio
 def _hashed(model: Model) -> tuple[File, ...]:
     """The model's files with their hashes: the hub's, or those of their contents."""
     from aimind import hub
+    from aimind.cli.frozen import sha256
 
     return tuple(
         file if file.sha256 else dataclasses.replace(file, sha256=sha256(hub.open_file(model, file)))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from aimind.launchers.abilities import Abilities
 from aimind.phrases import gib
 from aimind.show.terminal import console, escape, grid
 from aimind.types import Backend, Package, Program
+
+if TYPE_CHECKING:
+    from aimind.launchers.abilities import Abilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
