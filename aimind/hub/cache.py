@@ -45,8 +45,8 @@ class Cache:
         """The folder of a repository."""
         raise NotImplementedError
 
-    def lock(self, model: Model, file: File) -> Path:
-        """The file that the hub's own tools lock while they download this file."""
+    def locks(self, model: Model, file: File) -> tuple[Path, ...]:
+        """The files to lock, in this order, while a file is fetched; the first is that of the hub's tools."""
         raise NotImplementedError
 
     def snapshot(self, model: Model) -> Path:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aimind.errors import DoesNotFitError, HubError
 from aimind.hub.base import Progress, same_on_this_disk
@@ -40,6 +40,8 @@ PART_BYTES = 8 << 30
 _BLOCK_BYTES = 1 << 20
 _LOCK_POLL_SECONDS = 0.1
 
+Work = TypeVar("Work")
+
 
 class _StoppedError(Exception):
     """Another file failed, or the user gave up: this download ends too."""
@@ -62,19 +64,25 @@ def download(hub: RemoteHub, model: Model, missing: Sequence[File], progress: Pr
         OSError: the cache cannot be written.
     """
     _check_names(hub, missing)
-    begun = {file: _size(_unfinished(hub, model, file)) for file in missing}
-    _check_space(hub, model, sum(file.size_bytes - min(begun[file], file.size_bytes) for file in missing))
+    contents: dict[Path, list[File]] = {}  # several files may have one
+    for file in missing:
+        contents.setdefault(_unfinished(hub, model, file), []).append(file)
+    to_come = (
+        files[0].size_bytes - min(_size(begun), files[0].size_bytes) for begun, files in contents.items()
+    )
+    _check_space(hub, model, sum(to_come))
     stop = threading.Event()
 
-    def fetch(file: File) -> None:
-        _Download(hub, model, file, progress, how, stop).run()
+    def fetch(files: Sequence[File]) -> None:
+        for file in files:
+            _Download(hub, model, file, progress, how, stop).run()
 
     progress.start({file.path: file.size_bytes for file in missing})
     try:
-        small = [file for file in missing if file.size_bytes <= how.small_bytes]
-        large = [file for file in missing if file.size_bytes > how.small_bytes]
-        for files in (small, large):
-            _in_parallel(fetch, files, stop)
+        small = [files for files in contents.values() if files[0].size_bytes <= how.small_bytes]
+        large = [files for files in contents.values() if files[0].size_bytes > how.small_bytes]
+        for these in (small, large):
+            _in_parallel(fetch, these, stop)
     finally:
         progress.finish()
 
@@ -92,8 +100,9 @@ class _Download:
         self._digest = digest_of(file)
 
     def run(self) -> None:
-        lock = self._hub.cache.lock(self._model, self._file)
-        with _locked(lock, self._stop, lambda: self._progress.wait(self._file.path)):
+        with contextlib.ExitStack() as held:
+            for lock in self._hub.cache.locks(self._model, self._file):
+                held.enter_context(_locked(lock, self._stop, lambda: self._progress.wait(self._file.path)))
             if self._hub.cache.settle(self._model, self._file):
                 self._tell(self._file.size_bytes)
                 return
@@ -274,18 +283,18 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-def _in_parallel(work: Callable[[File], None], files: Sequence[File], stop: threading.Event) -> None:
-    """Do the work for each file, several at once; the first failure ends the others.
+def _in_parallel(work: Callable[[Work], None], items: Sequence[Work], stop: threading.Event) -> None:
+    """Do the work for each, several at once; the first failure ends the others.
 
     In daemon threads, not in an executor: that would keep an interrupted program until all are done.
     """
-    waiting: queue.SimpleQueue[File] = queue.SimpleQueue()
-    for file in files:
-        waiting.put(file)
+    waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
     threads = [
         threading.Thread(target=lambda: ended.put(_failure(work, waiting, stop)), daemon=True)
-        for _ in range(min(PARALLEL_DOWNLOADS, len(files)))
+        for _ in range(min(PARALLEL_DOWNLOADS, len(items)))
     ]
     try:
         for thread in threads:
@@ -301,9 +310,9 @@ def _in_parallel(work: Callable[[File], None], files: Sequence[File], stop: thre
 
 
 def _failure(
-    work: Callable[[File], None], waiting: queue.SimpleQueue[File], stop: threading.Event
+    work: Callable[[Work], None], waiting: queue.SimpleQueue[Work], stop: threading.Event
 ) -> BaseException | None:
-    """Do the work for the files that wait, until there are none; what went wrong."""
+    """Do the work for those that wait, until there are none; what went wrong."""
     try:
         while not stop.is_set():
             work(waiting.get_nowait())

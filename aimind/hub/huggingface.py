@@ -42,10 +42,10 @@ class HuggingFaceCache(Cache):
         """`models--owner--name`."""
         return self.folder() / _folder_of(reference)
 
-    def lock(self, model: Model, file: File) -> Path:
+    def locks(self, model: Model, file: File) -> tuple[Path, ...]:
         """Named after the content, as there."""
         name = file.sha256 or file.git_sha1 or file.path.replace("/", "--")
-        return self.folder() / ".locks" / _folder_of(model.reference) / f"{name}.lock"
+        return (self.folder() / ".locks" / _folder_of(model.reference) / f"{name}.lock",)
 
 
 class HuggingFace(RemoteHub):

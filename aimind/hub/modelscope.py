@@ -53,11 +53,14 @@ class ModelScopeCache(Cache):
         """`models/owner--name`."""
         return self.folder() / "models" / reference.name.replace("/", "--")
 
-    def lock(self, model: Model, file: File) -> Path:
-        """Named after a hash of what it is for, as there (`_lock_path`)."""
-        key = ("modelscope-hub-download-lock-v2", "file", "model", model.reference.name, file.path)
-        digest = hashlib.sha256("\0".join(key).encode()).hexdigest()
-        return self.folder() / ".lock" / f"file_{digest}.lock"
+    def locks(self, model: Model, file: File) -> tuple[Path, ...]:
+        """Named after hashes: of the path, as there (`_lock_path`), and of the content, which is ours."""
+        name = model.reference.name
+        keys = [("modelscope-hub-download-lock-v2", "file", "model", name, file.path)]
+        if file.sha256 is not None:
+            keys.append(("aimind", "blob", "model", name, file.sha256))
+        digests = [hashlib.sha256("\0".join(key).encode()).hexdigest() for key in keys]
+        return tuple(self.folder() / ".lock" / f"file_{digest}.lock" for digest in digests)
 
     def elsewhere(self, model: Model, file: File) -> Iterator[Path]:
         """Also in the folders of older versions, which know no revisions."""

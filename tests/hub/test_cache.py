@@ -77,7 +77,7 @@ def test_the_address_of_modelscope(settings: dict[str, str], monkeypatch: pytest
 def test_the_locks_are_those_of_the_clients(kind: Kind) -> None:
     model = Model(reference=kind.reference, files=(), commit="0" * 40)
     file = File("a/b.gguf", 1, "f" * 64)
-    ours = source.hub_of(kind.source).cache.lock(model, file)
+    ours = source.hub_of(kind.source).cache.locks(model, file)[0]
     if kind == HUGGING_FACE:
         theirs = str(CACHE.folder() / ".locks" / "models--owner--model" / f"{file.sha256}.lock")
     else:

@@ -257,6 +257,45 @@ def test_two_at_once_fetch_it_once(hub: Hub, kind: Kind) -> None:
     assert (source.location(model) / "model.safetensors").read_bytes() == LARGE
 
 
+def test_files_of_one_content_are_fetched_once(hub: Hub, kind: Kind) -> None:
+    """SDXL has its vocabulary twice: nobody waits for himself, and nobody writes what another one writes."""
+    publish(hub, {f"text_encoder_{number}/model.safetensors": LARGE for number in range(4)})
+    model, progress = resolve(kind.reference), Progress()
+    hub.requests.clear()
+    folder = fetch(model, progress)
+    assert [(folder / file.path).read_bytes() == LARGE for file in model.files] == [True] * 4
+    assert hub.count("GET", "/cdn/") == 1
+    assert progress.waited == []
+    assert {progress.bytes[file.path] for file in model.files} == {len(LARGE)}
+    assert begun(hub) == []
+
+
+def test_two_at_once_of_files_of_one_content(hub: Hub, kind: Kind) -> None:
+    """Of which they want different ones."""
+    publish(hub, {"one/model.safetensors": LARGE, "two/model.safetensors": LARGE})
+    model = resolve(kind.reference)
+    hub.faults.append(Fault("/cdn/", hold_after=MIB, times=1))
+
+    class Waiting(Progress):
+        def wait(self, path: str) -> None:
+            super().wait(path)
+            hub.go_on.set()
+
+    both = {file: Waiting() for file in model.files}
+    threads = [
+        threading.Thread(target=fetch, args=(replace(model, files=(file,)), progress))
+        for file, progress in both.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hub.count("GET", "/cdn/") == 1
+    assert sum(len(progress.waited) for progress in both.values()) == 1
+    for file in model.files:
+        assert (source.location(model) / file.path).read_bytes() == LARGE
+
+
 CLIENTS = {
     "huggingface": "from huggingface_hub import snapshot_download",
     "modelscope": "from modelscope_hub.compat import snapshot_download",
