@@ -55,7 +55,8 @@ class Lock:
 
     Attributes:
         lock: the number of this format.
-        model: the reference; commit: of the hub, `None` for what is on this machine.
+        model: the reference; commit: of the hub, `None` for what is on this
+            machine, or where ModelScope does not tell it.
         backend, backend_version: with what.
         has_key: clients must send a key; which, it does not say.
         settings: fields of the request with every decision made, those that are not empty.

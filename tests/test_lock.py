@@ -19,7 +19,7 @@ from aimind.errors import AimindError
 from aimind.hub.local import DEMO, DEMO_GGUF
 from aimind.launchers import LAUNCHERS
 from aimind.types import Metadata, Model, Request
-from tests.fakes.hub import Hub
+from tests.fakes.hub import Fault, Hub
 from tests.instances.conftest import Home, home
 from tests.samples import llama, model
 from tests.supervisor.harness import LINUX
@@ -245,34 +245,64 @@ def test_a_damaged_lock(home: Home, old: str, new: str, message: str) -> None:
 # ── On a hub ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_model_of_a_hub(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["hf:", "ms:"])
+def test_a_model_of_a_hub(home: Home, tmp_path: Path, prefix: str) -> None:
     """Locked without its weights, fetched at that commit, and then served without the hub."""
     folder = tmp_path / "repositories"
     (folder / "owner" / "demo").mkdir(parents=True)
     shutil.copy(DEMO / DEMO_GGUF, folder / "owner" / "demo")
+    cache = home.folder / "cache"
     with Hub(folder) as hub:
-        home.env |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        home.env |= {"HF_ENDPOINT": hub.url, "MODELSCOPE_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        home.env |= {"HF_HOME": str(cache), "MODELSCOPE_CACHE": str(cache)}
         commit = hub.commit("owner/demo")
-        home.good("lock", "owner/demo", *WORDS, "--port", "0", "-o", "a.lock")
+        home.good("lock", f"{prefix}owner/demo", *WORDS, "--port", "0", "-o", "a.lock")
         found = tomllib.loads((home.folder / "a.lock").read_text("utf-8"))
-        assert found["commit"] == commit
+        assert (found["model"], found["commit"]) == (f"{prefix}owner/demo", commit)
         assert found["files"][0]["sha256"] == hub.hashes(DEMO / DEMO_GGUF)[1]
-        cached = home.folder / "home" / ".cache" / "huggingface" / "hub"
-        assert not list(cached.glob("*/snapshots/*/*"))
+        assert not list(cache.rglob("blobs/*"))
         home.good("serve", "--frozen", "a.lock", "--detach", "--name", "chat")
         home.good("stop", "chat")
         before = len(hub.requests)
-        home.good("serve", "--frozen", "a.lock", "--detach", "--name", "chat")
+        home.good("serve", "--frozen", "a.lock", "--detach", "--name", "chat", "--offline")
         home.good("stop", "chat")
         assert len(hub.requests) == before
     home.good("start", "chat")
     assert f"/snapshots/{commit}/" in " ".join(psutil.Process(home.status("chat")["backend_pid"]).cmdline())
     home.good("remove", "--force", "chat")
-    (link,) = cached.glob("*/snapshots/*/*")
-    blob = link.resolve()
+    (blob,) = cache.rglob("blobs/*")
     with blob.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    done = home.run("serve", "--frozen", "a.lock", "--dry-run")
-    assert done.returncode == 7
-    assert "is another file: sha256" in done.stderr
+    for _ in range(2):  # the second time it has no other name
+        done = home.run("serve", "--frozen", "a.lock", "--dry-run")
+        assert done.returncode == 7, done.stderr
+        assert "is another file: sha256" in done.stderr
+        for each in cache.rglob(f"snapshots/*/{DEMO_GGUF}"):
+            each.unlink()
+
+
+def test_a_hub_that_tells_no_commit(home: Home, tmp_path: Path) -> None:
+    """As ModelScope where the last commit changed none of the files that are left: the hashes say it all."""
+    folder = tmp_path / "repositories"
+    (folder / "owner" / "demo").mkdir(parents=True)
+    shutil.copy(DEMO / DEMO_GGUF, folder / "owner" / "demo")
+    with Hub(folder) as hub:
+        home.env |= {"MODELSCOPE_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        size, sha256 = (DEMO / DEMO_GGUF).stat().st_size, hub.hashes(DEMO / DEMO_GGUF)[1]
+        listed = [{"Path": DEMO_GGUF, "Size": size, "Sha256": sha256, "Type": "blob"}]
+        body = json.dumps({"Code": 200, "Data": {"Files": listed}}).encode()
+        hub.faults.append(Fault("/repo/files", body=body))
+        home.good("lock", "ms:owner/demo@master", *WORDS, "--port", "0")
+        found = tomllib.loads((home.folder / "aimind.lock").read_text("utf-8"))
+        assert (found["model"], "commit" in found) == ("ms:owner/demo@master", False)
+        for words in ((), ("--offline",)):
+            home.good("serve", "--frozen", "aimind.lock", "--detach", "--name", "chat", *words)
+            home.good("stop", "chat")
+        with (folder / "owner" / "demo" / DEMO_GGUF).open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\x55")
+        home.good("remove", "--yes", "chat", "ms:owner/demo")
+        done = home.run("serve", "--frozen", "aimind.lock", "--detach")
+        assert done.returncode == 4
+        assert f"instead of {sha256}" in done.stderr

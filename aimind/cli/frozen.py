@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONGEST_BYTES = 16 << 20
 _CHUNK_BYTES = 4 << 20
 # Who serves a lock may say these: they are no part of it.
-_BESIDES = frozenset({"api_key_file", "hf_token_file", "no_config"})
+_BESIDES = frozenset({"api_key_file", "hf_token_file", "no_config", "offline"})
 _LOCKED = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
 
 
@@ -103,7 +103,9 @@ def locked(plan: Plan, request: Request, *, files: tuple[File, ...]) -> Lock:
     written = [*(file.path for file in command.files), *(each.path for each in command.overlays)]
     places |= {str(Path(path).parent): "run" for path in written}
     env = plan.settings.env
-    reference = dataclasses.replace(plan.model.reference, revision=None)
+    reference = plan.model.reference
+    if plan.model.commit is not None:  # ModelScope does not always tell it
+        reference = dataclasses.replace(reference, revision=None)
     return Lock(
         model=unparse(reference, anywhere=True) if plan.model.root is None else _local(plan.model),
         commit=plan.model.commit,
@@ -143,24 +145,21 @@ def _model(lock: Lock) -> Model:
         File(checked_path(file.path, of="the lock"), file.size_bytes, file.sha256) for file in lock.files
     )
     parsed = reference.parse(lock.model, revision=lock.commit)
-    if lock.commit is None:
-        if parsed.source not in ("local", "demo"):
-            raise UsageError(
-                "the lock is damaged: it names no commit", hint="write it anew with `aimind lock`"
-            )
-        root = hub.resolve(parsed).root
-        model = Model(reference=parsed, files=files, root=root)
-    else:
-        model = Model(reference=parsed, files=files, commit=lock.commit)
+    if lock.commit is None and parsed.source == "huggingface":
+        raise UsageError("the lock is damaged: it names no commit", hint="write it anew with `aimind lock`")
+    root = hub.resolve(parsed).root if parsed.source in ("local", "demo") else None
+    model = Model(reference=parsed, files=files, commit=lock.commit, root=root)
     where = hub.location(model)
-    here = [file for file in lock.files if (where / file.path).is_file()]
-    if len(here) < len(files) and lock.commit is None:
-        missing = next(file.path for file in lock.files if file not in here)
-        raise LockError(f"{where / missing} is locked, and not there", hint="bring it back, or lock anew")
+    # What is here under another name is shown under this one before the start.
+    shown = [where / file.path if (where / file.path).is_file() else hub.here(model, file) for file in files]
+    here = [(path, file) for path, file in zip(shown, lock.files, strict=True) if path and path.is_file()]
+    if len(here) < len(files) and root is not None:
+        missing = next(path for path in shown if path and not path.is_file())
+        raise LockError(f"{missing} is locked, and not there", hint="bring it back, or lock anew")
     if here:
         show.note(f"checking {len(here)} of {len(files)} locked files")
-    for file in here:
-        _check(where / file.path, file)
+    for path, file in here:
+        _check(path, file)
     return model
 
 

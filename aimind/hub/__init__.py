@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "fetch",
     "go_offline",
+    "here",
     "hub_of",
     "in_gguf",
     "is_complete",
@@ -115,12 +116,16 @@ def location(model: Model) -> Path:
     )
 
 
+def here(model: Model, file: File) -> Path | None:
+    """Where the file is on this machine, under its name or under its hash; `None`: not here, or not whole."""
+    if model.root is not None:
+        return Path(model.root) / file.path
+    return hub_of(model.reference.source).cache.complete(model, file)
+
+
 def is_complete(model: Model) -> bool:
     """Whether all files are here and whole, so that nothing would be fetched."""
-    if model.root is not None:
-        return True
-    cache = hub_of(model.reference.source).cache
-    return all(cache.complete(model, file) is not None for file in model.files)
+    return all(here(model, file) is not None for file in model.files)
 
 
 def fetch(
