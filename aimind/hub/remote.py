@@ -35,6 +35,7 @@ class RemoteHub:
     title = ""
     prefix = ""
     cache: Cache
+    _is_away = False  # it did not answer: what can be done without is not asked
 
     # ── What differs ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,6 +76,7 @@ class RemoteHub:
             ModelNotFoundError: no such repository or revision.
             HubError: unreachable, refused, or an answer that makes no sense.
         """
+        self._is_away = False
         if is_offline():
             return self._resolve_offline(reference)
         try:
@@ -83,6 +85,7 @@ class RemoteHub:
             cached = self.cache.resolve(reference) if is_unreachable(error.__cause__) else None
             if cached is None:
                 raise
+            self._is_away = True
             _log.warning("%s: using what the cache has of %s", error.message, reference.name)
             return cached
 
@@ -138,7 +141,7 @@ class RemoteHub:
 
         It is a courtesy: where the hub is slow, refuses or cannot be reached there is none.
         """
-        if is_offline():
+        if is_offline() or self._is_away:
             return None
         name = reference.name
         expected: tuple[type[Exception], ...] = (AimindError, *failures())
