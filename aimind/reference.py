@@ -53,15 +53,19 @@ HUB_VARIABLE = "AIMIND_HUB"
 HUBS = tuple(sorted({*_HUBS, *_HUBS.values()}))  # what it may name
 
 
-def parse(text: str, *, revision: str | None = None, quantization: str | None = None) -> Reference:
+def parse(
+    text: str, *, revision: str | None = None, quantization: str | None = None, hub: Source | None = None
+) -> Reference:
     """The reference that the text spells; what is given besides it comes from `--revision` and `--quant`.
+
+    `hub`: of a bare `owner/name`, instead of `default_hub`.
 
     Raises:
         BadReferenceError: it fits none of the forms, or names two revisions or two quantizations.
     """
     if len(text) > LONGEST or "\0" in text:
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
-    parsed = _demo(text) or _local(text) or _hub(text)
+    parsed = _demo(text) or _local(text) or _hub(text, hub)
     if parsed is None:
         raise _bad(text, "names no model in any of the accepted forms")
     if quantization is not None:
@@ -156,7 +160,7 @@ def _unparse_local(reference: Reference) -> str:
     return f"file:{name}"
 
 
-def _hub(text: str) -> Reference | None:
+def _hub(text: str, hub: Source | None) -> Reference | None:
     match = _HUB.fullmatch(text)
     if match is None:
         return None
@@ -169,7 +173,7 @@ def _hub(text: str) -> Reference | None:
     if file is not None:
         _check_file(text, file)
     return Reference(
-        source=_HUBS[match["hub"]] if match["hub"] else default_hub(),
+        source=_HUBS[match["hub"]] if match["hub"] else hub or default_hub(),
         name=name,
         revision=revision,
         file=file,

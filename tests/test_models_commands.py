@@ -168,7 +168,11 @@ def test_pull_and_remove_hear_what_is_configured(shop: Shop, tmp_path: Path) -> 
     configuration.write_text('hub = "modelscope"\nquant = "Q8_0"\n', "utf-8")
     shop.env["AIMIND_CONFIG"] = str(configuration)
     shop.good("pull", NAME)
-    assert list(shop.here()) == [f"ms:{NAME}:Q8_0"]
+    (found,) = shop.here().values()
+    assert (found["reference"], found["hub"]) == (f"{NAME}:Q8_0", "modelscope")  # as it is to be typed
+    shop.env |= {"_AIMIND_COMPLETE": "bash_complete", "COMP_WORDS": "aimind serve own", "COMP_CWORD": "2"}
+    assert shop.good().splitlines() == [f"plain,{NAME}"]
+    del shop.env["_AIMIND_COMPLETE"]
     shop.good("remove", NAME, "--yes")
     assert shop.here() == {}
 

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import huggingface_hub
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -266,6 +267,27 @@ def test_remove_refuses_what_an_instance_uses(shop: Shop) -> None:
 
 
 @LINUX
+@LINUX
+@pytest.mark.parametrize("default", ["hf", "ms"])
+def test_an_instance_uses_that_of_its_hub(shop: Shop, default: str) -> None:
+    """Whatever hub a bare name was on then, and is on now."""
+    for name in (f"hf:{NAME}", f"ms:{NAME}"):
+        shop.good("pull", name)
+    other = {"hf": "ms", "ms": "hf"}[default]
+    shop.env["AIMIND_HUB"] = default
+    with serving(shop, NAME):
+        for later in (default, other):
+            shop.env["AIMIND_HUB"] = later
+            shop.fails(13, "instance chat uses", "remove", f"{default}:{NAME}", "--yes")
+        shop.good("remove", f"{other}:{NAME}", "--yes")
+    shop.good("stop", "chat")
+    shop.good("start", "chat")  # with nothing to fetch
+    assert f"{'models--' if default == 'hf' else 'models/'}owner" in " ".join(
+        psutil.Process(shop.status("chat")["backend_pid"]).cmdline()
+    )
+    shop.good("stop", "chat")
+
+
 def test_what_an_instance_may_use_is_refused(shop: Shop) -> None:
     repository = shop.hub.folder / NAME
     (repository / "small-Q8_0.gguf").rename(repository / "small-UD-Q8_K_XL.gguf")

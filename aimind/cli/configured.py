@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from aimind import show
 from aimind.errors import BadReferenceError
 from aimind.options import request_field
+from aimind.reference import HUB_VARIABLE
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Plan, Preset, Request
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Configured(click.Command):
         ctx.meta[ARGV] = tuple(args)
         applied = _Applied()
         silent = {NO_CONFIG, FROZEN, *ctx.help_option_names}
+        if NO_CONFIG in args:
+            os.environ.pop(HUB_VARIABLE, None)
         if not ctx.resilient_parsing and silent.isdisjoint(word.partition("=")[0] for word in args):
             applied = self._applied(ctx, args)
         ctx.meta[_APPLIED] = applied
@@ -127,6 +130,18 @@ def configured() -> Configuration:
     from aimind.configuration.whole import load
 
     return load(all_keys(), _names())
+
+
+def hear_hub() -> None:
+    """Have a bare `owner/name` mean what is configured, for what has no option of it.
+
+    Raises:
+        UsageError: the configuration says what cannot be.
+    """
+    from aimind.configuration import files
+
+    if files.are_there() and not os.environ.get(HUB_VARIABLE) and (said := configured().options.get("hub")):
+        os.environ[HUB_VARIABLE] = str(said.value)
 
 
 def defaults(context: click.Context) -> Defaults:

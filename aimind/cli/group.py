@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 from click.shell_completion import CompletionItem
 
 from aimind import __version__, show
+from aimind.errors import UsageError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -48,6 +51,9 @@ def complete_model(
     """The models in the caches, `demo`, and where a path begins, files."""
     if incomplete.startswith((".", "/", "~")):
         return [CompletionItem(incomplete, type="file")]
+    from aimind.cli.configured import hear_hub
     from aimind.hub import places
 
+    with contextlib.suppress(UsageError):  # of a configuration: the command says it
+        hear_hub()
     return [CompletionItem(name) for name in ("demo", *places.names()) if name.startswith(incomplete)]

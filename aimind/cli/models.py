@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from aimind import show, steps
-from aimind.cli.configured import Configured, defaults
+from aimind.cli.configured import Configured, defaults, hear_hub
 from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, BadReferenceError, InstanceError, ModelNotFoundError, UsageError
 from aimind.options import BEST, Tokens, hub_option, request_options, wanted
@@ -234,6 +234,7 @@ def models_command(*, prune: bool, as_json: bool) -> None:
     """Show the models that are here, in the caches of Hugging Face and ModelScope."""
     from aimind.hub import inventory, leftovers
 
+    hear_hub()
     if prune:
         removed = leftovers.prune()
         for each in removed:
@@ -274,7 +275,7 @@ def _is_same(one: Reference, other: Reference) -> bool:
 
 
 def _reference_of(sight: Sight) -> Reference | None:
-    """What an instance serves, as it was typed; `None` where that cannot be told any more."""
+    """What an instance serves, a bare name on Hugging Face; `None` where that cannot be told any more."""
     from aimind.reference import parse
 
     if sight.instance is None:
@@ -282,7 +283,7 @@ def _reference_of(sight: Sight) -> Reference | None:
     argv = sight.instance.argv
     shape = _said("--quant", argv)
     try:
-        return parse(sight.instance.model, quantization=None if shape == BEST else shape)
+        return parse(sight.instance.model, quantization=None if shape == BEST else shape, hub="huggingface")
     except BadReferenceError:
         return None
 

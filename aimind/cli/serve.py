@@ -20,7 +20,7 @@ from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults,
 from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
-from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, StateName
+from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, Source, StateName
 
 if TYPE_CHECKING:
     import subprocess
@@ -304,7 +304,7 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
         argv=start.again(plan),
         cwd=os.getcwd(),  # noqa: PTH109 - text
         created=time.time(),
-        model=start.asked.text,
+        model=_named(start.asked.text, plan.model.reference.source),
         served_name=steps.called(plan),
         backend=plan.backend.name,
         backend_version=plan.backend.version,
@@ -313,6 +313,11 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
         stop_seconds=command.stop_seconds,
         claim=claim,
     )
+
+
+def _named(text: str, source: Source) -> str:
+    """The model as it was typed, meaning the same whatever hub is the usual one later."""
+    return f"ms:{text}" if source == "modelscope" and not text.startswith("ms:") else text
 
 
 def _prepare(plan: Plan, host: Host, held: Held) -> None:

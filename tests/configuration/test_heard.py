@@ -200,3 +200,5 @@ def test_a_hub_is_where_names_are(at: Configured, words: tuple[str, ...], asked:
     done = at.home.run("plan", "owner/name", *words)
     assert done.returncode == 4
     assert f"http://127.0.0.1:{asked} cannot be reached" in done.stderr
+    at.home.env["AIMIND_HUB"] = "modelscope"
+    assert "http://127.0.0.1:2 cannot be reached" in at.home.run("plan", "owner/name", "--no-config").stderr

@@ -160,19 +160,3 @@ def test_nobody_is_asked_offline(holes: HubOfHoles, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert source.in_gguf(model) is None
     assert holes.requests == []
-
-
-def test_nobody_is_asked_where_the_hub_has_just_not_answered(holes: HubOfHoles) -> None:
-    """Who has no network waits for that once, not twice."""
-    reference = Reference(source="huggingface", name="org/small")
-    (holes.folder / "org/small").mkdir(parents=True)
-    (holes.folder / "org/small/config.json").write_text("{}")
-    source.fetch(source.resolve(reference), Progress())
-    holes.faults.append(Fault("/api/models/", status=503))
-    model = source.resolve(reference, waits=())
-    holes.requests.clear()
-    assert source.in_gguf(model) is None
-    assert holes.requests == []
-    holes.faults.clear()
-    assert source.in_gguf(source.resolve(reference)) is None
-    assert len(asked_for(holes)) == 2

@@ -279,3 +279,19 @@ def test_files_are_where_the_other_hub_does_not_look(hub: Hub, tmp_path: Path) -
     folders = [fetch(resolve(kind.reference), Progress()) for kind in (HUGGING_FACE, MODELSCOPE)]
     assert len(set(folders)) == 2
     assert [file.path for file in files_in(folders[1])] == ["config.json", "model.safetensors"]
+
+
+def test_a_hub_that_has_just_not_answered_is_not_asked_for_more(hub: Hub, kind: Kind) -> None:
+    """Who has no network waits for that once, not twice."""
+    publish_model(hub)
+    fetch(resolve(kind.reference), Progress())
+    hub.faults.append(Fault(kind.lists, status=503))
+    model = resolve(kind.reference)
+    hub.requests.clear()
+    assert source.in_gguf(model) is None
+    assert hub.requests == []
+    hub.faults.clear()
+    model = resolve(kind.reference)
+    hub.requests.clear()
+    assert source.in_gguf(model) is None
+    assert len(hub.requests) == 2
