@@ -1,0 +1,37 @@
+"""The steps that commands share: each is one arrow of the way from a text to a running backend."""
+
+from aimind.steps.deciding import (
+    answer,
+    ask,
+    called,
+    decided,
+    hinted,
+    offer,
+    only,
+    survey,
+    without_reading,
+)
+from aimind.steps.equipping import allowed, equipped, machines, source, this_machine
+from aimind.steps.starting import check_arguments, check_installed, command, exact_sizes, install
+
+__all__ = [
+    "allowed",
+    "answer",
+    "ask",
+    "called",
+    "check_arguments",
+    "check_installed",
+    "command",
+    "decided",
+    "equipped",
+    "exact_sizes",
+    "hinted",
+    "install",
+    "machines",
+    "offer",
+    "only",
+    "source",
+    "survey",
+    "this_machine",
+    "without_reading",
+]

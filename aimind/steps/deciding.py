@@ -1,0 +1,181 @@
+"""From a text to a plan: what is offered, the question, and its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from aimind import show
+from aimind.errors import AimindError, BadReferenceError, DoesNotFitError
+from aimind.types import Host, Metadata, Model, Plan, Reason
+
+if TYPE_CHECKING:
+    from aimind.alternatives import Offer, Option, Question
+    from aimind.options import Wanted
+
+
+Result = TypeVar("Result")
+
+
+def offer(asked: Wanted) -> Offer:
+    """From the text to the files that could be served, and how to read them."""
+    from aimind import files, hub, reference
+    from aimind.alternatives import Offer
+
+    text = asked.text
+    _prepare_hub(asked)
+    try:
+        parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)
+    except BadReferenceError as problem:
+        if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
+            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
+        raise
+    twin = hub.local_twin(parsed)
+    if twin is not None:
+        show.note(
+            f"note: {text} is taken from {hub.hub_of(parsed.source).title}; the folder here is ./{twin}"
+        )
+    model = hub.resolve(parsed)
+    candidates = files.candidates(model, projector=asked.projector)
+    siblings = files.siblings(model, candidates[0], projector=asked.projector)
+    return Offer(candidates=candidates, siblings=siblings, read=functools.cache(_read))
+
+
+def only(model: Model, asked: Wanted) -> Offer:
+    """These files, and no others."""
+    from aimind.alternatives import Offer
+
+    _prepare_hub(asked)
+    return Offer(candidates=(model,), siblings=(), read=functools.cache(_read))
+
+
+def _prepare_hub(asked: Wanted) -> None:
+    from aimind import hub
+
+    if asked.offline:
+        hub.go_offline()
+    if asked.token_file is not None:
+        hub.use_token(asked.token_file)
+
+
+def _read(model: Model) -> Metadata:
+    """Its headers, wherever it is."""
+    from aimind import hub, metadata
+
+    return metadata.read(model, lambda file: hub.open_file(model, file))
+
+
+class _UnreadError(Exception):
+    """Of this candidate the headers are needed, and were not read yet."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.model = model
+
+
+def without_reading(offered: Offer, attempt: Callable[[Offer], Result]) -> Result:
+    """What the attempt comes to, with an offer of which nothing is read while it runs.
+
+    It ends where it asks for headers that were not read yet; then they are read, and it is made again. So
+    nobody waits for a hub while the attempt keeps others from something.
+    """
+    known: dict[Model, Metadata] = {}
+
+    def read(model: Model) -> Metadata:
+        if model not in known:
+            raise _UnreadError(model)
+        return known[model]
+
+    wanted = offered.candidates[0]  # which is always asked for
+    while True:
+        known[wanted] = offered.read(wanted)
+        try:
+            return attempt(dataclasses.replace(offered, read=read))
+        except _UnreadError as missing:
+            wanted = missing.model
+
+
+def ask(offered: Offer, asked: Wanted, host: Host, *, context: int | None = None) -> Question:
+    """What shall be served on which machine (`equipped`)."""
+    from aimind.alternatives import Question
+    from aimind.launchers import LAUNCHERS
+
+    request = asked.request
+    if context is not None:
+        request = dataclasses.replace(request, max_model_len=context)
+    return Question(
+        offer=offered,
+        host=host,
+        request=request,
+        launchers=LAUNCHERS,
+        prefer_quality=asked.prefer_quality,
+    )
+
+
+def answer(question: Question) -> Plan | AimindError:
+    """The plan, or why there is none; nothing is downloaded but headers, nothing installed."""
+    from aimind import alternatives
+
+    promised = question.host.promised
+    try:
+        found = alternatives.best(question)
+    except DoesNotFitError as problem:
+        if not promised:
+            return problem
+        return DoesNotFitError(problem.message, hint="; ".join([problem.hint, *promised]))
+    except AimindError as problem:
+        return problem
+    reasons = tuple(Reason("promised", sentence) for sentence in promised)
+    return dataclasses.replace(found, reasons=found.reasons + reasons)
+
+
+def survey(question: Question, found: Plan | None) -> tuple[Option, ...]:
+    """Every quantization, the largest first, and whether it fits; none does where no backend can serve it."""
+    from aimind import alternatives
+
+    try:
+        return alternatives.survey(question, found)
+    except AimindError:  # which the answer says, too
+        offered = (question.offer.candidates[0], *question.offer.siblings)
+        return tuple(
+            alternatives.Option(model, None, guessed=True) for model in alternatives.by_size(offered)
+        )
+
+
+def decided(found: Plan | AimindError) -> Plan:
+    """The plan, once its warnings are said.
+
+    Raises:
+        AimindError: there is none.
+    """
+    from aimind import plan
+
+    if isinstance(found, AimindError):
+        raise found
+    for warning in plan.warnings(found):
+        show.warn(warning)
+    return found
+
+
+def hinted(found: Plan, asked: Wanted) -> Plan:
+    """The plan, with a hint where it is on a CPU for want of a GPU and the hub has the model in GGUF, too."""
+    from aimind import hub
+
+    on_cpu = not found.shards and found.metadata.format in ("safetensors", "pickle")
+    if not on_cpu or found.backend.name not in ("vllm", "transformers") or asked.request.backend is not None:
+        return found
+    repository = hub.in_gguf(found.model)
+    if repository is None:
+        return found
+    sentence = f"llama.cpp serves GGUF files far faster without a GPU: aimind serve {repository}"
+    return dataclasses.replace(found, reasons=(*found.reasons, Reason("hint", sentence)))
+
+
+def called(found: Plan) -> str:
+    """The name of what is served: in the API, or the model's own where the backend gives it none."""
+    from aimind import plan
+
+    return found.settings.served_name or plan.name_of(found.model)

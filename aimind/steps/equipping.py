@@ -1,0 +1,114 @@
+"""Machines as a request wants them seen: their devices, and the backends that are there or can be brought."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from aimind.types import Backend, Host, Package, Program, Registry, Request
+
+if TYPE_CHECKING:
+    from aimind.instances import Sight
+    from aimind.launchers.base import Launcher
+    from aimind.options import Wanted
+
+
+
+def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
+    """The machines that are described, or this one, as the request wants them seen."""
+    if specs:
+        from aimind.devices import hardware
+
+        return {spec: equipped(hardware.parse(spec), asked.request) for spec in specs}
+    from aimind import instances
+
+    return {"this one": this_machine(asked.request, instances.living())}
+
+
+def this_machine(request: Request, living: tuple[Sight, ...]) -> Host:
+    """This machine as the request wants it seen, without what is promised to those instances."""
+    from aimind import devices, instances
+
+    return equipped(instances.without_promises(allowed(devices.probe(), request), living), request)
+
+
+def equipped(host: Host, request: Request) -> Host:
+    """The machine with the devices that may be used, and the backends that are there or can be brought."""
+    return with_backends(allowed(host, request), request)
+
+
+def allowed(host: Host, request: Request) -> Host:
+    """The machine with the devices that may be used: without any, other builds of the backends are right."""
+    return dataclasses.replace(host, devices=()) if request.devices == () else host
+
+
+def with_backends(host: Host, request: Request) -> Host:
+    """The machine with the backends that are here, and those that can be installed."""
+    from aimind import environments
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import ListsModels
+
+    found: list[Backend] = []
+    for launcher in LAUNCHERS:
+        if request.backend not in (None, launcher.NAME):
+            continue
+        came_from = environments.chosen(launcher.source(host))
+        here = environments.find(launcher.NAME, came_from)
+        if isinstance(launcher, ListsModels):
+            here = tuple(with_models(launcher.REGISTRY, backend) for backend in here)
+        if request.extra or request.defaults.of(launcher.NAME).args:
+            here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
+        found += here
+        if isinstance(came_from, Package):
+            found += _to_be_brought(launcher.NAME, came_from, request.version_of(launcher.NAME), here)
+    return dataclasses.replace(host, backends=tuple(found))
+
+
+def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backend) -> Backend:
+    """The backend with the flags that it has told, or tells at once."""
+    from aimind.environments import flags
+    from aimind.launchers.base import TellsFlags
+
+    if not isinstance(launcher, TellsFlags) or backend.problem is not None:
+        return backend
+    told = flags.known(backend, came_from, launcher.HELP)
+    if told is None and launcher.HELP.quick:
+        told = flags.ask(backend, came_from, launcher.HELP)
+    return dataclasses.replace(backend, flags=told)
+
+
+def with_models(registry: Registry, backend: Backend) -> Backend:
+    """The backend with the architectures that it can load, by its own table."""
+    from aimind.environments import models
+
+    return dataclasses.replace(backend, architectures=models.known(backend, registry))
+
+
+def _to_be_brought(
+    name: str, package: Package, version: str | None, here: tuple[Backend, ...]
+) -> Iterator[Backend]:
+    """The builds of the version asked for, or of the usual one, that are not here yet."""
+    from aimind import environments
+
+    version = version or package.version
+    for build in package.builds:
+        if (version, build.only) not in {(each.version, each.only) for each in here}:
+            executable = environments.executable(name, build, version)
+            yield Backend(
+                name=name,
+                version=version,
+                executable=executable,
+                installed=False,
+                only=build.only,
+                origin=build.origin,
+            )
+
+
+def source(name: str, host: Host) -> Package | Program:
+    """Where the backend of this name comes from on such a machine."""
+    from aimind import environments
+    from aimind.launchers import LAUNCHERS
+    from aimind.select import named
+
+    return environments.chosen(named(name, LAUNCHERS).source(host))

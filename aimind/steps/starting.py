@@ -1,0 +1,184 @@
+"""From a plan to what is started: its command, and the backend that has to be there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from aimind import show
+from aimind.errors import InstallError, UnsupportedError
+from aimind.options import is_secret
+from aimind.steps.equipping import source, with_models
+from aimind.types import PRIVATE_VARIABLES, Command, Host, Package, Plan, TinyRequest
+
+if TYPE_CHECKING:
+    from aimind.exact import Exact
+
+
+
+def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = None) -> Command:
+    """How the plan is started, its files where the hub keeps them.
+
+    Args:
+        plan: what is started.
+        ready_probe: `request` or `health`.
+        scratch: the folder for files that the command brings along: an instance has one of its own.
+    """
+    from aimind import environments, hub
+    from aimind.launchers import LAUNCHERS
+    from aimind.select import named
+
+    scratch = scratch or environments.scratch(plan.backend.name, plan.settings.port or 0)
+    plan = dataclasses.replace(plan, scratch=scratch)
+    made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
+    ready = made.ready
+    if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes
+        ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
+    shown = {name: value for name, value in made.env.items() if not is_secret(name)}
+    hidden = {name: value for name, value in made.env.items() if name not in shown}
+    return dataclasses.replace(
+        made,
+        env=shown,
+        secret_env={**made.secret_env, **hidden},
+        unset_env=(*made.unset_env, *PRIVATE_VARIABLES),
+        ready=ready,
+    )
+
+
+def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
+    """One token, one embedding, one ranking or a moment of sound: what shows that the model really works."""
+    from aimind.launchers.hello import hello
+
+    request = hello(plan, tokens=1)
+    key = next(iter(made.secret_env), None)
+    return TinyRequest(
+        url=f"{made.url}/v1/{request.path}",
+        body=request.body,
+        content_type=request.content_type,
+        bearer_env=key,
+    )
+
+
+def exact_sizes(plan: Plan, started: Command) -> tuple[Exact, ...]:
+    """What the plan's llama.cpp itself would reserve on its devices and in RAM.
+
+    Raises:
+        ExactSizesError: it is not installed, cannot tell, or cannot open the model.
+    """
+    from aimind import hub
+    from aimind.errors import ExactSizesError
+    from aimind.exact import exact
+
+    if not plan.backend.installed:
+        raise ExactSizesError(
+            f"{plan.backend.name} is not installed, so that it cannot be asked",
+            hint=f"aimind backends install {plan.backend.name}",
+        )
+    where = hub.location(plan.model)
+    files = [where / file.path for file in plan.model.files if not file.is_projector]
+    if all(file.exists() for file in files):
+        sizes = exact(started)
+    elif len(files) == 1:
+        sizes = _sizes_by_header(plan, started, str(files[0]))
+    else:
+        raise ExactSizesError(
+            "llama.cpp cannot tell of a model in several files that are not here", hint="leave --exact out"
+        )
+    if len(sizes) != len(plan.shards) + 1:
+        raise ExactSizesError(
+            f"llama.cpp answers for {len(sizes) - 1} devices, and the plan has {len(plan.shards)}",
+            hint="is it a build for these devices? see `aimind backends`",
+        )
+    return sizes
+
+
+def _sizes_by_header(plan: Plan, started: Command, path: str) -> tuple[Exact, ...]:
+    """The same of a file that is not here: its header is enough."""
+    import tempfile
+    from pathlib import Path
+
+    from aimind import hub
+    from aimind.exact import exact, sparse
+
+    file = next(file for file in plan.model.files if not file.is_projector)
+    layers = [tensor for layer in plan.metadata.layers for tensor in layer.tensors]
+    tensors = [*layers, *plan.metadata.others, *plan.metadata.draft]
+    header_bytes = file.size_bytes - sum(tensor.size_bytes for tensor in tensors)
+    with tempfile.TemporaryDirectory(prefix="aimind-") as folder:
+        stand_in = Path(folder) / Path(file.path).name
+        sparse(stand_in, hub.open_file(plan.model, file), header_bytes=header_bytes)
+        argv = tuple(str(stand_in) if word == path else word for word in started.argv)
+        return exact(dataclasses.replace(started, argv=argv))
+
+
+def check_installed(plan: Plan) -> None:
+    """Find out that the plan's backend is here.
+
+    Raises:
+        InstallError: it is not.
+    """
+    backend = plan.backend
+    if not backend.installed:
+        raise InstallError(
+            f"{backend.name} {backend.version} is not installed",
+            hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
+        )
+
+
+def install(plan: Plan, host: Host) -> None:
+    """Bring the plan's backend, if it is not here.
+
+    Raises:
+        InstallError: it cannot be brought.
+        UnsupportedError: it is here now, and does not know the model.
+    """
+    from aimind.environments.install import ensure
+
+    backend = plan.backend
+    if backend.installed:
+        return
+    came_from = source(backend.name, host)
+    if isinstance(came_from, Package):
+        build = next(build for build in came_from.builds if build.only == backend.only)
+        ensure(backend.name, build, version=backend.version, progress=show.note)
+    _check_model(plan, host)
+
+
+def _check_model(plan: Plan, host: Host) -> None:
+    """Now that the backend is here it can be asked whether it knows the model."""
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import ListsModels
+    from aimind.select import lacking, named
+
+    launcher = named(plan.backend.name, LAUNCHERS)
+    if isinstance(launcher, ListsModels) and not plan.settings.force:
+        backend = with_models(launcher.REGISTRY, plan.backend)
+        if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
+            raise UnsupportedError(
+                f"{backend.name} is installed, and cannot serve this model: {why}",
+                hint="the same command again takes the next backend that can",
+            )
+
+
+def check_arguments(plan: Plan, host: Host) -> None:
+    """Check the user's backend arguments once the backend is here, where planning did not know its flags.
+
+    Raises:
+        UsageError: it does not take one of them.
+    """
+    from aimind.environments import flags
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import TellsFlags
+    from aimind.launchers.flags import check_flags
+    from aimind.select import named
+
+    backend = plan.backend
+    launcher = named(backend.name, LAUNCHERS)
+    if not plan.settings.extra or backend.flags is not None or not isinstance(launcher, TellsFlags):
+        return
+    show.note(f"asking {backend.name} {backend.version} which arguments it takes")
+    told = flags.ask(backend, source(backend.name, host), launcher.HELP)
+    if told is None:
+        show.warn(f"{backend.name} does not say which arguments it takes: yours are not checked")
+    for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):
+        show.warn(warning)
