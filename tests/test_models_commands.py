@@ -61,6 +61,14 @@ def test_search_for_a_program(shop: Shop, search: SearchHub) -> None:
     assert [each["reference"] for each in found] == ["ms:owner/small-GGUF"]
 
 
+def test_search_hears_which_hub_is_meant_and_no_more(shop: Shop, search: SearchHub, tmp_path: Path) -> None:
+    """A category that is configured is that of serving."""
+    (tmp_path / "aimind.toml").write_text('hub = "ms"\ncategory = "embedding"\n', "utf-8")
+    found = shop.json("search", "small")["models"]
+    assert {each["hub"] for each in found} == {"modelscope"}
+    assert {each["hub"] for each in shop.json("search", "small", "--hub", "hf")["models"]} == {"huggingface"}
+
+
 def test_of_two_hubs_one_is_enough(shop: Shop, search: SearchHub) -> None:
     found = shop.json("search", "small", "--hub", "both")["models"]
     assert [each["reference"] for each in found] == ["owner/small-GGUF", "ms:owner/small-GGUF"]

@@ -41,7 +41,7 @@ _HUBS: Mapping[str, tuple[Source, ...]] = {
 # ── On the hubs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("search", cls=Configured)
+@cli.command("search")
 @click.argument("text", nargs=-1)
 @click.option("--gguf", is_flag=True, help="Only with weights in GGUF.")
 @click.option("--category", type=click.Choice(get_args(Category)), help="Only of this kind.")
@@ -68,6 +68,7 @@ def search_command(
 
     if not (text or gguf or category):
         raise UsageError("say what to look for", hint="`aimind search qwen3`, or a --category")
+    hear_hub()
     query = Query(text=" ".join(text), gguf=gguf, category=category, limit=limit)
     results = _with_guesses(_search(_HUBS[hub] if hub else (default_hub(),), query))
     if as_json:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from aimind.options import Wanted
 
 
-
 def machines(specs: tuple[str, ...], asked: Wanted) -> dict[str, Host]:
     """The machines that are described, or this one, as the request wants them seen."""
     if specs:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from aimind.exact import Exact
 
 
-
 def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = None) -> Command:
     """How the plan is started, its files where the hub keeps them.
 
