@@ -133,6 +133,9 @@ hub_option = click.option(
 )
 
 
+offline_option = click.option("--offline", is_flag=True, help="Use no network: only what is here already.")
+
+
 def is_secret(variable: str) -> bool:
     """Whether a variable of this name looks as if it held a secret."""
     return not SECRET_WORDS.isdisjoint(variable.upper().split("_"))
@@ -199,7 +202,7 @@ def request_options(function: F) -> F:
         ),
         click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV."),
         hub_option,
-        click.option("--offline", is_flag=True, help="Use no network: only what is here already."),
+        offline_option,
         click.option(
             "--no-config",
             is_flag=True,

@@ -69,6 +69,19 @@ def test_search_hears_which_hub_is_meant_and_no_more(shop: Shop, search: SearchH
     assert {each["hub"] for each in shop.json("search", "small", "--hub", "hf")["models"]} == {"huggingface"}
 
 
+def test_offline_is_configured_for_all(shop: Shop, search: SearchHub) -> None:
+    shop.env["AIMIND_OFFLINE"] = "1"
+    shop.fails(4, "offline nothing can be searched", "search", "small")
+    shop.fails(4, "offline nothing is fetched", "pull", NAME)
+    assert search.asked == []
+    shop.env["HF_ENDPOINT"] = shop.hub.url
+    del shop.env["AIMIND_OFFLINE"]
+    folder = shop.good("pull", NAME)
+    shop.hub.requests.clear()
+    assert shop.good("pull", NAME, "--offline") == folder
+    assert shop.hub.requests == []
+
+
 def test_of_two_hubs_one_is_enough(shop: Shop, search: SearchHub) -> None:
     found = shop.json("search", "small", "--hub", "both")["models"]
     assert [each["reference"] for each in found] == ["owner/small-GGUF", "ms:owner/small-GGUF"]

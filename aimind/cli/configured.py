@@ -68,12 +68,7 @@ class Configured(click.Command):
         return super().parse_args(ctx, args)
 
     def _applied(self, ctx: click.Context, args: list[str]) -> _Applied:
-        from aimind.configuration import files
-        from aimind.configuration.keys import OTHERS, PREFIX
-
-        if not files.are_there() and not any(
-            name.startswith(PREFIX) and name not in OTHERS for name in os.environ
-        ):
+        if not _is_anything_said():
             return _Applied()
         configuration = configured()
         for warning in configuration.warnings:
@@ -132,16 +127,29 @@ def configured() -> Configuration:
     return load(all_keys(), _names())
 
 
+def _is_anything_said() -> bool:
+    from aimind.configuration import files
+    from aimind.configuration.keys import OTHERS, PREFIX
+
+    return files.are_there() or any(name.startswith(PREFIX) and name not in OTHERS for name in os.environ)
+
+
 def hear_hub() -> None:
-    """Have a bare `owner/name` mean what is configured, for what has no option of it.
+    """Use the hub that is configured, and no network where so configured; for what has no options of it.
 
     Raises:
         UsageError: the configuration says what cannot be.
     """
-    from aimind.configuration import files
+    from aimind import hub
 
-    if files.are_there() and not os.environ.get(HUB_VARIABLE) and (said := configured().options.get("hub")):
-        os.environ[HUB_VARIABLE] = str(said.value)
+    if not _is_anything_said():
+        return
+    found = configured()
+    said = {**found.options, **found.variables}
+    if "hub" in said:
+        os.environ[HUB_VARIABLE] = str(said["hub"].value)
+    if "offline" in said and said["offline"].value:
+        hub.go_offline()
 
 
 def defaults(context: click.Context) -> Defaults:

@@ -15,7 +15,7 @@ from aimind import show, steps
 from aimind.cli.configured import Configured, defaults, hear_hub
 from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, BadReferenceError, InstanceError, ModelNotFoundError, UsageError
-from aimind.options import BEST, Tokens, hub_option, request_options, wanted
+from aimind.options import BEST, Tokens, hub_option, offline_option, request_options, wanted
 from aimind.phrases import gib
 from aimind.types import Cached, Category, Found, Model, Plan, Reference, Source
 
@@ -172,6 +172,7 @@ def _ggufs_beside(asked: Wanted, question: Question) -> tuple[Option, ...]:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The token for Hugging Face; else the variable HF_TOKEN.",
 )
+@offline_option
 @quiet_option
 @JSON
 def pull_command(*, model: str, as_json: bool, **options: object) -> None:
@@ -185,7 +186,7 @@ def pull_command(*, model: str, as_json: bool, **options: object) -> None:
     """
     from aimind import hub, reference
 
-    asked = wanted(model, {**options, "api_key_file": None, "env": (), "offline": False}, ())
+    asked = wanted(model, {**options, "api_key_file": None, "env": ()}, ())
     offer = steps.offer(asked)
     if offer.candidates[0].root is not None:
         raise UsageError(f"{model} is on this machine already", hint=f"`aimind serve {model}`")

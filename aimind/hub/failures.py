@@ -101,7 +101,7 @@ def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
     if is_transport(error):
         return HubError(
             f"{site.endpoint} cannot be reached: {_line(error)}",
-            hint=f"Check the network and {site.endpoint_variable}; --offline uses what is in the cache.",
+            hint=f"Check the network and {site.endpoint_variable}; `serve --offline` uses the cache.",
         )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DoesNotFitError(
@@ -156,7 +156,7 @@ def _explain_status(error: RefusedError, name: str, site: Site) -> AimindError:
     if status >= 500:
         return HubError(
             f"{site.endpoint} is out of order (HTTP {status})",
-            hint="Try again later; --offline uses what is in the cache.",
+            hint="Try again later; `serve --offline` uses the cache.",
         )
     return HubError(
         f"{site.endpoint} answered HTTP {status} for {name}",

@@ -87,8 +87,8 @@ def search(source: Source, query: Query) -> tuple[Found, ...]:
     """
     if is_offline():
         raise HubError(
-            "offline nothing can be searched (HF_HUB_OFFLINE)",
-            hint="Unset it once; `aimind models` shows what is here.",
+            "offline nothing can be searched (HF_HUB_OFFLINE, AIMIND_OFFLINE)",
+            hint="Unset that once; `aimind models` shows what is here.",
         )
     pages = _hugging_face if source == "huggingface" else _modelscope
     tasks: Sequence[str | None] = TASKS[source][query.category] if query.category else (None,)
