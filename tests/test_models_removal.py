@@ -250,6 +250,20 @@ def test_remove_asks(shop: Shop) -> None:
     assert "freed" in shown
 
 
+@pytest.mark.parametrize("prefix", ["", "ms:"])
+def test_a_branch_with_a_slash(shop: Shop, prefix: str) -> None:
+    for branch in ("feature%2Fx", "feature%2Fy"):
+        shutil.copytree(shop.hub.folder / NAME, shop.hub.folder / f"{NAME}@{branch}")
+        shop.good("pull", f"{prefix}{NAME}@{branch}")
+    names = [f"{prefix}{NAME}@feature%2F{each}" for each in "xy"]
+    assert set(shop.here()) == {f"{name}:Q4_K_M" for name in names}
+    shop.good("remove", names[0], "--yes")
+    assert set(shop.here()) == {f"{names[1]}:Q4_K_M"}
+    shop.good("pull", f"{prefix}{NAME}")
+    shop.good("remove", names[1], "--yes")
+    assert set(shop.here()) == {f"{prefix}{NAME}:Q4_K_M"}
+
+
 @LINUX
 def test_remove_refuses_what_an_instance_uses(shop: Shop) -> None:
     shop.good("pull", f"{NAME}:Q8_0")

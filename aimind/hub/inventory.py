@@ -186,9 +186,12 @@ def _revisions(reference: Reference, where: Path) -> Iterator[Revision]:
             yield Revision("", where, (), listed)
         return
     branches = dict(_branches(where / "refs"))
-    for path in places.entries(where / "snapshots"):
-        at = tuple(branch for branch, commit in branches.items() if commit == path.name)
-        yield Revision(path.name, path, at, tuple(_files(reference.source, where, path)))
+    root = where / "snapshots"
+    deep = [branch for branch in branches if "/" in branch and (root / branch).is_dir()]  # of ModelScope
+    tops = {branch.partition("/")[0] for branch in deep}
+    for name in (*(path.name for path in places.entries(root) if path.name not in tops), *deep):
+        at = tuple(branch for branch, commit in branches.items() if commit == name)
+        yield Revision(name, root / name, at, tuple(_files(reference.source, where, root / name)))
 
 
 def _branches(refs: Path) -> Iterator[tuple[str, str]]:

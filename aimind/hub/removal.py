@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -230,6 +231,8 @@ def _remove_files(removal: Removal) -> None:
             return
         for revision in removal.revisions:
             shutil.rmtree(revision.folder)
+            with contextlib.suppress(OSError):  # of feature/x, unless there is another one in it
+                revision.folder.parent.rmdir()
             (repository.folder / "refs" / revision.name).unlink(missing_ok=True)
         for path in removal.paths:
             path.unlink(missing_ok=True)
