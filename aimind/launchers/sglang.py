@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from aimind.launchers import parsers, sglang_flags
+from aimind.launchers import parsers, sglang_flags, sglang_models
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
@@ -46,6 +46,7 @@ RESERVED = sglang_flags.RESERVED
 WEIGHTS_ONLY = True  # sglang/srt/model_loader/weight_utils.py
 UNCOUNTED = sglang_flags.UNCOUNTED
 HELP = sglang_flags.HELP
+lacks = sglang_models.lacks
 SIGNATURES = (
     Signature(r"server_args=\{", phase="starting the engine"),
     Signature(

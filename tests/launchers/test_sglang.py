@@ -13,7 +13,7 @@ import pytest
 from aimind import plan
 from aimind.errors import DeviceError, DoesNotFitError, UnsupportedError
 from aimind.launchers import LAUNCHERS, sglang
-from aimind.types import Device, Plan, Request
+from aimind.types import Backend, Device, Plan, Request
 from tests.samples import GIB, device, host, llama, model
 
 KEY = "canary-4f1d"
@@ -118,6 +118,36 @@ def test_it_is_told_that_a_model_shall_embed() -> None:
         assert "--is-embedding" in sglang.command(decided, "/weights").argv
     speaking = planned(device())
     assert "--is-embedding" not in sglang.command(speaking, "/weights").argv
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "traits", "why"),
+    [
+        ("GPTQ", 3, (), "reads GPTQ of 4 or 8 bits, and these weights have 3"),
+        ("AWQ", 3, (), "reads AWQ of 4 or 8 bits, and these weights have 3"),
+        ("GPTQ", 4, ("asymmetric",), "reads symmetric GPTQ, and these weights of 4 bits are not"),
+        ("AQLM", 2, (), "reads no weights in AQLM"),
+        ("GPTQ", 8, ("act-order",), None),
+        ("AWQ", 4, (), None),
+        ("BNB-4bit", 4, (), None),
+        ("W4A16", 4, (), None),
+        (None, None, (), None),
+    ],
+)
+def test_quantizations_that_it_reads(
+    name: str | None, bits: int | None, traits: tuple[str, ...], why: str | None
+) -> None:
+    weights = dataclasses.replace(
+        llama(safetensors=True),
+        quantization=name,
+        quantization_bits=bits,
+        quantization_traits=frozenset(traits),
+    )
+    backend = Backend(name="sglang", version=sglang.source(host()).version, executable="/x")
+    said = sglang.lacks(weights, host(device()), backend)
+    assert said is None if why is None else why in (said or "")
+    other = dataclasses.replace(backend, version="0.4.9")
+    assert sglang.lacks(weights, host(device()), other) is None, "of other versions nothing is claimed"
 
 
 def test_rerankers_are_not_for_it() -> None:

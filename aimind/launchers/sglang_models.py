@@ -1,0 +1,27 @@
+"""Which quantized weights a version of SGLang can load."""
+
+from __future__ import annotations
+
+import re
+
+from aimind.types import Backend, Host, Metadata
+
+# What follows is that of sglang/srt/layers/quantization of these versions, on NVIDIA devices: GPTQ is read by
+# Marlin's kernels alone, and what is in no table of its __init__.py not at all.
+_OF_QUANTIZATIONS = "0.5."
+_READ = re.compile(r"AWQ|GPTQ|FP8|MXFP4|NVFP4|BNB-\dbit|W\d+A\d+|QUARK|AUTO-ROUND|MODELOPT.*|HUMMING")
+
+
+def lacks(metadata: Metadata, _host: Host, backend: Backend) -> str | None:
+    """Why this version of it cannot load the model, as a sentence; `None` where it can, or may."""
+    name, bits = metadata.quantization, metadata.quantization_bits
+    if name is None or not backend.version.startswith(_OF_QUANTIZATIONS):
+        return None
+    sglang = f"SGLang {backend.version}"
+    if not _READ.fullmatch(name):
+        return f"{sglang} reads no weights in {name}"
+    if name in ("AWQ", "GPTQ") and bits not in (4, 8):
+        return f"{sglang} reads {name} of 4 or 8 bits, and these weights have {bits}"
+    if "asymmetric" in metadata.quantization_traits:
+        return f"{sglang} reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)"
+    return None
