@@ -11,7 +11,7 @@ from aimind import show, steps
 from aimind.cli.group import cli, quiet_option
 from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.phrases import gib
-from aimind.types import Backend, Host, Package, Program
+from aimind.types import Backend, Host, Package, Program, bare
 
 if TYPE_CHECKING:
     from aimind.environments.install import Users
@@ -185,4 +185,4 @@ def _named(text: str) -> tuple[str, str | None]:
     name, equals, version = text.partition("==")
     if equals and not version:
         raise UsageError(f"{text} names no version", hint="NAME==VERSION, or NAME alone")
-    return name, version or None
+    return name, bare(version) or None

@@ -92,7 +92,7 @@ def executable(backend: str, package: Package, version: str) -> str:
     """The Python of an environment, whether that is there or not.
 
     Raises:
-        InstallError: the version could not be one.
+        UsageError: the version could not be one.
     """
     return str(folders.environment(backend, package, version).python)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimind.errors import InstallError
+from aimind.errors import UsageError
 from aimind.types import Backend, Package
 
 _MARKER = "aimind.json"
@@ -140,13 +140,23 @@ def environment(backend: str, package: Package, version: str | None = None) -> E
     """The environment of a version of a package, the package's own by default.
 
     Raises:
-        InstallError: the version could not be the name of a folder.
+        UsageError: what is asked for is not written like a version.
     """
     version = version or package.version
-    if not _VERSION.fullmatch(version):
-        raise InstallError(f"{version!r} is not a version", hint=f"a version looks like {package.version}")
+    if version != package.version and not _is_version(version):
+        raise UsageError(f"{version!r} is not a version", hint=f"a version looks like {package.version}")
     name = f"{version}-{package.variant}" if package.variant else version
     return Environment(backend, data_folder() / "environments" / backend / name)
+
+
+def _is_version(text: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return _VERSION.fullmatch(text) is not None
 
 
 def environments(backend: str) -> tuple[Environment, ...]:

@@ -53,13 +53,13 @@ def ensure(
         progress: is told what happens, in lines.
 
     Raises:
+        UsageError: what is asked for is no version.
         InstallError: it cannot be made: the network, no such version, no build for this platform, a disk; or
             it is there with another Python, or from another distribution.
     """
     wanted = folders.environment(backend, package, version)
     if python is not None and os.sep in python:
         python = str(Path(python).absolute())
-    requirements.fixes(package, wanted.version)  # what is no version is told before anything else
     if installed := _there(wanted, package, python):
         return installed
     waiting = f"waiting for another process, which is installing or removing {wanted.name}"

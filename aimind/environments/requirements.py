@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aimind.environments.uv import located
-from aimind.errors import InstallError
 from aimind.types import Fix, Package
 
 
@@ -40,22 +39,11 @@ def as_of(package: Package, version: str) -> list[str]:
 
 
 def fixes(package: Package, version: str) -> tuple[Fix, ...]:
-    """Those that are for the version.
-
-    Raises:
-        InstallError: it is not written like a version.
-    """
+    """Those that are for the version."""
     from packaging.specifiers import SpecifierSet
-    from packaging.version import InvalidVersion, Version
 
-    try:
-        wanted = Version(version)
-    except InvalidVersion:
-        raise InstallError(
-            f"{version!r} is not a version", hint=f"a version looks like {package.version}"
-        ) from None
     return tuple(
-        fix for fix in package.fixes if SpecifierSet(fix.versions).contains(wanted, prereleases=True)
+        fix for fix in package.fixes if SpecifierSet(fix.versions).contains(version, prereleases=True)
     )
 
 

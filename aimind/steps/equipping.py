@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from aimind.errors import UsageError
 from aimind.types import Backend, Host, Package, Program, Registry, Request
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def with_backends(host: Host, request: Request) -> Host:
             here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
         found += here
         if isinstance(came_from, Package):
-            found += _to_be_brought(launcher.NAME, came_from, request.version_of(launcher.NAME), here)
+            found += _to_be_brought(launcher.NAME, came_from, request, here)
     return dataclasses.replace(host, backends=tuple(found))
 
 
@@ -85,15 +86,24 @@ def with_models(registry: Registry, backend: Backend) -> Backend:
 
 
 def _to_be_brought(
-    name: str, package: Package, version: str | None, here: tuple[Backend, ...]
+    name: str, package: Package, request: Request, here: tuple[Backend, ...]
 ) -> Iterator[Backend]:
-    """The builds of the version asked for, or of the usual one, that are not here yet."""
+    """The builds of the version asked for, or of the usual one, that are not here yet.
+
+    Raises:
+        UsageError: it is asked of this backend, and no version.
+    """
     from aimind import environments
 
-    version = version or package.version
+    version = request.version_of(name) or package.version
     for build in package.builds:
         if (version, build.only) not in {(each.version, each.only) for each in here}:
-            executable = environments.executable(name, build, version)
+            try:
+                executable = environments.executable(name, build, version)
+            except UsageError:
+                if request.backend is None:
+                    return  # it may be a version of another backend
+                raise
             yield Backend(
                 name=name,
                 version=version,

@@ -19,6 +19,7 @@ from aimind.types.backend import (
     Program,
     Registry,
     WholeMemory,
+    bare,
 )
 from aimind.types.command import (
     PRIVATE_VARIABLES,
@@ -119,5 +120,6 @@ __all__ = [
     "TextFile",
     "TinyRequest",
     "WholeMemory",
+    "bare",
     "public",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,6 +43,11 @@ class Backend:
     architectures: frozenset[str] | None = field(default=None, repr=False)
     origin: str = ""
     python: str = ""
+
+
+def bare(version: str) -> str:
+    """A version by its number: tags are called `v1.0`, those of llama.cpp `b9000`."""
+    return re.sub(r"^[vb](?=\d)", "", version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

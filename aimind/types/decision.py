@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
-from aimind.types.backend import Backend
+from aimind.types.backend import Backend, bare
 from aimind.types.machine import Device
 from aimind.types.model import Category, Metadata, Model
 
@@ -146,7 +146,8 @@ class Request:
 
     def version_of(self, backend: str) -> str | None:
         """The version of this backend that is asked for."""
-        return self.backend_version or self.defaults.of(backend).version
+        version = self.backend_version or self.defaults.of(backend).version
+        return None if version is None else bare(version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

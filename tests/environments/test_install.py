@@ -15,7 +15,7 @@ import pytest
 
 from aimind import environments
 from aimind.environments import install
-from aimind.errors import InstallError
+from aimind.errors import InstallError, UsageError
 from aimind.types import Fix, Package
 
 SIX = Package(distribution="six", version="1.17.0", import_name="six")
@@ -393,6 +393,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_version_cannot_name_another_folder() -> None:
-    for version in ("../../x", "1.0/..", "1.0-cpu", ".hidden", "--index"):
-        with pytest.raises(InstallError, match="is not a version"):
+    for version in ("../../x", "1.0/..", "1.0-cpu", ".hidden", "--index", "latest"):
+        with pytest.raises(UsageError, match="is not a version"):
             environments.executable("toy", SIX, version)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from aimind.environments import requirements
-from aimind.errors import InstallError
 from aimind.launchers import LAUNCHERS
 from aimind.types import Fix, Package
 from tests.samples import device, host
@@ -34,11 +33,6 @@ TOY = Package(
 )
 def test_fixes_are_those_of_the_version(version: str, expected: list[Fix]) -> None:
     assert list(requirements.fixes(TOY, version)) == expected
-
-
-def test_what_is_no_version() -> None:
-    with pytest.raises(InstallError, match="'latest' is not a version"):
-        requirements.fixes(TOY, "latest")
 
 
 def test_the_files_say_why(tmp_path: Path) -> None:
