@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers.base import Launcher, Narrows, nearest, takes_key
-from aimind.types import Backend, Host, Metadata, Program, Reason, Refusal, Request
+from aimind.types import Backend, Host, Metadata, Package, Program, Reason, Refusal, Request, bare
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,19 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
                 why = f"first choice for {metadata.format} {metadata.category} models here"
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
-    said = "; ".join(f"{r.backend}: {r.sentence}" for r in refused)
+    if asked is not None:
+        raise _refusal(candidates[0], refused[0].sentence, metadata, host, request, launchers)
+    said = _together(refused)
     able = next((each for each in candidates if _only_missing(each, metadata, host, request)), None)
-    if able is not None and asked is None:
+    if able is not None:
         kind = f"this {metadata.format} {metadata.category} model"
         raise UnsupportedError(
             f"{able.NAME} would serve {kind}, and it is not here: {_from(able, host)}",
             hint=f"of the others none does: {said}",
         )
-    raise UnsupportedError(_nobody(metadata, asked, refused), hint=said)
+    raise UnsupportedError(
+        f"no backend can serve this {metadata.format} {metadata.category} model here", hint=said
+    )
 
 
 def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
@@ -89,7 +93,7 @@ def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Reques
             backend
             for backend in host.backends
             if backend.name == launcher.NAME
-            and request.version_of(launcher.NAME) in (None, backend.version)
+            and request.version_of(launcher.NAME) in (None, bare(backend.version))
             and backend.only in ("", metadata.architecture)
         ),
         None,
@@ -143,7 +147,33 @@ def _from(launcher: Launcher, host: Host) -> str:
     return (source.page or source.remedy) if isinstance(source, Program) else source.distribution
 
 
-def _nobody(metadata: Metadata, asked: str | None, refused: Sequence[Refusal]) -> str:
-    if asked is not None:
-        return f"{asked} cannot serve this model here: {refused[0].sentence}"
-    return f"no backend can serve this {metadata.format} {metadata.category} model here"
+def _refusal(
+    launcher: Launcher,
+    sentence: str,
+    metadata: Metadata,
+    host: Host,
+    request: Request,
+    launchers: Sequence[Launcher],
+) -> UnsupportedError:
+    """What is said where the backend that was asked for does not serve the model, with another that would."""
+    forcible = launcher.refuse(metadata, host) is not None and not request.force
+    ways = ["--force takes it at its word" if forcible else "see `aimind backends`"]
+    for other in launchers:
+        if (
+            other is not launcher
+            and isinstance(other.source(host), Package)
+            and other.refuse(metadata, host) is None
+            and _unprotected(other, request) is None
+        ):
+            ways.insert(0, f"leave --backend out, and {other.NAME} can serve it")
+            break
+    return UnsupportedError(f"{launcher.NAME} cannot serve this model here: {sentence}", hint="; ".join(ways))
+
+
+def _together(refused: Sequence[Refusal]) -> str:
+    """What each backend says against the model; first what fewest say, which is about this model."""
+    names: dict[str, list[str]] = {}
+    for each in refused:
+        names.setdefault(each.sentence, []).append(each.backend)
+    said = sorted(names.items(), key=lambda item: len(item[1]))
+    return "; ".join(f"{', '.join(backends)}: {sentence}" for sentence, backends in said)

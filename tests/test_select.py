@@ -59,7 +59,7 @@ def test_images_go_to_llama_box() -> None:
         "llama-box would serve this gguf image model, and it is not here: "
         "https://github.com/gpustack/llama-box/releases"
     )
-    assert "llama-server: it generates no images" in caught.value.hint
+    assert "llama-server, xllamacpp, llama-cpp-python: it generates no images" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["faster-whisper", "funasr", "cosyvoice", "bark", "dia"])
@@ -110,7 +110,7 @@ def test_on_apple_silicon_mlx_comes_first() -> None:
     with pytest.raises(UnsupportedError) as caught:
         choose(packed, host(device()), Request(), LAUNCHERS)
     assert "mlx: it is for Apple silicon, and this machine is linux x86_64" in caught.value.hint
-    assert "vllm: its weights are MLX's" in caught.value.hint
+    assert "vllm, sglang: its weights are MLX's" in caught.value.hint
 
 
 def test_where_vllm_refuses_transformers_serves() -> None:
@@ -148,6 +148,48 @@ def test_what_is_asked_for_is_taken_or_refused() -> None:
     assert (choice.backend.name, choice.refused) == ("llama-cpp-python", ())
     with pytest.raises(UnsupportedError, match="vllm cannot serve"):
         choose(llama(), host(), Request(backend="vllm"), LAUNCHERS)
+
+
+def test_a_refusal_names_a_backend_that_would_serve() -> None:
+    folder = llama(safetensors=True)
+    hints = []
+    for request in (
+        Request(backend="mindie"),
+        Request(backend="mindie", force=True),
+        Request(backend="vox-box", api_key="canary"),
+    ):
+        with pytest.raises(UnsupportedError, match="cannot serve this model here: ") as caught:
+            choose(folder, without(host(), "mindie"), request, LAUNCHERS)
+        hints.append(caught.value.hint)
+    assert hints == [
+        "leave --backend out, and vllm can serve it; --force takes it at its word",
+        "leave --backend out, and vllm can serve it; see `aimind backends`",
+        "leave --backend out, and vllm can serve it; --force takes it at its word",
+    ]
+    with pytest.raises(UnsupportedError) as caught:
+        choose(dataclasses.replace(llama(), category="image"), host(), Request(backend="vllm"), LAUNCHERS)
+    assert caught.value.hint == "--force takes it at its word", "what paints is the user's to install"
+
+
+def test_what_several_say_is_said_once_and_last() -> None:
+    packed = dataclasses.replace(llama(safetensors=True), quantization="AQLM")
+    with pytest.raises(UnsupportedError) as caught:
+        choose(packed, mac(), Request(), LAUNCHERS)
+    said = caught.value.hint.split("; ")
+    assert said[0] == "vox-box: it serves models of speech, and this one is for llm"
+    assert said[-1] == (
+        "llama-server, llama-box, xllamacpp, llama-cpp-python: "
+        "it serves GGUF files, and this model is safetensors"
+    )
+
+
+def test_a_version_is_known_by_its_tag() -> None:
+    machine = host()
+    tagged = tuple(dataclasses.replace(each, version="v1.2") for each in machine.backends)
+    machine = dataclasses.replace(machine, backends=tagged)
+    for version in ("1.2", "v1.2"):
+        request = Request(backend="llama-box", backend_version=version)
+        assert choose(llama(), machine, request, LAUNCHERS).backend.version == "v1.2"
 
 
 def test_a_version_that_is_not_here_is_refused() -> None:
