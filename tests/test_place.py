@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -54,6 +55,19 @@ def test_several_devices_come_before_a_shorter_context() -> None:
     found = on(device(0, free_gib=15.7), device(1, free_gib=15.7))
     assert len(found.shards) == 2
     assert (found.settings.max_model_len or 0) >= 8192
+
+
+def test_as_many_devices_as_there_are_shares() -> None:
+    """Also where one would hold it all: whoever shares it out wants it so."""
+    two = (device(0, free_gib=40), device(1, free_gib=40))
+    found = on(*two, request=Request(split=(3.0, 1.0)))
+    assert [len(found.shards), found.settings.devices] == [2, (0, 1)]
+    assert found.shards[0].estimate.weights_bytes > 2 * found.shards[1].estimate.weights_bytes
+    with pytest.raises(UsageError, match="3 shares do not divide layers over 2 devices"):
+        on(*two, request=Request(split=(1.0, 1.0, 1.0)))
+    for shares in ((0.0, 0.0), (math.nan, 1.0), (-1.0, 2.0), (math.inf, 1.0)):
+        with pytest.raises(UsageError, match="shares nothing out"):
+            on(*two, request=Request(split=shares))
 
 
 def test_a_device_that_is_nearly_full_does_not_keep_the_other_from_its_part() -> None:

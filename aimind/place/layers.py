@@ -8,7 +8,7 @@ model's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import ggml
@@ -66,7 +66,7 @@ def _ways(search: Search, devices: tuple[Device, ...]) -> Iterator[tuple[Fit, Re
 
 def _on_devices(search: Search, devices: tuple[Device, ...], wanted: int) -> Iterator[tuple[Fit, Reason]]:
     """As few devices as hold the layers; with a shorter context than preferred, as many as there are."""
-    sizes = range(1, len(devices) + 1) if search.request.devices is None else (len(devices),)
+    sizes = _sizes(search, devices)
     preferred, *shorter = search.needs
     for size, tokens in [(size, preferred) for size in sizes] + [
         (size, tokens) for tokens in shorter for size in reversed(sizes)
@@ -76,9 +76,18 @@ def _on_devices(search: Search, devices: tuple[Device, ...], wanted: int) -> Ite
             yield found, _why_devices(search, found, devices, wanted)
 
 
+def _sizes(search: Search, devices: tuple[Device, ...], *, named: bool = True) -> Sequence[int]:
+    """How many devices are tried: as many as there are shares, or all that are named."""
+    if search.request.split is not None:
+        return (len(search.request.split),)
+    if named and search.request.devices is not None:
+        return (len(devices),)
+    return range(1, len(devices) + 1)
+
+
 def _on_both(search: Search, devices: tuple[Device, ...], tokens: int) -> Iterator[tuple[Fit, Reason]]:
     """The experts of as few layers as possible in RAM; where that is not enough, whole layers."""
-    groups = [devices[:size] for size in range(1, len(devices) + 1)]
+    groups = [devices[:size] for size in _sizes(search, devices, named=False)]
     found = [fit for used in groups if (fit := _without_experts(search, used, tokens))]
     for fit in sorted(found, key=lambda fit: fit.experts):
         sentence = f"the experts of {fit.experts} layers stay in RAM, all else is on {names(fit.devices)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -194,7 +195,12 @@ def _shares(shares: tuple[float, ...], layers: int, count: int) -> tuple[int, ..
 
     Source: llama.cpp, src/llama-model.cpp, load_tensors (build b9500).
     """
-    if len(shares) != count or sum(shares) <= 0 or min(shares) < 0:
+    if not (all(map(math.isfinite, shares)) and min(shares) >= 0 and sum(shares) > 0):
+        raise UsageError(
+            f"--tensor-split {','.join(f'{share:g}' for share in shares)} shares nothing out",
+            hint="--tensor-split 3,1 gives the first device three layers of four",
+        )
+    if len(shares) != count:
         raise UsageError(
             f"{len(shares)} shares do not divide layers over {count} devices",
             hint="--tensor-split 3,1 for two",
