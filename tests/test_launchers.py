@@ -6,6 +6,7 @@ import dataclasses
 import email
 import inspect
 import io
+import math
 import wave
 from email.policy import HTTP
 from pathlib import Path
@@ -124,6 +125,27 @@ def test_a_value_that_would_not_be_heard_is_refused(launcher: Launcher) -> None:
         for spelling in alone:
             with pytest.raises(UsageError, match=f"^{spelling} takes no value$"):
                 absorb(launcher, Request(extra=(f"{spelling}=false",)))
+
+
+@every_launcher
+def test_a_word_that_belongs_to_no_flag_is_refused(launcher: Launcher) -> None:
+    """Python's servers would take it for a model, or pass over it."""
+    for words in (("enforce-eager",), ("--port", "8001", "enforce-eager")):
+        with pytest.raises(UsageError, match=r"^enforce-eager is no argument") as caught:
+            absorb(launcher, Request(extra=words))
+        assert "--enforce-eager" in caught.value.hint
+    passed = ("--later", "one", "two", "--", "three")
+    assert absorb(launcher, Request(extra=passed)).extra == passed
+
+
+@every_launcher
+def test_a_number_out_of_its_range_is_refused(launcher: Launcher) -> None:
+    """Whoever gives it: no plan is made with it."""
+    bad = {"port": 65536, "max_num_seqs": 0, "tensor_parallel_size": -1, "gpu_memory_utilization": math.nan}
+    bad |= {"gpu_layers": -2, "block_size": 0}
+    for field in bad.keys() & launcher.FLAGS.keys():
+        with pytest.raises(UsageError, match=launcher.FLAGS[field].spellings[0]):
+            planned(launcher, Request(**{field: bad[field]}))  # type: ignore[arg-type]
 
 
 @every_launcher

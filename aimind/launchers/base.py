@@ -9,6 +9,7 @@ Law: `absorb(launcher, Request(extra=render(launcher.FLAGS, settings)))` gives t
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,23 @@ TOKEN_IS_SEEN = "aimind downloads the model itself, and everybody here could rea
 # Python's servers also take flags that are cut short.
 _SECRET_FLAGS = {"--api-key": KEY_IS_SEEN, "--hf-token": TOKEN_IS_SEEN}
 _SHORTEST = len("--api")
+# What numbers may be that the user's own arguments give; aimind's options have the same bounds.
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "gpu_layers": (0, math.inf),
+    "cpu_moe_layers": (0, math.inf),
+    "prompt_cache_mib": (0, math.inf),  # without a limit no plan can hold it
+    "context_checkpoints": (0, math.inf),
+    "gpu_memory_utilization": (0.01, 1),
+    **dict.fromkeys(
+        (
+            *("max_num_seqs", "max_num_batched_tokens", "batch_size", "ubatch_size", "block_size"),
+            *("kv_cache_tokens", "kv_cache_memory_bytes"),
+            *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+        ),
+        (1, math.inf),
+    ),
+}
 Value = int | float | bool | str | tuple[float, ...]
 Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
 
@@ -56,6 +74,7 @@ class Flag:
         off: the switch's negative spellings; without one, `False` is rendered as nothing.
         presets: spellings that take no value, since they have one (`--cpu-moe`).
         words: spellings of particular values (`{"all": 999}`), in both directions; of `None`: not asked.
+        several: it takes more values than the one that is the field's; they are passed on after it.
     """
 
     spellings: tuple[str, ...]
@@ -63,6 +82,7 @@ class Flag:
     off: tuple[str, ...] = ()
     presets: tuple[tuple[str, Value], ...] = ()
     words: tuple[tuple[str, Value | None], ...] = ()
+    several: bool = False
 
 
 class Launcher(Protocol):
@@ -155,9 +175,17 @@ def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str
     """What the launcher says of the request, where it looks at it.
 
     Raises:
-        UsageError: the backend does not take it.
+        UsageError: the backend does not take it, or a number is out of its range.
     """
-    return launcher.check(request, backend) if isinstance(launcher, Checks) else ()
+    notes = launcher.check(request, backend) if isinstance(launcher, Checks) else ()
+    for field, (least, most) in _RANGES.items():
+        value: float | None = getattr(request, field)
+        if value is not None and not least <= value <= most:
+            raise UsageError(
+                f"{launcher.FLAGS[field].spellings[0]} {value:g} is out of its range",
+                hint=f"it takes {least:g} to {most:g}" if most < math.inf else f"it takes {least:g} or more",
+            )
+    return notes
 
 
 def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
@@ -178,7 +206,8 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     """The request with the user's own backend arguments taken into its fields; what is left stays `extra`.
 
     Raises:
-        UsageError: an argument is aimind's own business, has a bad value, or says otherwise than an option.
+        UsageError: an argument is aimind's own business, no flag where one should be, has a bad value, or
+            says otherwise than an option.
     """
     spellings = {
         plain(spelling): (field, flag)
@@ -187,25 +216,27 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     }
     found: dict[str, Value | None] = {}
     extra: list[str] = []
+    # What a word may go on with: a flag that is passed on, or is then passed on with all its values.
+    before: tuple[str, ...] | None = None
     for token, following in _tokens(request.extra):
-        name, equals, attached = token.partition("=")
+        name = token.partition("=")[0]
         key = plain(name)
         why = _plain_keys(launcher.RESERVED).get(key) or _secret(key)
         if why is not None:
             raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
         if not name.startswith("-") or key not in spellings:
+            if not name.startswith("-"):
+                if before is None:
+                    raise UsageError(
+                        f"{token} is no argument: it belongs to no flag before it",
+                        hint=f"--{token}, or leave it out",
+                    )
+                extra += before
             extra.append(token)
+            before = ()
             continue
         field, flag = spellings[key]
-        presets = {plain(spelling): value for spelling, value in flag.presets}
-        if equals and (flag.kind == "switch" or key in presets):
-            raise UsageError(f"{name} takes no value", hint=f"{name}, or leave it out")
-        if flag.kind == "switch":
-            found[field] = key not in map(plain, flag.off)
-        elif key in presets:
-            found[field] = presets[key]
-        else:
-            found[field] = _value(flag, name, attached if equals else following())
+        found[field], before = _taken(flag, token, following)
     for field, value in found.items():
         said: Value | None = getattr(request, field)
         if said is not None and value is not None and said != value:
@@ -218,6 +249,23 @@ def absorb(launcher: Launcher, request: Request) -> Request:
         extra=tuple(extra),
         **{field: value for field, value in found.items() if value is not None},  # type: ignore[arg-type]
     )
+
+
+def _taken(
+    flag: Flag, token: str, following: Callable[[], str | None]
+) -> tuple[Value | None, tuple[str, ...] | None]:
+    """What an argument gives its field, and what is passed on if a word follows."""
+    name, equals, attached = token.partition("=")
+    presets = {plain(spelling): value for spelling, value in flag.presets}
+    key = plain(name)
+    if equals and (flag.kind == "switch" or key in presets):
+        raise UsageError(f"{name} takes no value", hint=f"{name}, or leave it out")
+    if flag.kind == "switch":
+        return key not in map(plain, flag.off), None
+    if key in presets:
+        return presets[key], None
+    text = attached if equals else following()
+    return _value(flag, name, text), (name, text or "") if flag.several and not equals else None
 
 
 def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:

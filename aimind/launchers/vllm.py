@@ -11,7 +11,7 @@ NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
 MEMORY = PagedMemory(vendors=("nvidia", "amd"))
 FLAGS = {
-    "served_name": Flag(spellings=("--served-model-name",)),
+    "served_name": Flag(spellings=("--served-model-name",), several=True),
     "address": Flag(spellings=("--host",)),
     "port": Flag(spellings=("--port",), kind="int"),
     "max_model_len": Flag(

@@ -153,6 +153,16 @@ def test_no_force_lets_a_flag_past_the_plan() -> None:
     assert absorb(vllm, Request(extra=("--device-memory-utilization", "0.5"))).gpu_memory_utilization == 0.5
 
 
+def test_a_model_may_have_several_names() -> None:
+    """The first is the plan's; of a flag that is said twice the parser takes the last."""
+    words = ("--served-model-name", "a", "b", "c", "--seed", "1")
+    request = absorb(vllm, Request(extra=words))
+    assert (request.served_name, request.extra) == ("a", words)
+    assert check_flags(vllm, request, VLLM) == ()
+    with pytest.raises(UsageError, match=r"^b is no argument"):
+        absorb(vllm, Request(extra=("--served-model-name=a", "b")))
+
+
 def test_uncounted_flags_are_flags() -> None:
     for name in ("--spec-model", "-q", "-sc", "-ep", "--speculative_config.model", "--kv-offloading-size"):
         request = absorb(vllm, Request(extra=(name, "1")))
