@@ -76,6 +76,7 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.candidates(options_here, found, here=[hub.is_complete(each.model) for each in options_here])
     decided = steps.hinted(steps.decided(answer), asked)
     command = steps.command(decided)
+    steps.note_unchecked(decided)
     sizes = steps.exact_sizes(decided, command) if exact else ()
     if as_json:
         from aimind.document import document

@@ -220,6 +220,7 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
     command = steps.command(plan, ready_probe=start.ready_probe)
     if dry_run:
         click.echo(show.command_line(command))
+        steps.note_unchecked(plan)
         if command.files:
             paths = ", ".join(file.path for file in command.files)
             show.note(f"note: the command reads what `aimind serve` writes before it: {paths}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aimind.errors import UsageError
 from aimind.launchers.base import Launcher, TellsFlags, plain
+from aimind.launchers.parameters import is_older
 from aimind.types import Backend, Help, Request
 
 _FORCE = "--force passes it all the same"
@@ -18,7 +19,7 @@ _VALUE = re.compile(r"-|-\.?\d.*|-.*\s.*", re.DOTALL)
 def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
     """Whether the backend takes what `absorb` has left of the user's arguments.
 
-    Nothing is said where it was not asked for its flags yet.
+    Where it was not asked for its flags yet, only what its version is known to have no more is told.
 
     Returns:
         What it does not take, as sentences, where the request is to go on all the same (`--force`).
@@ -26,7 +27,7 @@ def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple
     Raises:
         UsageError: it does not take one of them, or takes it for one that the plan has to know of.
     """
-    if not isinstance(launcher, TellsFlags) or backend.flags is None:
+    if not isinstance(launcher, TellsFlags):
         return ()
     parser = _Parser(launcher, launcher.HELP, backend)
     problems = [problem for name in _names(request.extra) if (problem := parser.unknown(name)) is not None]
@@ -62,21 +63,31 @@ class _Parser:
             UsageError: it is cut short, and that must not be.
         """
         flag = plain(name)
-        known = {plain(each) for each in (*(self.backend.flags or ()), *self.help.also)}
+        if self.backend.flags is None:
+            since = self.help.dropped_since
+            gone = flag in self.help.dropped and since and not is_older(self.backend.version, since)
+            return self._dropped(name, flag) if gone else None
+        known = {plain(each) for each in (*self.backend.flags, *self.help.also)}
         if self.help.dotted and flag not in known:
             flag = flag.partition(".")[0]
         if flag in known:
             return None
-        called = f"{self.backend.name} {self.backend.version}"
         if flag in self.help.dropped:
-            return UsageError(f"{called} has {name} no more: {self.help.dropped[flag]}", hint=_FORCE)
+            return self._dropped(name, flag)
         full = _completions(flag, known) if self.help.abbreviates else []
         if not full:
-            return UsageError(f"{called} does not know {name}", hint=_hint(flag, known))
+            return UsageError(f"{self._called} does not know {name}", hint=_hint(flag, known))
         if len(full) > 1:
             raise UsageError(f"{name} could be {_listed(full)}", hint="write it in full")
         self._check_shortened(name, full[0])
         return None
+
+    @property
+    def _called(self) -> str:
+        return f"{self.backend.name} {self.backend.version}"
+
+    def _dropped(self, name: str, flag: str) -> UsageError:
+        return UsageError(f"{self._called} has {name} no more: {self.help.dropped[flag]}", hint=_FORCE)
 
     def _check_shortened(self, name: str, full: str) -> None:
         """Cut short, a flag that the plan depends on would go past it."""

@@ -1,7 +1,7 @@
 """Flags of vLLM that no setting of aimind holds: those that it sets alone, and those that are gone.
 
 What is gone was a flag of `python -m vllm.entrypoints.openai.api_server` in some version from 0.4 on, and is
-none in 0.32. A version that still has it takes it.
+none in 0.32. An older version that still has it takes it, once it has told its flags.
 """
 
 from __future__ import annotations
@@ -86,4 +86,5 @@ HELP = Help(
     dotted=True,
     also=("-O",),  # its parser makes it --optimization-level
     dropped=_DROPPED,
+    dropped_since="0.32",
 )

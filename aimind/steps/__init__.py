@@ -12,7 +12,14 @@ from aimind.steps.deciding import (
     without_reading,
 )
 from aimind.steps.equipping import allowed, equipped, machines, source, this_machine
-from aimind.steps.starting import check_arguments, check_installed, command, exact_sizes, install
+from aimind.steps.starting import (
+    check_arguments,
+    check_installed,
+    command,
+    exact_sizes,
+    install,
+    note_unchecked,
+)
 
 __all__ = [
     "allowed",
@@ -28,6 +35,7 @@ __all__ = [
     "hinted",
     "install",
     "machines",
+    "note_unchecked",
     "offer",
     "only",
     "source",

@@ -173,7 +173,7 @@ def check_arguments(plan: Plan, host: Host) -> None:
 
     backend = plan.backend
     launcher = named(backend.name, LAUNCHERS)
-    if not plan.settings.extra or backend.flags is not None or not isinstance(launcher, TellsFlags):
+    if not isinstance(launcher, TellsFlags) or not _unchecked(plan):
         return
     show.note(f"asking {backend.name} {backend.version} which arguments it takes")
     told = flags.ask(backend, source(backend.name, host), launcher.HELP)
@@ -181,3 +181,21 @@ def check_arguments(plan: Plan, host: Host) -> None:
         show.warn(f"{backend.name} does not say which arguments it takes: yours are not checked")
     for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):
         show.warn(warning)
+
+
+def _unchecked(plan: Plan) -> bool:
+    """Whether the user has arguments that the backend was not asked about."""
+    return bool(plan.settings.extra) and plan.backend.flags is None
+
+
+def note_unchecked(plan: Plan) -> None:
+    """Say so where nothing is started that could be asked."""
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import TellsFlags
+    from aimind.select import named
+
+    if isinstance(named(plan.backend.name, LAUNCHERS), TellsFlags) and _unchecked(plan):
+        show.note(
+            f"note: {plan.backend.name} {plan.backend.version} was not asked yet which arguments it takes: "
+            "`aimind serve` asks it, and checks yours, before it starts it"
+        )

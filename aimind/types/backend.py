@@ -61,6 +61,7 @@ class Help:
         dotted: what follows a flag after a dot is a key of the flag's JSON (`--config.key value`).
         also: flags that its help does not name.
         dropped: flags of other versions -> what to do instead, as half a sentence.
+        dropped_since: the first version that has none of these.
     """
 
     args: tuple[str, ...]
@@ -69,6 +70,7 @@ class Help:
     dotted: bool = False
     also: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
+    dropped_since: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,14 @@ def test_nothing_is_said_before_the_backend_was_asked(launcher: Launcher) -> Non
     assert f"{launcher.NAME} 1 does not know --nonsense" in refused(launcher, told, "--nonsense")
 
 
+def test_what_is_gone_is_told_before_it_is_installed() -> None:
+    """Gigabytes are not brought for a flag that is known to be none."""
+    absent = dataclasses.replace(VLLM, flags=None, installed=False)
+    assert "vllm 0.32.0 has --worker-use-ray no more" in refused(vllm, absent, "--worker-use-ray")
+    assert check(vllm, absent, "--nonsense") == ()
+    assert check(vllm, dataclasses.replace(absent, version="0.6.1"), "--worker-use-ray") == ()
+
+
 def test_a_backend_without_help_is_not_checked() -> None:
     backend = Backend(name="mindie", version="1", executable="/x", flags=frozenset())
     assert check_flags(mindie, Request(extra=("--nonsense",)), backend) == ()
