@@ -13,9 +13,10 @@ from aimind.launchers.base import Launcher, checked, uncounted
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
+from aimind.phrases import names
 from aimind.place import place
 from aimind.place.placement import Placement
-from aimind.select import choose
+from aimind.select import Choice, choose
 from aimind.types import (
     Backend,
     Host,
@@ -107,7 +108,7 @@ def make(
         ),
         sources=_sources(placement),
         uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
-        notes=notes,
+        notes=notes + _idle(host, request, choice, memory),
     )
 
 
@@ -143,6 +144,16 @@ def _check(metadata: Metadata, memory: MemoryPolicy) -> None:
             f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
             hint="a newer aimind may know it",
         )
+
+
+def _idle(host: Host, request: Request, choice: Choice, memory: MemoryPolicy) -> tuple[str, ...]:
+    """That devices are there, and the backend can use none of them."""
+    vendors = {device.vendor for device in host.devices} - {"apple"}  # whose memory is RAM
+    if request.devices is not None or not vendors or vendors & set(memory.vendors):
+        return ()
+    idle = [device for device in host.devices if device.vendor in vendors]
+    others = "; why other backends are not taken is said below" if choice.refused else ""
+    return (f"{choice.backend.name} cannot use {names(idle)} ({idle[0].name}): it computes in RAM{others}",)
 
 
 def _whose(backend: Backend) -> tuple[Reason, ...]:

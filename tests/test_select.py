@@ -5,11 +5,12 @@ from typing import Literal
 
 import pytest
 
+from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.select import choose, named
-from aimind.types import Backend, Host, Request
-from tests.samples import device, host, llama, speech
+from aimind.types import Backend, Device, Host, Request
+from tests.samples import device, host, llama, model, speech
 
 
 def without(machine: Host, *names: str) -> Host:
@@ -48,6 +49,20 @@ def test_on_ascend_devices_folders_go_to_mindie() -> None:
     assert choice.backend.name == "vllm"
     assert "MIES_INSTALL_PATH" in choice.refused[-1].sentence
     assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-server"
+
+
+def test_devices_that_are_left_idle_are_told() -> None:
+    def notes(request: Request, *devices: Device) -> tuple[str, ...]:
+        machine = without(host(*devices), "mindie")
+        folder = llama(safetensors=True)
+        return plan.make(model(folder), folder, machine, request, LAUNCHERS).notes
+
+    ascend = device(vendor="ascend", free_gib=60)
+    (said,) = notes(Request(), ascend)
+    assert said.startswith("vllm cannot use device 0 (")
+    assert "it computes in RAM; why other backends" in said
+    assert notes(Request(devices=()), ascend) == ()
+    assert notes(Request(), device()) == notes(Request()) == ()
 
 
 def test_images_go_to_llama_box() -> None:
