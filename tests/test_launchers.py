@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers import LAUNCHERS, vox_box
+from aimind.launchers import LAUNCHERS, llama_cpp_python, vox_box
 from aimind.launchers.base import Checks, Flag, Launcher, absorb, render, takes_key
 from aimind.launchers.hello import hello
 from aimind.types import File, Host, Metadata, Package, Plan, Request
@@ -125,6 +125,14 @@ def test_a_value_that_would_not_be_heard_is_refused(launcher: Launcher) -> None:
         for spelling in alone:
             with pytest.raises(UsageError, match=f"^{spelling} takes no value$"):
                 absorb(launcher, Request(extra=(f"{spelling}=false",)))
+
+
+def test_llama_cpp_python_is_given_its_own_spelling() -> None:
+    """Whatever the user writes, which its parser would refuse."""
+    said = ("--n-threads", "2", "--rope_freq-base=1e-4", "--chat-format", "chat-ml")
+    decided = planned(llama_cpp_python, Request(extra=said))
+    argv = llama_cpp_python.command(decided, "/weights").argv
+    assert argv[-5:] == ("--n_threads", "2", "--rope_freq_base=1e-4", "--chat_format", "chat-ml")
 
 
 @every_launcher

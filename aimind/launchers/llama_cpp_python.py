@@ -17,7 +17,7 @@ from aimind.launchers.base import (
     url,
     weight_path,
 )
-from aimind.types import Command, Host, LayeredMemory, Metadata, Package, Plan, Probe
+from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"
 SUMMARY = "GGUF on llama.cpp behind a Python server; compiled when it is installed"
@@ -67,6 +67,7 @@ RESERVED = {
 }
 UNCOUNTED = ("--offload_kqv", "--use_mmap", "--use_mlock", "--cache", "--draft_model", "--lora_path")
 SIGNATURES = ggml.SIGNATURES
+HELP = Help(args=("-m", "llama_cpp.server", "--help"))
 # Its settings come from variables without a prefix too, and these win over its flags.
 _SETTINGS = (
     "MODEL MODEL_ALIAS HOST PORT N_CTX N_BATCH N_UBATCH FLASH_ATTN TYPE_K TYPE_V N_GPU_LAYERS SPLIT_MODE "
@@ -110,7 +111,7 @@ def command(plan: Plan, weights: str) -> Command:
             *render(FLAGS, located(settings, weights)),
             "--logits_all",
             "false",
-            *settings.extra,
+            *map(_spelled, settings.extra),
         ),
         env={**PYTHON_SAFE, **settings.env},
         secret_env={"API_KEY": settings.api_key} if settings.api_key else {},
@@ -119,3 +120,9 @@ def command(plan: Plan, weights: str) -> Command:
         signatures=SIGNATURES,
         url=url(settings),
     )
+
+
+def _spelled(word: str) -> str:
+    """Its parser, unlike others of Python's servers, knows its flags with `_` alone."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else word
