@@ -158,9 +158,10 @@ def test_a_unit_gives_a_backend_what_that_needs(home: Home) -> None:
     engine = home.good("unit", "demo:safetensors", "--backend", "vllm", "--hardened")
     assert values(engine, "RestrictAddressFamilies") == ["AF_UNIX AF_INET AF_INET6 AF_NETLINK"]
     assert values(engine, "TimeoutStopSec") == ["45"]
-    llama = unit(home, "--hardened", "--", "--mlock")
-    assert values(llama, "RestrictAddressFamilies") == ["AF_UNIX AF_INET AF_INET6"]
-    assert values(llama, "LimitMEMLOCK") == ["infinity"]
+    for words in (("--mlock",), ("--load-mode", "mmap+mlock")):
+        llama = unit(home, "--hardened", "--", *words)
+        assert values(llama, "RestrictAddressFamilies") == ["AF_UNIX AF_INET AF_INET6"]
+        assert values(llama, "LimitMEMLOCK") == ["infinity"]
 
 
 def test_what_its_user_cannot_read_is_said(home: Home) -> None:
@@ -409,6 +410,6 @@ def test_a_backend_that_is_given_up_is_not_started_by_systemd_either(home: Home)
 
 
 def test_the_first_line_is_the_mark_of_aimind(home: Home) -> None:
-    first, second = unit(home, "--", "a b").splitlines()[:2]
+    first, second = unit(home, "--", "--lora", "a b").splitlines()[:2]
     assert re.match("# Made by aimind unit", first)
-    assert second == "# aimind unit demo --backend llama-server -- 'a b'"
+    assert second == "# aimind unit demo --backend llama-server -- --lora 'a b'"

@@ -281,7 +281,7 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
         visible=tuple(map(str, systemd.outermost_hidden(decided.files))),
         loopback_only=local,
         several_processes=settings.tensor_parallel_size is not None,
-        locks_memory="--mlock" in settings.extra,
+        locks_memory=any("mlock" in word for word in settings.extra),
         stall_seconds=float(str(options["stall_timeout"])),
         stop_seconds=steps.command(plan).stop_seconds,
         probe_seconds=float(str(options["probe_interval"])),

@@ -74,8 +74,8 @@ RESERVED: Mapping[str, str] = {
 }
 
 UNCOUNTED = tuple(
-    "--override-tensor -ot --no-kv-offload -nkvo --no-repack "
-    "-nr --no-mmap --mlock --rpc --model-draft -md --spec-draft-model --lora --control-vector".split()
+    "--override-tensor -ot --no-kv-offload -nkvo --no-repack -nr --no-mmap --mlock --load-mode -lm "
+    "--lazy-mode -lzm --rpc --model-draft -md --spec-draft-model --lora --control-vector".split()
 )
 
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.

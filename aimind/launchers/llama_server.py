@@ -12,7 +12,17 @@ FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
-HELP = Help(args=("--help",), quick=True, abbreviates=False)
+HELP = Help(
+    args=("--help",),
+    quick=True,
+    abbreviates=False,
+    dropped={
+        "--mlock": "say --load-mode mlock",
+        "--mmap": "say --load-mode mmap",
+        "--no-mmap": "say --load-mode none",
+        "--direct-io": "say --load-mode dio",
+    },
+)
 
 
 def source(_host: Host) -> Program:

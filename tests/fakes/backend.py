@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--key-env", metavar="NAME", help="the variable with the key that every request must carry")
     add("--open-health", action="store_true", help="but for /health, as llama.cpp has it")
     # llama-server's, which change nothing.
-    add("--threads", "--lora", "--log-file", "--log-prefix", metavar="VALUE", dest="ignored")
+    add("--threads", "--lora", "--load-mode", "--log-file", "--log-prefix", metavar="VALUE", dest="ignored")
     add("--mlock", action="store_true")
     # Before it listens.
     add("--pids", type=Path, metavar="FILE", help="write all process ids, one a line, this one first")

@@ -83,6 +83,13 @@ def test_nothing_is_said_before_the_backend_was_asked(launcher: Launcher) -> Non
     assert f"{launcher.NAME} 1 does not know --nonsense" in refused(launcher, told, "--nonsense")
 
 
+def test_llama_cpp_has_one_flag_in_place_of_several() -> None:
+    """An older one has these still, and takes them."""
+    assert "has --mlock no more: say --load-mode mlock" in refused(llama_server, LLAMA, "--mlock")
+    older = dataclasses.replace(LLAMA, flags=frozenset({"--mlock"}))
+    assert check(llama_server, older, "--mlock") == ()
+
+
 def test_what_is_gone_is_told_before_it_is_installed() -> None:
     """Gigabytes are not brought for a flag that is known to be none."""
     absent = dataclasses.replace(VLLM, flags=None, installed=False)
