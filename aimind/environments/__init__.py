@@ -11,7 +11,7 @@ import os
 import re
 
 from aimind.environments import cuda, folders, homes, programs
-from aimind.types import Backend, Package, Program
+from aimind.types import Backend, Package, Program, numbers
 
 __all__ = ["chosen", "executable", "find", "scratch", "unusable"]
 
@@ -55,7 +55,7 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
     return tuple(
         sorted(
             found,
-            key=lambda installed: (installed.version == source.version, _numbers(installed.version)),
+            key=lambda installed: (installed.version == source.version, numbers(installed.version)),
             reverse=True,
         )
     )
@@ -79,7 +79,7 @@ def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
         else:
             continue
         found.append(dataclasses.replace(installed, problem=problem))
-    return tuple(sorted(found, key=lambda each: _numbers(each.version), reverse=True))
+    return tuple(sorted(found, key=lambda each: numbers(each.version), reverse=True))
 
 
 def _origin(environment: folders.Environment, build: Package) -> str:
@@ -100,7 +100,3 @@ def executable(backend: str, package: Package, version: str) -> str:
 def scratch(backend: str, port: int) -> str:
     """The folder for what a command brings along; a port is only ever served by one."""
     return str(folders.data_folder() / "runs" / f"{backend}-{port}")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)))

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from aimind.types import Backend, Home, Program
+from aimind.types import Backend, Home, Program, numbers
 
 
 def find(backend: str, program: Program, home: Home) -> tuple[Backend, ...]:
@@ -28,7 +28,7 @@ def find(backend: str, program: Program, home: Home) -> tuple[Backend, ...]:
 def _versions(folder: Path, home: Home) -> list[Path]:
     """The folders of all versions, the newest first."""
     found = glob.glob(_inside(folder, home.versions))  # noqa: PTH207 - an absolute pattern
-    return sorted(map(Path, found), key=_numbers, reverse=True)
+    return sorted(map(Path, found), key=lambda path: numbers(str(path)), reverse=True)
 
 
 def _backend(name: str, program: Program, home: Home, folder: Path) -> Backend:
@@ -55,7 +55,3 @@ def _backend(name: str, program: Program, home: Home, folder: Path) -> Backend:
 def _inside(folder: Path, path: str) -> str:
     """The path from the folder, as it is written: `latest/..` is the folder that `latest` lies in."""
     return os.path.normpath(folder / path)
-
-
-def _numbers(folder: Path) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", str(folder))]

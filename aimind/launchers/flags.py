@@ -8,8 +8,7 @@ from pathlib import Path
 
 from aimind.errors import UsageError
 from aimind.launchers.base import Launcher, TellsFlags, plain
-from aimind.launchers.parameters import is_older
-from aimind.types import Backend, Help, Request
+from aimind.types import Backend, Help, Request, numbers
 
 _FORCE = "--force passes it all the same"
 # What parsers take for a value although it begins with a dash: a number, or what has a space in it.
@@ -65,7 +64,7 @@ class _Parser:
         flag = plain(name)
         if self.backend.flags is None:
             since = self.help.dropped_since
-            gone = flag in self.help.dropped and since and not is_older(self.backend.version, since)
+            gone = flag in self.help.dropped and since and numbers(self.backend.version) >= numbers(since)
             return self._dropped(name, flag) if gone else None
         known = {plain(each) for each in (*self.backend.flags, *self.help.also)}
         if self.help.dotted and flag not in known:

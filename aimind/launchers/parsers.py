@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from aimind.launchers.base import Flag, plain
-from aimind.types import Backend, Metadata, Reason, Request, Signature
+from aimind.types import Backend, Metadata, Reason, Request, Signature, numbers
 
 FLAGS = {
     "chat_template": Flag(spellings=("--chat-template",)),
@@ -335,14 +335,10 @@ def _candidates(
         if (
             parser is not None
             and form.fits(metadata)
-            and _numbers(backend.version) >= _numbers(parser.since)
+            and numbers(backend.version) >= numbers(parser.since)
             and metadata.chat.tokens.issuperset(parser.tokens)
         ):
             yield form, parser
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def _says(request: Request, flag: str) -> bool:

@@ -20,6 +20,7 @@ from aimind.types.backend import (
     Registry,
     WholeMemory,
     bare,
+    numbers,
 )
 from aimind.types.command import (
     PRIVATE_VARIABLES,
@@ -121,5 +122,6 @@ __all__ = [
     "TinyRequest",
     "WholeMemory",
     "bare",
+    "numbers",
     "public",
 ]

@@ -50,6 +50,11 @@ def bare(version: str) -> str:
     return re.sub(r"^[vb](?=\d)", "", version)
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """Those in a version, by which one comes before another."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Help:
     """How a backend tells its flags, and how its parser reads them.
