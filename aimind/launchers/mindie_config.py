@@ -209,7 +209,8 @@ def _check_parallel(sizes: Mapping[str, object], spread: int) -> None:
         raise UsageError(
             f"--moe-expert-parallel-size {experts} times --moe-tensor-parallel-size {within} is not "
             f"the number of devices, {spread}",
-            hint="leave one of them out, and it follows from the other",
+            hint=f"--tensor-parallel-size {experts * within} takes so many devices; or leave one of them "
+            "out, and it follows from the other",
         )
 
 

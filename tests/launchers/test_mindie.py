@@ -228,6 +228,7 @@ def test_parallel_sizes() -> None:
     for extra, words in (
         (("-tp", "4", "-sp", "2"), "--sequence-parallel-size 2"),
         (("-tp", "4", "-moe-ep", "4", "-moe-tp", "4"), "is not the number of devices, 4"),
+        (("-moe-ep", "2"), "is not the number of devices, 1"),
         (("-pp", "2", "-dp", "2"), "exclude each other"),
         (("-tp", "8"), "needs 8 devices"),
         (("-tp", "4", "-dp", "2"), "needs 4 devices, and there is 2"),
