@@ -29,7 +29,13 @@ def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple
     if not isinstance(launcher, TellsFlags):
         return ()
     parser = _Parser(launcher, launcher.HELP, backend)
-    problems = [problem for name in _names(request.extra) if (problem := parser.unknown(name)) is not None]
+    preset = request.defaults.of(launcher.NAME)
+    configured = set(map(flag_name, preset.args))
+    problems = [
+        UsageError(f"{preset.where}: {problem.message}", hint=problem.hint) if name in configured else problem
+        for name in _names(request.extra)
+        if (problem := parser.unknown(name)) is not None
+    ]
     if problems and not request.force:
         raise problems[0]
     return tuple(f"{problem.message}; it is passed all the same" for problem in problems)

@@ -12,7 +12,8 @@ from aimind.errors import UsageError
 from aimind.launchers import llama_server, sglang, vllm
 from aimind.launchers.base import absorb
 from aimind.launchers.defaults import take
-from aimind.types import Defaults, Preset, Request
+from aimind.launchers.flags import check_flags
+from aimind.types import Backend, Defaults, Preset, Request
 
 CONTEXT = {llama_server: "-c", vllm: "--max-model-len", sglang: "--context-length"}
 WHERE = "aimind.toml:7"
@@ -95,6 +96,14 @@ def test_an_argument_of_another_backend_is_not_heard() -> None:
 def test_a_wrong_argument_is_told_with_its_place(args: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"^{WHERE}: "):
         take(vllm, Request(defaults=Defaults(backends={"vllm": Preset(args=args, where=WHERE)})))
+
+
+def test_a_flag_that_the_backend_does_not_know_is_told_with_its_place() -> None:
+    backend = Backend(name="vllm", version="0.32.0", executable="/x", flags=frozenset({"--seed"}))
+    backends = {"vllm": Preset(args=("--sede=1",), where=WHERE)}
+    asked = Request(extra=("--seed", "2"), defaults=Defaults(backends=backends))
+    with pytest.raises(UsageError, match=f"^{WHERE}: vllm 0.32.0 does not know --sede"):
+        check_flags(vllm, take(vllm, asked).request, backend)
 
 
 def test_without_defaults_it_is_what_absorb_says() -> None:
