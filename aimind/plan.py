@@ -142,7 +142,8 @@ def _check(metadata: Metadata, memory: MemoryPolicy) -> None:
     if not metadata.known and not metadata.layers and not isinstance(memory, WholeMemory):
         raise UnknownArchitectureError(
             f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
-            hint="a newer aimind may know it",
+            hint="a newer aimind may know it"
+            + ("; --category image serves it as one that paints" if metadata.format == "gguf" else ""),
         )
 
 

@@ -50,16 +50,17 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     if asked is not None:
         raise _refusal(candidates[0], refused[0].sentence, metadata, host, request, launchers)
-    said = _together(refused)
     able = next((each for each in candidates if _only_missing(each, metadata, host, request)), None)
     if able is not None:
+        others = _together([each for each in refused if each.backend != able.NAME])
         kind = f"this {metadata.format} {metadata.category} model"
         raise UnsupportedError(
             f"{able.NAME} would serve {kind}, and it is not here: {_from(able, host)}",
-            hint=f"of the others none does: {said}",
+            hint=f"of the others none does: {others}",
         )
     raise UnsupportedError(
-        f"no backend can serve this {metadata.format} {metadata.category} model here", hint=said
+        f"no backend can serve this {metadata.format} {metadata.category} model here",
+        hint=_together(refused),
     )
 
 

@@ -75,6 +75,7 @@ def test_images_go_to_llama_box() -> None:
         "https://github.com/gpustack/llama-box/releases"
     )
     assert "llama-server, xllamacpp, llama-cpp-python: it generates no images" in caught.value.hint
+    assert "llama-box" not in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["faster-whisper", "funasr", "cosyvoice", "bark", "dia"])
