@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers.base import Launcher, plain
+from aimind.launchers.arguments import plain
+from aimind.launchers.base import Launcher
 from aimind.launchers.flags import flag_name
 from aimind.types import Plan, Request
 

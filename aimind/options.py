@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 import click
 
 from aimind.errors import UsageError
-from aimind.launchers.base import said, tokens
+from aimind.launchers.arguments import said, tokens
 from aimind.reference import HUB_VARIABLE, HUBS
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Category, Defaults, Request
 

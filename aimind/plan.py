@@ -9,7 +9,8 @@ from pathlib import PurePath
 from aimind import categories, trust
 from aimind.errors import UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
-from aimind.launchers.base import Launcher, checked, uncounted
+from aimind.launchers.arguments import checked, uncounted
+from aimind.launchers.base import Launcher
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers

@@ -66,7 +66,8 @@ def command(plan: Plan, weights: str) -> Command:
 ''',
 }
 IMPORTS = """
-from aimind.launchers.base import KEY_IS_SEEN, Flag, render, url
+from aimind.launchers.arguments import render
+from aimind.launchers.base import KEY_IS_SEEN, Flag, url
 from aimind.types import Command, Help, Host, Metadata, Plan, Probe, Program, Signature, WholeMemory
 """
 # What the steps speak of and such a backend does not need to change, or to have.

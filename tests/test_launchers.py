@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS, llama_cpp_python, vox_box
-from aimind.launchers.base import Checks, Flag, Launcher, absorb, render, takes_key
+from aimind.launchers.arguments import absorb, render
+from aimind.launchers.base import Checks, Flag, Launcher, takes_key
 from aimind.launchers.hello import hello
 from aimind.types import File, Host, Metadata, Package, Plan, Request
 from tests.samples import device, host, llama, model, speech

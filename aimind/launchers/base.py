@@ -1,21 +1,16 @@
-"""The contract of a launcher, and the two directions of its flags.
+"""The contract of a launcher: a module with the attributes of `Launcher`.
 
-A launcher is a module with the attributes of `Launcher`; its file names everything that is particular to one
-backend. `FLAGS` is used both ways: `render` turns the plan's settings into arguments, `absorb` turns the
-user's own arguments into the request, before anything is estimated, so that they cannot contradict the plan.
-Law: `absorb(launcher, Request(extra=render(launcher.FLAGS, settings)))` gives these settings back.
+Its file names all that is particular to one backend. What its `FLAGS` are used for is in `arguments.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from aimind.errors import UsageError
 from aimind.types import (
     Backend,
     Command,
@@ -39,26 +34,6 @@ PYTHON_SAFE = {"PYTHONSAFEPATH": "1"}
 # Why a key is no argument of a backend; for `RESERVED`.
 KEY_IS_SEEN = "everybody here can read it in the list of processes: use --api-key-file, or AIMIND_API_KEY"
 TOKEN_IS_SEEN = "aimind downloads the model itself, and everybody here could read the token"
-# Python's servers also take flags that are cut short.
-_SECRET_FLAGS = {"--api-key": KEY_IS_SEEN, "--hf-token": TOKEN_IS_SEEN}
-_SHORTEST = len("--api")
-# What numbers may be that the user's own arguments give; aimind's options have the same bounds.
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "port": (0, 65535),
-    "gpu_layers": (0, math.inf),
-    "cpu_moe_layers": (0, math.inf),
-    "prompt_cache_mib": (0, math.inf),  # without a limit no plan can hold it
-    "context_checkpoints": (0, math.inf),
-    "gpu_memory_utilization": (0.01, 1),
-    **dict.fromkeys(
-        (
-            *("max_num_seqs", "max_num_batched_tokens", "batch_size", "ubatch_size", "block_size"),
-            *("kv_cache_tokens", "kv_cache_memory_bytes"),
-            *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
-        ),
-        (1, math.inf),
-    ),
-}
 Value = int | float | bool | str | tuple[float, ...]
 Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
 
@@ -169,199 +144,6 @@ class Narrows(Protocol):
 
     def lacks(self, metadata: Metadata, host: Host, backend: Backend, /) -> str | None:
         """Why that version cannot serve this model here, as a sentence; `None` when it can, or may."""
-
-
-def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
-    """What the launcher says of the request, where it looks at it.
-
-    Raises:
-        UsageError: the backend does not take it, or a number is out of its range.
-    """
-    notes = launcher.check(request, backend) if isinstance(launcher, Checks) else ()
-    for field, (least, most) in _RANGES.items():
-        value: float | None = getattr(request, field)
-        if value is not None and not least <= value <= most:
-            raise UsageError(
-                f"{launcher.FLAGS[field].spellings[0]} {value:g} is out of its range",
-                hint=f"it takes {least:g} to {most:g}" if most < math.inf else f"it takes {least:g} or more",
-            )
-    return notes
-
-
-def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
-    """The settings that the backend has flags for, as arguments."""
-    argv: list[str] = []
-    for field, flag in flags.items():
-        value: Value | None = getattr(settings, field)
-        if value is None:
-            continue
-        if flag.kind == "switch":
-            argv += flag.spellings[:1] if value else flag.off[:1]
-        else:
-            argv += (flag.spellings[0], _text(flag, value))
-    return tuple(argv)
-
-
-def absorb(launcher: Launcher, request: Request) -> Request:
-    """The request with the user's own backend arguments taken into its fields; what is left stays `extra`.
-
-    Raises:
-        UsageError: an argument is aimind's own business, no flag where one should be, has a bad value, or
-            says otherwise than an option.
-    """
-    spellings = {
-        plain(spelling): (field, flag)
-        for field, flag in launcher.FLAGS.items()
-        for spelling in (*flag.spellings, *flag.off, *dict(flag.presets))
-    }
-    found: dict[str, Value | None] = {}
-    extra: list[str] = []
-    # What a word may go on with: a flag that is passed on, or is then passed on with all its values.
-    before: tuple[str, ...] | None = None
-    for token, following in _tokens(request.extra):
-        name = token.partition("=")[0]
-        key = plain(name)
-        why = _plain_keys(launcher.RESERVED).get(key) or _secret(key)
-        if why is not None:
-            raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
-        if not name.startswith("-") or key not in spellings:
-            if not name.startswith("-"):
-                if before is None:
-                    raise UsageError(
-                        f"{token} is no argument: it belongs to no flag before it",
-                        hint=f"--{token}, or leave it out",
-                    )
-                extra += before
-            extra.append(token)
-            before = ()
-            continue
-        field, flag = spellings[key]
-        found[field], before = _taken(flag, token, following)
-    for field, value in found.items():
-        said: Value | None = getattr(request, field)
-        if said is not None and value is not None and said != value:
-            raise UsageError(
-                f"{launcher.FLAGS[field].spellings[0]} {value} contradicts the option of aimind, {said}",
-                hint="say it once",
-            )
-    return dataclasses.replace(
-        request,
-        extra=tuple(extra),
-        **{field: value for field, value in found.items() if value is not None},  # type: ignore[arg-type]
-    )
-
-
-def _taken(
-    flag: Flag, token: str, following: Callable[[], str | None]
-) -> tuple[Value | None, tuple[str, ...] | None]:
-    """What an argument gives its field, and what is passed on if a word follows."""
-    name, equals, attached = token.partition("=")
-    presets = {plain(spelling): value for spelling, value in flag.presets}
-    key = plain(name)
-    if equals and (flag.kind == "switch" or key in presets):
-        raise UsageError(f"{name} takes no value", hint=f"{name}, or leave it out")
-    if flag.kind == "switch":
-        return key not in map(plain, flag.off), None
-    if key in presets:
-        return presets[key], None
-    text = attached if equals else following()
-    return _value(flag, name, text), (name, text or "") if flag.several and not equals else None
-
-
-def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
-    """The backend arguments of the user that move memory in ways that the plan does not count."""
-    known = {plain(spelling) for spelling in launcher.UNCOUNTED}
-    names = (token.partition("=")[0] for token in request.extra)
-    # vLLM takes keys of a flag's JSON after a dot.
-    return tuple(name for name in names if plain(name).partition(".")[0] in known)
-
-
-def said(flag: Flag, argv: tuple[str, ...]) -> str | None:
-    """The last text that the arguments give to a flag, before it is known whose arguments they are."""
-    found = None
-    for token, following in _tokens(argv):
-        name, equals, attached = token.partition("=")
-        if plain(name) in flag.spellings:
-            found = attached if equals else following()
-    return found
-
-
-def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """Each argument, with a way to take the next one as its value."""
-    rest = iter(argv)
-    for token in rest:
-        yield token, lambda: next(rest, None)
-
-
-def plain(spelling: str) -> str:
-    """Long flags are the same with `-` and `_`, as the Python servers' parsers take them."""
-    return spelling.replace("_", "-") if spelling.startswith("--") else spelling
-
-
-def _secret(key: str) -> str | None:
-    """Why this flag, perhaps cut short, would show a secret."""
-    if len(key) < _SHORTEST:
-        return None
-    return next((why for flag, why in _SECRET_FLAGS.items() if flag.startswith(key)), None)
-
-
-def _plain_keys(reserved: Mapping[str, str]) -> dict[str, str]:
-    return {plain(spelling): why for spelling, why in reserved.items()}
-
-
-def _text(flag: Flag, value: Value) -> str:
-    for word, meaning in flag.words:
-        if value == meaning and type(value) is type(meaning):
-            return word
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(f"{share:g}" for share in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _value(flag: Flag, name: str, text: str | None) -> Value | None:
-    if text is None:
-        raise UsageError(f"{name} needs a value", hint=f"{name} VALUE")
-    for word, meaning in flag.words:
-        if text.lower() == word:
-            return meaning
-    try:
-        match flag.kind:
-            case "int":
-                return int(text)
-            case "tokens":
-                return tokens(text)
-            case "float":
-                return float(text)
-            case "floats":
-                return tuple(float(share) for share in text.replace("/", ",").split(","))
-            case "boolean":
-                return {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}[
-                    text.lower()
-                ]
-            case _:
-                return text
-    except (ValueError, KeyError):
-        words = " or ".join(word for word, _ in flag.words)
-        wanted = f"it takes {'a number' if flag.kind in ('int', 'tokens', 'float') else flag.kind}"
-        raise UsageError(
-            f"{name} {text}: not a value that it takes", hint=wanted + (f", or {words}" if words else "")
-        ) from None
-
-
-def tokens(text: str) -> int:
-    """A number of tokens: `8192`, `8k` (8192), `1m` (1048576).
-
-    Raises:
-        ValueError: anything else.
-    """
-    units = {"k": 1024, "m": 1024 * 1024}
-    unit = units.get(text[-1:].lower(), 1)
-    number = int(text if unit == 1 else text[:-1])
-    if number < 0:
-        raise ValueError(text)
-    return number * unit
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -12,7 +12,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from aimind.errors import UsageError
-from aimind.launchers.base import Launcher, absorb, plain, render
+from aimind.launchers.arguments import absorb, plain, render
+from aimind.launchers.base import Launcher
 from aimind.launchers.flags import flag_name
 from aimind.types import Preset, Reason, Request
 

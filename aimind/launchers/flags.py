@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aimind.errors import UsageError
-from aimind.launchers.base import Launcher, TellsFlags, plain
+from aimind.launchers.arguments import plain
+from aimind.launchers.base import Launcher, TellsFlags
 from aimind.types import Backend, Help, Request, numbers
 
 _FORCE = "--force passes it all the same"

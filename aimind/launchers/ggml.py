@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aimind.launchers.arguments import render
 from aimind.launchers.base import (
     KEY_IS_SEEN,
     PYTHON_ENV,
     TOKEN_IS_SEEN,
     Flag,
     located,
-    render,
     url,
     visible_devices,
     weight_path,

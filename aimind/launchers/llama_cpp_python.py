@@ -7,16 +7,8 @@ attention unless told, window caches of full size, room for the logits of a whol
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.launchers.base import (
-    KEY_IS_SEEN,
-    PYTHON_ENV,
-    PYTHON_SAFE,
-    Flag,
-    located,
-    render,
-    url,
-    weight_path,
-)
+from aimind.launchers.arguments import render
+from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, PYTHON_SAFE, Flag, located, url, weight_path
 from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Probe
 
 NAME = "llama-cpp-python"

@@ -5,7 +5,8 @@ Its server goes on when its model could not be loaded, or its port was taken: th
 
 from __future__ import annotations
 
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url
+from aimind.launchers.arguments import render
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url
 from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 
 NAME = "mlx"

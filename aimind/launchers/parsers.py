@@ -20,7 +20,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from aimind.launchers.base import Flag, plain
+from aimind.launchers.arguments import plain
+from aimind.launchers.base import Flag
 from aimind.types import Backend, Metadata, Reason, Request, Signature, numbers
 
 FLAGS = {

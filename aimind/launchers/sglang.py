@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import parsers, sglang_flags, sglang_models
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
+from aimind.launchers.arguments import render
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 

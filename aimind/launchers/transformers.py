@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
+from aimind.launchers.arguments import render
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, runs_cuda_13
 from aimind.types import Command, Fix, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
 

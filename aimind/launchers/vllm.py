@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aimind.launchers import parsers, vllm_builds, vllm_flags, vllm_models
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
+from aimind.launchers.arguments import render
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
 from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Signature
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 from aimind.launchers import vox_box_builds
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, render, url, visible_devices
+from aimind.launchers.arguments import render
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.types import Command, Help, Host, Metadata, Need, Plan, Probe, Signature, WholeMemory
 
 NAME = "vox-box"

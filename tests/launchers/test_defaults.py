@@ -10,7 +10,7 @@ import pytest
 
 from aimind.errors import UsageError
 from aimind.launchers import llama_server, sglang, vllm
-from aimind.launchers.base import absorb
+from aimind.launchers.arguments import absorb
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.types import Backend, Defaults, Preset, Request

@@ -11,7 +11,8 @@ import pytest
 
 from aimind.errors import UsageError
 from aimind.launchers import LAUNCHERS, llama_server, mindie, vllm
-from aimind.launchers.base import Launcher, TellsFlags, absorb, plain, uncounted
+from aimind.launchers.arguments import absorb, plain, uncounted
+from aimind.launchers.base import Launcher, TellsFlags
 from aimind.launchers.flags import check_flags
 from aimind.types import Backend, Request
 

@@ -16,7 +16,7 @@ import pytest
 from aimind import plan
 from aimind.errors import DoesNotFitError, UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS, mindie
-from aimind.launchers.base import absorb
+from aimind.launchers.arguments import absorb
 from aimind.launchers.mindie_config import PLUGINS, TABLE
 from aimind.launchers.parameters import is_older
 from aimind.types import Backend, Command, File, Host, Metadata, Plan, Request

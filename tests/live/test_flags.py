@@ -14,7 +14,8 @@ from aimind import environments
 from aimind.environments import flags
 from aimind.environments.install import ensure
 from aimind.launchers import llama_server, mlx, transformers, vllm, vox_box, xllamacpp
-from aimind.launchers.base import Launcher, TellsFlags, plain
+from aimind.launchers.arguments import plain
+from aimind.launchers.base import Launcher, TellsFlags
 from aimind.types import Backend, Package
 from tests.live import debian
 from tests.live.served import DATA

@@ -15,7 +15,7 @@ import pytest
 from aimind import plan
 from aimind.environments import flags
 from aimind.launchers import LAUNCHERS, sglang
-from aimind.launchers.base import render
+from aimind.launchers.arguments import render
 from aimind.launchers.parsers import REASONING, TOOL_CALLS
 from aimind.types import Backend, Request
 from tests.live.served import DATA
