@@ -61,23 +61,30 @@ def test_by_force_it_is_passed(home: Home) -> None:
 
 
 def test_what_takes_long_is_asked_in_serving_and_once(home: Home, python: Path) -> None:
-    wrong = ("--", "--swap-space", "4")
+    wrong = ("--", "--nonsense", "4")
     home.good("plan", *VLLM, *wrong)  # it was not asked yet
     assert calls(home) == []
     said = home.run("serve", *VLLM, *wrong)
     assert said.returncode == 2
     assert f"asking vllm {vllm.VERSION} which arguments it takes" in said.stderr
-    assert f"error: vllm {vllm.VERSION} has --swap-space no more: " in said.stderr
+    assert f"error: vllm {vllm.VERSION} does not know --nonsense\n" in said.stderr
     for command in ("plan", "serve"):
         assert home.run(command, *VLLM, *wrong).returncode == 2
     assert calls(home) == [" ".join(vllm.HELP.args)]
     home.good("plan", *VLLM, "--", "--enable-prefix-caching")
 
 
-def test_without_a_supervisor_it_is_asked_too(home: Home, python: Path) -> None:
-    said = home.run("serve", "--no-supervise", *VLLM, "--", "--swap-space", "4")
+def test_what_it_is_known_to_have_dropped_is_told_unasked(home: Home, python: Path) -> None:
+    said = home.run("plan", *VLLM, "--", "--swap-space", "4")
     assert said.returncode == 2
-    assert "has --swap-space no more" in said.stderr
+    assert f"error: vllm {vllm.VERSION} has --swap-space no more: " in said.stderr
+    assert calls(home) == []
+
+
+def test_without_a_supervisor_it_is_asked_too(home: Home, python: Path) -> None:
+    said = home.run("serve", "--no-supervise", *VLLM, "--", "--nonsense", "4")
+    assert said.returncode == 2
+    assert "does not know --nonsense" in said.stderr
 
 
 def test_where_nothing_is_to_be_checked_nobody_is_asked(home: Home, python: Path) -> None:
@@ -88,6 +95,6 @@ def test_where_nothing_is_to_be_checked_nobody_is_asked(home: Home, python: Path
 
 def test_a_backend_that_tells_nothing_is_started_all_the_same(home: Home, python: Path) -> None:
     python.write_text(f'#!/bin/sh\necho "$@" >> {home.folder}/calls\n')
-    said = home.run("serve", "--no-supervise", *VLLM, "--", "--swap-space", "4")
+    said = home.run("serve", "--no-supervise", *VLLM, "--", "--nonsense", "4")
     assert "warning: vllm does not say which arguments it takes: yours are not checked" in said.stderr
-    assert calls(home)[-1].endswith("--swap-space 4")
+    assert calls(home)[-1].endswith("--nonsense 4")
