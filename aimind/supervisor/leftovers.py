@@ -80,6 +80,11 @@ class SharedMemory:
         self._before = _segments()
         self._seen: set[Segment] = set()
 
+    @property
+    def before(self) -> set[str]:
+        """The names of those that the tree has not made."""
+        return {name for name, _ in self._before}
+
     def look(self, pids: Iterable[int]) -> set[Segment] | None:
         """See which segments these processes have.
 

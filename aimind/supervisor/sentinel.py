@@ -24,16 +24,37 @@ IGNORED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-# The kernel lists children where it has CONFIG_PROC_CHILDREN, as those of all distributions do.
+# The kernel lists children where it has CONFIG_PROC_CHILDREN, as those of all distributions do. The guardian
+# cannot have told of a segment that is new: each round looks at the whole tree, before it kills a part of it.
+# What hangs in the kernel holds it up for a second; without `sed` or `timeout` it removes what it was told.
 SCRIPT = """: ends what a killed server has left
 while IFS= read -r path; do set -- "$@" "$path"; done
+exec 2>/dev/null
 while children=; read -r children </proc/$$/task/$$/children; [ "$children" ]; do
+    tree= level=$children
+    while [ "$level" ]; do
+        tree="$tree $level"
+        level=$(cat $(printf '/proc/%s/task/*/children ' $level))
+    done
+    found="$found
+$(timeout -s KILL 1 sed -n 's|^.* /dev/shm/\\([^/]*\\)$|\\1|p' $(printf '/proc/%s/maps ' $tree))"
     kill -9 $children
     sleep 0.05 || sleep 1 || break
-done 2>/dev/null
+done
+set -f
+IFS='
+'
+for name in $found; do
+    case $BEFORE in
+    '' | */"$name"/*) ;;
+    *) [ ! -O "/dev/shm/$name" ] || set -- "$@" "/dev/shm/$name" ;;
+    esac
+done
 [ $# = 0 ] || rm -f -- "$@"
 [ -z "$FOLDER" ] || rm -rf -- "$FOLDER"
 """
+# The kernel takes 128 KiB for one variable (MAX_ARG_STRLEN).
+LONGEST_VARIABLE = 100_000
 
 
 def ignore_signals() -> None:
@@ -42,13 +63,16 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def become_sentinel(keepers: int, *, folder: str | None, keep: Iterable[int]) -> NoReturn:
+def become_sentinel(
+    keepers: int, *, folder: str | None, before: Iterable[str], keep: Iterable[int]
+) -> NoReturn:
     """Turn this process into the sentinel.
 
     Args:
         keepers: a pipe to read from: paths of files to be removed in the end, one a line; where it ends,
             supervisor and guardian are gone.
         folder: to be removed in the end.
+        before: the segments of shared memory that are not the tree's, though it may have them mapped.
         keep: descriptors of locks that are held until then.
 
     Raises:
@@ -65,5 +89,8 @@ def become_sentinel(keepers: int, *, folder: str | None, keep: Iterable[int]) ->
         os.set_inheritable(fd, True)  # noqa: FBT003 (it takes no keyword)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     path = f"/usr/bin:/bin:{os.environ.get('PATH', '')}"
+    names = "/".join(("", *before, "", ""))
+    if len(os.fsencode(names)) > LONGEST_VARIABLE:
+        names = ""  # it cannot tell them apart, and removes what it is told
     # The folder's name is not among the arguments, for it has the project's name.
-    os.execve("/bin/sh", ["sh", "-c", SCRIPT], {"PATH": path, "FOLDER": folder or ""})
+    os.execve("/bin/sh", ["sh", "-c", SCRIPT], {"PATH": path, "FOLDER": folder or "", "BEFORE": names})

@@ -171,7 +171,7 @@ def _fork(
                     os.close(fd)
                 guard(start, channel)
             os.write(tell, b"%d" % guardian)
-            become_sentinel(keepers, folder=start.folder, keep=keep)
+            become_sentinel(keepers, folder=start.folder, before=start.shared.before, keep=keep)
         finally:
             os._exit(127)  # without a shell the guardian goes on as a child of the supervisor
     os.close(tell)

@@ -274,13 +274,13 @@ def main() -> None:
     if flags.map is not None:
         with flags.map.open("r+b") as file:
             MAPPED.append(mmap.mmap(file.fileno(), 0))
-    if flags.litter is not None:
-        flags.litter.write_text("".join(f"{name}\n" for name in litter()))
     write_out(flags)
     held = b"x" * flags.allocate
     if flags.exit_at_start is not None:
         sys.exit(flags.exit_at_start)
     load(flags)
+    if flags.litter is not None:
+        flags.litter.write_text("".join(f"{name}\n" for name in litter()))
     server = Server(flags)
     server.serve_forever()
     del held

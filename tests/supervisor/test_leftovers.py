@@ -119,6 +119,28 @@ def test_what_a_backend_left_that_was_never_ready_is_removed(tmp_path: Path) -> 
         assert not any(path.exists() for path in segments)
 
 
+def test_what_the_guardian_had_no_time_to_see_is_removed(tmp_path: Path) -> None:
+    """The sentinel looks too: at what lives, hence not at the backend, which ends with the guardian."""
+    litter, load = tmp_path / "litter", tmp_path / "load"
+    with Supervised(
+        fake(tmp_path, "--litter", str(litter), "--bind-when", str(load)), tmp_path
+    ) as supervised:
+        wait_for(lambda: supervised.pids, what="the backend")
+        os.kill(supervised.guardian, signal.SIGSTOP)
+        load.touch()
+        supervised.wait_until_ready()
+        run = Run(supervised, tmp_path)
+        own, other = run.segments
+        try:
+            with segment(f"{other.name}_after") as after:
+                assert other.exists()
+                kill_supervisor_and_guardian(run)
+                assert not other.exists()
+                assert after.exists()
+        finally:
+            own.unlink()
+
+
 @contextmanager
 def segment(name: str) -> Iterator[Path]:
     path = SHM / name
