@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aimind.errors import UsageError
@@ -20,6 +21,16 @@ from aimind.types import Preset, Reason, Request
 _NOTHING = Request()
 # Two ways to say one thing: who says one of them has said the other, too.
 _LENGTHS = frozenset({"max_model_len", "kv_cache_tokens"})
+# With another value the backend would be on other devices than the plan's.
+_OF_DEVICES = frozenset(
+    {
+        "CUDA_DEVICE_ORDER",
+        "CUDA_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "HIP_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,8 @@ def take(launcher: Launcher, request: Request) -> Taken:
     """The request as this backend gets it.
 
     Raises:
-        UsageError: an argument is aimind's own business, has a bad value, or contradicts what is typed.
+        UsageError: an argument or a variable is aimind's own business, an argument has a bad value, or
+            contradicts what is typed.
     """
     defaults = request.defaults
     untyped = {field: getattr(_NOTHING, field) for field in defaults.fields}
@@ -60,6 +72,8 @@ def take(launcher: Launcher, request: Request) -> Taken:
             said |= by_preset
         else:
             kept |= {field: getattr(request, field) for field in group.intersection(defaults.fields)}
+    _check_variables(preset.env, f"{preset.where}: ")
+    _check_variables(request.env)
     rest = _without(theirs.extra, typed.extra)
     rendered = render(launcher.FLAGS, dataclasses.replace(_NOTHING, **said))  # type: ignore[arg-type]
     args = (*rendered, *rest)
@@ -88,6 +102,15 @@ def _preset(launcher: Launcher, preset: Preset) -> Request:
         return absorb(launcher, Request(extra=preset.args))
     except UsageError as problem:
         raise UsageError(f"{preset.where}: {problem.message}", hint=problem.hint) from problem
+
+
+def _check_variables(env: Mapping[str, str], where: str = "") -> None:
+    """Refuse what is for aimind to set."""
+    for name in sorted(_OF_DEVICES & set(env)):
+        raise UsageError(
+            f"{where}{name} cannot be given to the backend: aimind sets it to the devices of the plan",
+            hint="choose them with --device, or start aimind itself with the variable: it heeds it",
+        )
 
 
 def _without(args: tuple[str, ...], typed: tuple[str, ...]) -> tuple[str, ...]:

@@ -98,6 +98,17 @@ def test_a_wrong_argument_is_told_with_its_place(args: tuple[str, ...]) -> None:
         take(vllm, Request(defaults=Defaults(backends={"vllm": Preset(args=args, where=WHERE)})))
 
 
+def test_the_devices_are_not_chosen_behind_the_plan() -> None:
+    env = {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
+    with pytest.raises(UsageError, match=r"^CUDA_VISIBLE_DEVICES cannot") as caught:
+        take(vllm, Request(env=env))
+    assert "--device" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match=rf"^{WHERE}: CUDA_VISIBLE_DEVICES cannot"):
+        take(vllm, Request(defaults=Defaults(backends={"vllm": Preset(env=env, where=WHERE)})))
+    del env["CUDA_VISIBLE_DEVICES"]
+    assert take(vllm, Request(env=env)).request.env == env
+
+
 def test_a_flag_that_the_backend_does_not_know_is_told_with_its_place() -> None:
     backend = Backend(name="vllm", version="0.32.0", executable="/x", flags=frozenset({"--seed"}))
     backends = {"vllm": Preset(args=("--sede=1",), where=WHERE)}
