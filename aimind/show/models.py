@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from aimind.rough import Guess
 
 NOTHING = "no models are here: `aimind pull MODEL` brings one"
-_COMMIT_DIGITS = 40
-_SHOWN_DIGITS = 8
 
 
 def found(results: Sequence[tuple[Found, Guess | None]]) -> None:
@@ -51,7 +48,7 @@ def cached(models: Sequence[Cached], leftovers: Sequence[Leftover], total_bytes:
         rows = table("name", "hub", "size", "last used", "state")
         for each in models:
             rows.add_row(
-                escape(_short(each.reference)),
+                escape(unparse(each.reference)),
                 each.reference.source,
                 gib(each.size_bytes),
                 f"{age(each.last_used)} ago",
@@ -91,13 +88,6 @@ def _state(each: Cached) -> str:
     if each.downloading:
         return "downloading" if each.missing else "complete; more of it is downloading"
     return f"incomplete: {each.missing}" if each.missing else "complete"
-
-
-def _short(reference: Reference) -> str:
-    """As it can be typed, but for a commit: its first digits."""
-    if reference.revision is not None and len(reference.revision) == _COMMIT_DIGITS:
-        reference = replace(reference, revision=reference.revision[:_SHOWN_DIGITS])
-    return unparse(reference)
 
 
 def _reference(reference: Reference) -> dict[str, object]:
