@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, settings
 # A machine that is busy takes its time.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-# A shell starts what is in its background with these ignored, and so would be all that is started here.
+# A shell starts what is in its background with these ignored (nohup: the first), and so would be all that is
+# started here.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 

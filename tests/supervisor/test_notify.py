@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,9 @@ class Manager:
 
     def wait_for(self, message: str, *, after: int = 0) -> int:
         """Read on until a message begins so; the number of messages until then."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not any(message in told for told in self.told[after:]):
+            assert time.monotonic() < deadline, f"waited in vain for {message} after {self.told[after:]}"
             self.told.append(self._socket.recv(4096).decode())
         return len(self.told)
 
