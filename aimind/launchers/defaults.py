@@ -22,7 +22,7 @@ _NOTHING = Request()
 # Two ways to say one thing: who says one of them has said the other, too.
 _LENGTHS = frozenset({"max_model_len", "kv_cache_tokens"})
 # With another value the backend would be on other devices than the plan's.
-_OF_DEVICES = frozenset(
+DEVICE_VARIABLES = frozenset(
     {
         "CUDA_DEVICE_ORDER",
         "CUDA_VISIBLE_DEVICES",
@@ -106,7 +106,7 @@ def _preset(launcher: Launcher, preset: Preset) -> Request:
 
 def _check_variables(env: Mapping[str, str], where: str = "") -> None:
     """Refuse what is for aimind to set."""
-    for name in sorted(_OF_DEVICES & set(env)):
+    for name in sorted(DEVICE_VARIABLES & set(env)):
         raise UsageError(
             f"{where}{name} cannot be given to the backend: aimind sets it to the devices of the plan",
             hint="choose them with --device, or start aimind itself with the variable: it heeds it",
