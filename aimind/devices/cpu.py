@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,13 @@ def cores(root: Path = Path("/")) -> int:
     if sys.platform != "linux":
         return os.cpu_count() or 1
     return max(1, int(min([len(os.sched_getaffinity(0)), *cgroup.cpu_quotas(root)])))
+
+
+def amx(root: Path = Path("/")) -> bool:
+    """Whether the processor has Intel's Advanced Matrix Extensions, as those for servers have since 2023."""
+    with suppress(OSError), (root / "proc/cpuinfo").open() as file:  # macOS and Windows have none
+        return "amx_tile" in next((line for line in file if line.startswith("flags")), "").split()
+    return False
 
 
 def operating_system() -> Literal["linux", "macos", "windows"]:

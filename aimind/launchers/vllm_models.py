@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from aimind.launchers.builds import made_by
 from aimind.types import Backend, Host, Metadata, Registry
 
 REGISTRY = Registry(
@@ -48,7 +49,8 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
     if name is None or not backend.version.startswith(_OF_QUANTIZATIONS):
         return None
     vllm = f"vLLM {backend.version}"
-    on_cpu = not any(device.vendor == "nvidia" for device in host.devices)
+    on_cpu = not (made_by(host, "nvidia") or made_by(host, "amd"))
+    tiled = host.amx or not on_cpu
     conditions = (
         (_READ.fullmatch(name) is None, f"{vllm} reads no weights in {name}"),
         (name == "AWQ" and bits != 4, f"{vllm} reads AWQ of 4 bits, and these weights have {bits}"),
@@ -70,8 +72,26 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
             on_cpu and name in ("GPTQ", "W8A16") and bits == 8,
             f"the CPU build of {vllm} has kernels for weights of 4 bits beside 16, and these ({name}) have 8",
         ),
+        (
+            on_cpu and name == "FP8" and not metadata.group_size and "per-channel" not in traits,
+            f"the CPU build of {vllm} computes FP8 with a scale for each channel or block, and not as these "
+            "weights have it",
+        ),
+        (
+            not tiled and name == "FP8" and metadata.group_size,
+            f"the CPU build of {vllm} computes FP8 in blocks by AMX, which this processor has not",
+        ),
+        (
+            not tiled and any(layer.num_experts for layer in metadata.layers) and _tiles(name, host),
+            f"the CPU build of {vllm} computes experts in {name} by AMX, which this processor has not",
+        ),
     )
     return next((sentence for broken, sentence in conditions if broken), None)
+
+
+def _tiles(name: str, host: Host) -> bool:
+    """Whether experts of that quantization have no kernels for a processor without tiles."""
+    return name in ("AWQ", "GPTQ", "MXFP4", "W4A16") or (name == "W8A8" and host.arch == "x86_64")
 
 
 def arguments(metadata: Metadata) -> tuple[str, ...]:

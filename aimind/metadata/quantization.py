@@ -24,7 +24,7 @@ class Quantization:
         name: as a person would name it; `None` where there is none.
         bits: of a weight; 16 where there is none.
         group_size: weights that share a scale, where they come in groups.
-        traits: of GPTQ: `asymmetric`, and `act-order` where the groups follow the activations.
+        traits: as `Metadata.quantization_traits` has them.
     """
 
     name: str | None = None
@@ -106,7 +106,9 @@ def _compressed_tensors(section: Config) -> Quantization:
     if weights and (block := weights.integers("block_structure")):
         group_size = max(block)
     if weights and weights.text("type") == "float":
-        return Quantization({4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8"), bits, group_size)
+        name = {4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8")
+        per_channel = weights.text("strategy") == "channel" and activations is not None
+        return Quantization(name, bits, group_size, frozenset({"per-channel"} if per_channel else ()))
     computed = (activations.integer("num_bits") if activations else None) or 16
     return Quantization(f"W{bits}A{computed}", bits, group_size)
 

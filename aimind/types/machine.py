@@ -39,7 +39,7 @@ class Host:
         devices: those that may be used.
         ram_total_bytes, ram_free_bytes: within the cgroup's limit where there is one.
         os: `linux`, `macos` or `windows`; arch: `x86_64` or `arm64`.
-        cores: that this process may run on.
+        cores: that this process may run on; amx: they multiply matrices in tiles (Intel's AMX).
         backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version; rocm: of AMD's ROCm, where it is installed.
         promised: what is free and yet not counted so, since an instance has claimed it, as sentences.
@@ -51,6 +51,7 @@ class Host:
     os: Literal["linux", "macos", "windows"]
     arch: Literal["x86_64", "arm64"]
     cores: int = 1
+    amx: bool = False
     backends: tuple[Backend, ...] = ()
     driver: str | None = None
     rocm: str | None = None

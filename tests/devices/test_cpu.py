@@ -170,6 +170,22 @@ def test_this_machine() -> None:
     assert cpu.architecture() in ("x86_64", "arm64")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx512f\nbugs\t\t: amx_tile\n", False),
+        ("processor\t: 0\nFeatures\t: asimd sve\n", False),
+        (None, False),
+    ],
+)
+def test_matrix_extensions(tmp_path: Path, text: str | None, expected: bool) -> None:
+    if text is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(text)
+    assert cpu.amx(tmp_path) == expected
+
+
 AVAILABLE = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
 
 

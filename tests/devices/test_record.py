@@ -30,10 +30,11 @@ HOST = Host(
     os="linux",
     arch="arm64",
     cores=3,
+    amx=True,
     backends=(Backend(name="vllm", version="1.2", executable="/opt/vllm", installed=False),),
     driver="560.35.03",
 )
-OPTIONAL = {"driver", "capability", "used_bytes"}
+OPTIONAL = {"amx", "driver", "capability", "used_bytes"}
 Path = tuple[str | int, ...]
 
 names = st.text(max_size=8)
@@ -72,6 +73,7 @@ hosts = st.builds(
     os=st.sampled_from(["linux", "macos", "windows"]),
     arch=st.sampled_from(["x86_64", "arm64"]),
     cores=st.integers(1, 512),
+    amx=st.booleans(),
     backends=st.lists(st.builds(Backend, name=names, version=names, executable=names), max_size=2).map(tuple),
     driver=st.none() | names,
 )

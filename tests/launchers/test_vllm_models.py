@@ -57,6 +57,24 @@ def integers(bits: int, activations: int | None = None) -> Metadata:
     return quantized(quant_method="compressed-tensors", config_groups=groups)
 
 
+def floats(strategy: str, *, computed: bool) -> Metadata:
+    """FP8 as the same library writes it; computed: activations are in FP8, too."""
+    weights: dict[str, Json] = {"num_bits": 8, "type": "float", "strategy": strategy}
+    groups: Json = {
+        "group_0": {"weights": weights, "input_activations": {"num_bits": 8} if computed else None}
+    }
+    return quantized(quant_method="compressed-tensors", config_groups=groups)
+
+
+FP8_IN_BLOCKS = quantized(quant_method="fp8", weight_block_size=[128, 128])
+
+
+def with_experts(metadata: Metadata) -> Metadata:
+    first, *others = metadata.layers
+    mixture = dataclasses.replace(first, num_experts=8, num_experts_used=2, expert_feed_forward_size=128)
+    return dataclasses.replace(metadata, layers=(mixture, *others))
+
+
 def refused(metadata: Metadata, machine: Host, request: Request | None = None) -> str:
     """What is said of vLLM, which another backend is taken for."""
     try:
@@ -141,15 +159,41 @@ def test_quantizations_that_its_build_for_the_cpu_has_no_kernels_for(metadata: M
 
 
 @pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        (quantized(quant_method="fp8"), "FP8 with a scale for each channel or block"),
+        (floats("tensor", computed=True), "FP8 with a scale for each channel or block"),
+        (floats("channel", computed=False), "FP8 with a scale for each channel or block"),
+        (FP8_IN_BLOCKS, "FP8 in blocks by AMX, which this processor has not"),
+        (with_experts(quantized(quant_method="awq", bits=4)), "computes experts in AWQ by AMX"),
+        (with_experts(gptq(bits=4, sym=True)), "computes experts in GPTQ by AMX"),
+        (with_experts(integers(8, 8)), "computes experts in W8A8 by AMX"),
+        (with_experts(quantized(quant_method="mxfp4")), "computes experts in MXFP4 by AMX"),
+    ],
+)
+def test_what_its_build_for_the_cpu_computes_in_tiles_or_not_at_all(metadata: Metadata, why: str) -> None:
+    tiled = dataclasses.replace(host(), amx=True)
+    assert why in refused(metadata, host())
+    assert (refused(metadata, tiled) == "") == ("AMX" in why)
+    assert refused(metadata, host(device())) == ""
+
+
+def test_whole_numbers_need_no_tiles_on_arm() -> None:
+    arm = dataclasses.replace(host(), arch="arm64")
+    assert "AMX" not in refused(with_experts(integers(8, 8)), arm)
+    assert "AMX" in refused(with_experts(integers(4)), arm)
+
+
+@pytest.mark.parametrize(
     "metadata",
     [
+        floats("channel", computed=True),
         quantized(quant_method="awq", bits=4, group_size=128),
         quantized(quant_method="awq"),
         gptq(bits=4, sym=True),
         gptq(bits=4, group_size=-1, desc_act=True),
         integers(4),
         integers(8, 8),
-        quantized(quant_method="fp8"),
         llama(safetensors=True),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from aimind.devices import cpu
 from aimind.environments.install import ensure
 from aimind.environments.models import known
 from aimind.launchers import vllm
 from aimind.launchers.vllm_models import lacks
 from aimind.types import Backend
-from tests.launchers.test_vllm_models import quantized
+from tests.launchers.test_vllm_models import quantized, with_experts
 from tests.live.served import AIMIND, DATA, environment
 from tests.samples import host
 
@@ -62,6 +64,28 @@ def gptq(bits: int, **more: object) -> dict[str, Any]:
     return {"quant_method": "gptq", "bits": bits, "group_size": 128, "sym": True, "desc_act": False, **more}
 
 
+def floats(strategy: str, activations: str | None, **more: object) -> dict[str, Any]:
+    inputs = {
+        "num_bits": 8,
+        "type": "float",
+        "symmetric": True,
+        "strategy": activations,
+        "dynamic": activations != "tensor",
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "float-quantized",
+        "ignore": [],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy, **more},
+                "input_activations": inputs if activations else None,
+            }
+        },
+    }
+
+
 QUANTIZED: dict[str, dict[str, Any]] = {
     **{
         f"awq {bits}": {"quant_method": "awq", "bits": bits, "group_size": 128, "zero_point": True}
@@ -76,6 +100,16 @@ QUANTIZED: dict[str, dict[str, Any]] = {
     "integers 4": integers(4),
     "integers 8": integers(8),
     "integers 8, computed in 8": integers(8, activations=True),
+    "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic"},
+    "fp8 in blocks": {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [128, 128],
+    },
+    "floats by tensor": floats("tensor", "tensor"),
+    "floats by channel": floats("channel", "token"),
+    "floats by channel, computed in 16": floats("channel", None),
+    "floats in blocks": floats("block", "group", block_structure=[128, 128]),
     "nvfp4": {
         "quant_method": "modelopt_fp4",
         "quantization": {
@@ -85,6 +119,11 @@ QUANTIZED: dict[str, dict[str, Any]] = {
             "exclude_modules": [],
         },
     },
+    "experts in awq 4": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
+    "experts in gptq 4": gptq(4),
+    "experts in integers 4": integers(4),
+    "experts in integers 8, computed in 8": integers(8, activations=True),
+    "experts in mxfp4": {"quant_method": "mxfp4"},
 }
 
 
@@ -120,7 +159,10 @@ def test_the_architectures_that_it_can_load(backend: Backend) -> None:
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_quantized_weights(backend: Backend, said: dict[str, str], name: str) -> None:
-    why = lacks(quantized(**QUANTIZED[name]), host(), backend)
+    metadata = quantized(**QUANTIZED[name])
+    if name.startswith("experts"):
+        metadata = with_experts(metadata)
+    why = lacks(metadata, dataclasses.replace(host(), amx=cpu.amx()), backend)
     assert (why is None) == (said[name] == ""), (why, said[name])
 
 

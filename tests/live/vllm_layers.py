@@ -1,7 +1,8 @@
 """Run by vLLM's own Python: which of these quantizations make a linear layer there that computes.
 
 For each configuration a layer is made, its weights are packed as its kernel wants them, and it is applied.
-Not a module of the tests: they have no vLLM.
+Where its name says so, experts are made instead: vLLM then looks for their kernels at once. Not a module of
+the tests: they have no vLLM.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
 import torch
 from vllm.config import DeviceConfig, VllmConfig, set_current_vllm_config
 from vllm.distributed.parallel_state import init_distributed_environment, initialize_model_parallel
+from vllm.model_executor.layers.fused_moe import FusedMoEFactory
 from vllm.model_executor.layers.linear import ColumnParallelLinear
 from vllm.model_executor.layers.quantization import get_quantization_config
 
@@ -42,6 +44,19 @@ def compute(section: dict[str, Any]) -> None:
     layer(torch.ones(2, SIZE, dtype=torch.bfloat16))
 
 
+def make_experts(section: dict[str, Any], name: str) -> None:
+    """A mixture of experts; whatever goes wrong is raised."""
+    FusedMoEFactory(
+        num_experts=4,
+        top_k=2,
+        hidden_size=SIZE,
+        intermediate_size=SIZE,
+        params_dtype=torch.bfloat16,
+        quant_config=get_quantization_config(section["quant_method"]).from_config(section),
+        prefix=f"model.layers.0.{name}.experts",
+    )
+
+
 def main() -> None:
     config = VllmConfig(device_config=DeviceConfig("cpu"))
     config.model_config = SimpleNamespace(
@@ -57,7 +72,10 @@ def main() -> None:
         initialize_model_parallel(1, 1)
         for name, section in json.load(sys.stdin).items():
             try:
-                compute(section)
+                if name.startswith("experts"):
+                    make_experts(section, name)
+                else:
+                    compute(section)
                 said[name] = ""
             except (ValueError, RuntimeError, AttributeError, KeyError) as problem:
                 said[name] = f"{type(problem).__name__}: {problem}"
