@@ -7,7 +7,7 @@ import click
 from aimind import show, steps
 from aimind.cli.configured import Configured, defaults
 from aimind.cli.group import cli, complete_model
-from aimind.errors import UsageError
+from aimind.errors import AimindError, UsageError
 from aimind.options import Several, request_options, wanted
 from aimind.types import Plan
 
@@ -74,6 +74,8 @@ def plan_command(  # noqa: PLR0913 - one per option
     options_here = steps.survey(question, found) if with_files else ()
     if with_files and not as_json:
         show.candidates(options_here, found, here=[hub.is_complete(each.model) for each in options_here])
+    if isinstance(answer, AimindError):
+        steps.point_to_gguf(answer, question)
     decided = steps.hinted(steps.decided(answer), asked)
     command = steps.command(decided)
     steps.note_unchecked(decided)

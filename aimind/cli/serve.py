@@ -253,7 +253,11 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
         instances.check_free(start.name)
     offer = start.offer()
     host = steps.equipped(devices.probe(), start.asked.request)
-    plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
+    try:
+        plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
+    except AimindError as problem:  # told when nobody waits for us any more
+        steps.point_to_gguf(problem, steps.ask(offer, start.asked, host))
+        raise
     signal.signal(signal.SIGTERM, _leave)
     announce = show.announcement(plan, command)
     with _noted(held):

@@ -6,6 +6,7 @@ The commit that a reference resolved to is read and fetched from then on, whatev
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 GLANCE_SECONDS = 3.0
 # Converts most models that are much used, under their own names.
 CONVERTER = "unsloth"
+# What its name ends in where a repository has the same model in other weights than the first ones.
+QUANTIZED = re.compile(r"(?i)(-(FP8|NVFP4|MXFP4|AWQ|GPTQ|INT[48]|BNB-4BIT|W\d+A\d+|DYNAMIC))+$")
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +146,7 @@ class RemoteHub:
         """
         if is_offline() or self._is_away:
             return None
-        name = reference.name
+        name = QUANTIZED.sub("", reference.name)
         expected: tuple[type[Exception], ...] = (AimindError, *failures())
         for other in dict.fromkeys((f"{name}-GGUF", f"{CONVERTER}/{name.rpartition('/')[2]}-GGUF")):
             candidate = Reference(source=reference.source, name=other)

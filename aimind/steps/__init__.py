@@ -8,6 +8,7 @@ from aimind.steps.deciding import (
     hinted,
     offer,
     only,
+    point_to_gguf,
     survey,
     without_reading,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "note_unchecked",
     "offer",
     "only",
+    "point_to_gguf",
     "source",
     "survey",
     "this_machine",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
-from aimind.errors import AimindError, BadReferenceError, DoesNotFitError
+from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, UnsupportedError
 from aimind.types import Host, Metadata, Model, Plan, Reason
 
 if TYPE_CHECKING:
@@ -158,6 +158,18 @@ def decided(found: Plan | AimindError) -> Plan:
     for warning in plan.warnings(found):
         show.warn(warning)
     return found
+
+
+def point_to_gguf(problem: AimindError, question: Question) -> None:
+    """Name the same model in GGUF where the hub has it, and this one cannot be served for want of a GPU."""
+    from aimind import hub
+
+    request, model = question.request, question.offer.candidates[0]
+    of_no_use = question.host.devices or request.backend or model.files[0].path.lower().endswith(".gguf")
+    if of_no_use or not isinstance(problem, DoesNotFitError | UnsupportedError):
+        return
+    if repository := hub.in_gguf(model):
+        problem.hint += f"; llama.cpp needs no GPU for the same model in GGUF: aimind plan {repository}"
 
 
 def hinted(found: Plan, asked: Wanted) -> Plan:

@@ -148,6 +148,23 @@ def test_a_hub_that_fails_does_not_fail_the_plan(holes: HubOfHoles, folder: str,
     assert 1 <= len(asked_for(holes)) <= 2
 
 
+def test_what_cannot_be_served_as_it_is_may_be_in_gguf(holes: HubOfHoles) -> None:
+    """Too large for the RAM, or in weights that nothing here computes."""
+    repositories.shards(holes.folder / "org/large", repositories.LLAMA_8B, 1)
+    small = {**repositories.LLAMA_8B, "num_hidden_layers": 2}
+    repositories.shards(holes.folder / "org/small-FP8", small, 1, fp8=True)
+    for name in ("large", "small"):
+        (holes.folder / f"org/{name}-GGUF").mkdir()
+        (holes.folder / f"org/{name}-GGUF/{name}-Q4_K_M.gguf").write_bytes(b"GGUF")
+    for name in ("large", "small-FP8"):
+        argv = [str(AIMIND), "plan", f"org/{name}", "--hardware", "cpu-4G"]
+        done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ))
+        assert done.returncode in (7, 8)
+        found = name.removesuffix("-FP8")
+        assert done.stderr.rstrip().endswith(f"for the same model in GGUF: aimind plan org/{found}-GGUF")
+    assert len(asked_for(holes)) == 2
+
+
 def test_nobody_is_asked_where_it_would_not_help(holes: HubOfHoles, folder: str) -> None:
     document(folder, "--hardware", "24G")
     hint(folder, "--backend", "vllm")
