@@ -31,7 +31,7 @@ faults-hub: $(VENV)/.ready ## the same of downloads alone
 	$(BIN)/pytest tests/faults/test_hubs.py -n 2
 
 live: $(VENV)/.ready ## real backends on real models: installs them first
-	$(BIN)/pytest -m live --ignore tests/faults
+	$(BIN)/pytest -m live --ignore tests/faults -n 2 --dist loadfile
 
 bench: $(VENV)/.ready ## print the figures of benchmarks/
 	for script in benchmarks/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
