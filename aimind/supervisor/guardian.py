@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 
-from aimind.supervisor.leftovers import SHARED_MEMORY, remove_folder
+from aimind.supervisor.leftovers import SHARED_MEMORY, remove_folder, tell_of_segments
 from aimind.supervisor.processes import become_subreaper, die_with_parent, end_descendants
 from aimind.supervisor.sentinel import ignore_signals
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
     from aimind.supervisor.leftovers import SharedMemory
 
-TERMINATE, KILL, LOOK = "T", "K", "L"
+TERMINATE, KILL = "T", "K"
 # What it says in turn, one a line: the backend's process id, each segment that the tree has, the return code.
 BACKEND, SEGMENT, RETURNED = "B", "S", "R"
-LONGEST_PAUSE_SECONDS = 10.0
+# Between two looks at shared memory: more and more where nothing new is the tree's, for others may make many.
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
 
 class Start:
@@ -126,19 +128,25 @@ class _Watch:
         self._wakeup = wakeup
         self._shared = start.shared
         self._alive = start.alive
-        # Nobody says when it is worth a look: soon, and then more and more rarely.
-        self._told = True
-        self._pause(1.0)
+        self._news = tell_of_segments()
+        self._pause_seconds = SHORTEST_PAUSE_SECONDS
+        self._looked_at = time.monotonic()
+        self._look_at = self._looked_at + self._pause_seconds  # it may have been quicker than we
 
     def run(self) -> int:
         """Its return code, when nothing of the tree is left."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
+        if self._news is not None:
+            poll.register(self._news, select.POLLIN)
         while True:
             ready = [fd for fd, _ in poll.poll(self._timeout_ms())]
             if self._wakeup in ready:
                 os.read(self._wakeup, 512)
+            if self._news in ready:
+                os.read(self._news, 1 << 16)
+                self._look_at = min(self._look_at, self._looked_at + self._pause_seconds)
             returncode = _reap(self._backend)
             if returncode is not None:
                 end_descendants(self._backend, self._look)
@@ -147,35 +155,32 @@ class _Watch:
                 orders = hear(self._channel)
                 if not orders or KILL in orders:
                     return end_descendants(self._backend, self._look)
-                self._obey(orders)
+                self._terminate()
             elif time.monotonic() >= self._look_at:
                 self._look()
-                self._pause(min(self._pause_seconds * 2, LONGEST_PAUSE_SECONDS))
 
-    def _timeout_ms(self) -> float:
-        return max(0.0, self._look_at - time.monotonic()) * 1000
+    def _timeout_ms(self) -> float | None:
+        return None if self._look_at == math.inf else max(0.0, self._look_at - time.monotonic()) * 1000
 
     def _look(self, pids: set[int] | None = None) -> None:
         """See which segments these processes, by default all, have: for others, should we be killed."""
         found = self._shared.look_below(os.getpid()) if pids is None else self._shared.look(pids)
-        self._told = found is not None
+        self._looked_at = time.monotonic()
+        self._pause_seconds = (
+            SHORTEST_PAUSE_SECONDS if found else min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        )
+        # Again without being told: where the machine was too busy, or the kernel says nothing of new ones.
+        again = found is None or self._news is None
+        self._look_at = self._looked_at + self._pause_seconds if again else math.inf
         for name, inode in found or ():
             if "\n" not in name:
                 say(self._channel, f"{SEGMENT} {inode} {name}\n")
                 with suppress(BrokenPipeError):  # the sentinel was killed
                     os.write(self._alive, os.fsencode(f"{SHARED_MEMORY}/{name}\n"))
 
-    def _obey(self, orders: str) -> None:
+    def _terminate(self) -> None:
         self._look()
-        self._pause(LONGEST_PAUSE_SECONDS)
-        if TERMINATE in orders:
-            # Its end was not seen: the number is still its own.
-            os.killpg(self._backend, signal.SIGTERM)
-
-    def _pause(self, seconds: float) -> None:
-        """Look again after so long, and soon where the machine was too busy to tell."""
-        self._pause_seconds = seconds if self._told else 1.0
-        self._look_at = time.monotonic() + self._pause_seconds
+        os.killpg(self._backend, signal.SIGTERM)  # its end was not seen: the number is still its own
 
 
 def _reap(backend: int) -> int | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from contextlib import suppress
 
-from aimind.supervisor.processes import answer, descendants, processes
+from aimind.supervisor.processes import LINUX, answer, descendants, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # A Unix socket's path has at most 107 bytes (unix(7)), and vLLM names its sockets with 36 characters.
 LONGEST_FOLDER = 107 - 1 - 36
 SHARED_MEMORY = "/dev/shm"
+IN_CREATE = 0x100  # linux/inotify.h
 # A process that hangs in the kernel can make those hang that look at its memory. What is about to be killed
 # must not wait for long; in the end all processes of the machine are looked at.
 TREE_SECONDS, MACHINE_SECONDS = 1.0, 5.0
@@ -81,9 +83,9 @@ class SharedMemory:
         self._seen: set[Segment] = set()
 
     @property
-    def before(self) -> set[str]:
-        """The names of those that the tree has not made."""
-        return {name for name, _ in self._before}
+    def before(self) -> set[int]:
+        """The inodes of those that the tree has not made."""
+        return {inode for _, inode in self._before}
 
     def look(self, pids: Iterable[int]) -> set[Segment] | None:
         """See which segments these processes have.
@@ -123,6 +125,18 @@ class SharedMemory:
                     os.unlink(f"{SHARED_MEMORY}/{name}")  # noqa: PTH108 (pathlib costs memory)
 
 
+def tell_of_segments() -> int | None:
+    """A descriptor that is readable when a segment was made; `None` where the kernel gives none (inotify)."""
+    if not LINUX:
+        return None
+    libc = ctypes.CDLL(None)
+    fd: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd >= 0 and libc.inotify_add_watch(fd, os.fsencode(SHARED_MEMORY), IN_CREATE) < 0:
+        os.close(fd)
+        return None
+    return fd if fd >= 0 else None
+
+
 def _segments() -> set[Segment]:
     """Those of our user."""
     found = set()
@@ -147,9 +161,17 @@ def _held(pids: Iterable[int], *, patience_seconds: float) -> set[int] | None:
     return None if told is None else set(map(int, told.split()))
 
 
+def device() -> str:
+    """Where shared memory is, as proc_pid_maps(5) has it; nothing where there is none."""
+    try:
+        number = os.stat(SHARED_MEMORY).st_dev  # noqa: PTH116 (pathlib costs memory)
+    except FileNotFoundError:
+        return ""
+    return f"{os.major(number):02x}:{os.minor(number):02x}"
+
+
 def _held_by(pid: int) -> set[int]:
-    device = os.stat(SHARED_MEMORY).st_dev  # noqa: PTH116 (pathlib costs memory)
-    mark = b" %02x:%02x " % (os.major(device), os.minor(device))  # as proc_pid_maps(5) has it
+    mark = f" {device()} ".encode()
     inodes = set()
     # It has ended meanwhile, or is another user's.
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):

@@ -69,9 +69,8 @@ class Run:
         return self._terms > 0
 
     def settle(self) -> None:
-        """It is ready: watch its progress no more, and see what it would leave behind."""
+        """It is ready: watch its progress no more."""
         self.progress.end()
-        self.tree.look()
 
     def stop(self, now: float) -> None:
         """TERM now, TERM again after `stop_seconds` (some swallow it while they start), and then KILL."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 
+from aimind.supervisor.leftovers import device
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +28,8 @@ IGNORED = (
 )
 # The kernel lists children where it has CONFIG_PROC_CHILDREN, as those of all distributions do. The guardian
 # cannot have told of a segment that is new: each round looks at the whole tree, before it kills a part of it.
-# What hangs in the kernel holds it up for a second; without `sed` or `timeout` it removes what it was told.
+# What hangs in the kernel holds it up for a second; without `sed` or `timeout` it removes what it was told. A
+# semaphore is mapped under another name than the one it then has, so that inodes are compared.
 SCRIPT = """: ends what a killed server has left
 while IFS= read -r path; do set -- "$@" "$path"; done
 exec 2>/dev/null
@@ -36,19 +39,20 @@ while children=; read -r children </proc/$$/task/$$/children; [ "$children" ]; d
         tree="$tree $level"
         level=$(cat $(printf '/proc/%s/task/*/children ' $level))
     done
-    found="$found
-$(timeout -s KILL 1 sed -n 's|^.* /dev/shm/\\([^/]*\\)$|\\1|p' $(printf '/proc/%s/maps ' $tree))"
+    maps=$(printf '/proc/%s/maps ' $tree)
+    found="$found "$(timeout -s KILL 1 sed -n "s|^.* $DEVICE \\([0-9]*\\) .*|\\1|p" $maps)
     kill -9 $children
     sleep 0.05 || sleep 1 || break
 done
+found=" $(echo $found) "
+entries=$(stat -c '%i %n' /dev/shm/*)
 set -f
 IFS='
 '
-for name in $found; do
-    case $BEFORE in
-    '' | */"$name"/*) ;;
-    *) [ ! -O "/dev/shm/$name" ] || set -- "$@" "/dev/shm/$name" ;;
-    esac
+for entry in $entries; do
+    inode=${entry%% *} path=${entry#* }
+    case $BEFORE in '' | *" $inode "*) continue ;; esac
+    case $found in *" $inode "*) [ ! -O "$path" ] || set -- "$@" "$path" ;; esac
 done
 [ $# = 0 ] || rm -f -- "$@"
 [ -z "$FOLDER" ] || rm -rf -- "$FOLDER"
@@ -64,7 +68,7 @@ def ignore_signals() -> None:
 
 
 def become_sentinel(
-    keepers: int, *, folder: str | None, before: Iterable[str], keep: Iterable[int]
+    keepers: int, *, folder: str | None, before: Iterable[int], keep: Iterable[int]
 ) -> NoReturn:
     """Turn this process into the sentinel.
 
@@ -72,7 +76,7 @@ def become_sentinel(
         keepers: a pipe to read from: paths of files to be removed in the end, one a line; where it ends,
             supervisor and guardian are gone.
         folder: to be removed in the end.
-        before: the segments of shared memory that are not the tree's, though it may have them mapped.
+        before: inodes of the shared memory that is not the tree's, though it may have it mapped.
         keep: descriptors of locks that are held until then.
 
     Raises:
@@ -89,8 +93,12 @@ def become_sentinel(
         os.set_inheritable(fd, True)  # noqa: FBT003 (it takes no keyword)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     path = f"/usr/bin:/bin:{os.environ.get('PATH', '')}"
-    names = "/".join(("", *before, "", ""))
-    if len(os.fsencode(names)) > LONGEST_VARIABLE:
-        names = ""  # it cannot tell them apart, and removes what it is told
-    # The folder's name is not among the arguments, for it has the project's name.
-    os.execve("/bin/sh", ["sh", "-c", SCRIPT], {"PATH": path, "FOLDER": folder or "", "BEFORE": names})
+    inodes = f" {' '.join(map(str, before))} "
+    env = {
+        "PATH": path,
+        "FOLDER": folder or "",  # not among the arguments, for it has the project's name
+        "DEVICE": device(),
+        # Where these are too many it cannot tell them apart, and removes what it was told.
+        "BEFORE": inodes if len(inodes) < LONGEST_VARIABLE else "",
+    }
+    os.execve("/bin/sh", ["sh", "-c", SCRIPT], env)

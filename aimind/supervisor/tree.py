@@ -30,7 +30,6 @@ from contextlib import suppress
 from aimind.supervisor.guardian import (
     BACKEND,
     KILL,
-    LOOK,
     RETURNED,
     TERMINATE,
     Start,
@@ -113,10 +112,6 @@ class Tree:
             os.close(output)
             os.close(keepers)
         os.set_blocking(self.output, False)
-
-    def look(self) -> None:
-        """Have the guardian see which shared memory the tree has, now that it is ready."""
-        say(self.channel, LOOK)
 
     def terminate(self) -> None:
         """Ask the backend's process group to end."""

@@ -223,6 +223,15 @@ def make_segment() -> str:
     return name
 
 
+def make_semaphore() -> str:
+    """The same, as sem_open(3) makes it: mapped under a name that it then has no more."""
+    path = Path(f"/dev/shm/{make_segment()}")
+    name = f"sem.fake_{os.getpid()}"
+    path.with_name(name).hardlink_to(path)
+    path.unlink()
+    return name
+
+
 def litter() -> list[str]:
     """Fill the temporary folder, and make segments; the names of these."""
     folder = Path(tempfile.gettempdir())
@@ -235,7 +244,7 @@ def litter() -> list[str]:
     if os.fork() == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.write(writer, make_segment().encode())
+        os.write(writer, make_semaphore().encode())
         time.sleep(3600)
     return [make_segment(), os.read(reader, 100).decode()]
 
