@@ -170,7 +170,7 @@ class _Watch:
             SHORTEST_PAUSE_SECONDS if found else min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
         )
         # Again without being told: where the machine was too busy, or the kernel says nothing of new ones.
-        again = found is None or self._news is None
+        again = found is None or self._news is None or self._shared.unsure
         self._look_at = self._looked_at + self._pause_seconds if again else math.inf
         for name, inode in found or ():
             if "\n" not in name:

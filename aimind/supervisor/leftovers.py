@@ -80,6 +80,7 @@ class SharedMemory:
 
     def __init__(self) -> None:
         self._before = _segments()
+        self._missed: set[Segment] = set()
         self._seen: set[Segment] = set()
 
     @property
@@ -98,12 +99,21 @@ class SharedMemory:
         return None if held is None else self.add({segment for segment in new if segment[1] in held})
 
     def look_below(self, root: int) -> set[Segment] | None:
-        """Look at all descendants of a process: what they do not have is others', and not looked at again."""
+        """Look at all descendants of a process: what they twice do not have is others', and left alone then.
+
+        Once is not enough: a segment is there before the process that makes it has it open.
+        """
         new = self._unseen()
         found = self.look(descendants(root, processes())) if new else set()
         if found is not None:
-            self._before |= new - found
+            self._before |= (new - found) & self._missed
+            self._missed = new - found - self._before
         return found
+
+    @property
+    def unsure(self) -> bool:
+        """Whether there is something that was looked for only once."""
+        return bool(self._missed)
 
     def add(self, segments: set[Segment]) -> set[Segment]:
         """Take them for seen."""
@@ -111,7 +121,9 @@ class SharedMemory:
         return segments
 
     def _unseen(self) -> set[Segment]:
-        return _segments() - self._before - self._seen
+        here = _segments()
+        self._before &= here
+        return here - self._before - self._seen
 
     def remove(self) -> None:
         """Remove what was seen and is still there, unless a process that we can see has it."""

@@ -7,6 +7,8 @@ import mmap
 import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from aimind.supervisor.leftovers import SharedMemory
 from tests.supervisor.harness import LINUX, Supervised, fake, wait_for
 
 pytestmark = LINUX
@@ -117,6 +120,41 @@ def test_what_a_backend_left_that_was_never_ready_is_removed(tmp_path: Path) -> 
         segments = [SHM / name for name in (tmp_path / "litter").read_text().split()]
         assert len(segments) == 2
         assert not any(path.exists() for path in segments)
+
+
+def looked(looking: SharedMemory) -> set[str]:
+    """What is newly seen at our own processes, once they tell in time."""
+    while (found := looking.look_below(os.getpid())) is None:
+        pass
+    return {name for name, _ in found}
+
+
+def test_what_is_made_is_not_taken_for_others_before_it_is_open() -> None:
+    """The kernel may tell of a segment before its maker has it open."""
+    looking = SharedMemory()
+    hold_it = "import sys; file = open(sys.argv[1], 'r+b'); print(flush=True); input()"
+    with segment(f"psm_slow_{os.getpid()}") as path:
+        assert looked(looking) == set()
+        assert looking.unsure
+        argv = [sys.executable, "-c", hold_it, str(path)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert looked(looking) == {path.name}
+            process.kill()
+        looking.remove()
+        assert not path.exists()
+
+
+def test_what_others_made_is_not_looked_at_for_ever() -> None:
+    looking = SharedMemory()
+    with segment(f"psm_others_{os.getpid()}") as path:
+        assert looked(looking) == set()
+        assert looking.unsure
+        # Other tests may make some meanwhile, which are new again.
+        wait_for(lambda: looked(looking) == set() and not looking.unsure, what="being sure")
+        looking.remove()
+        assert path.exists()
 
 
 def test_the_kernel_tells_of_new_segments(tmp_path: Path) -> None:
