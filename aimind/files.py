@@ -173,7 +173,7 @@ def _models(files: Iterable[File]) -> list[_Gguf]:
     """The models in GGUF: no projectors, no importance matrices, drafts only where there is nothing else."""
     groups: dict[str, list[File]] = {}
     for file in files:
-        if file.path.lower().endswith(".gguf"):
+        if file.is_gguf:
             groups.setdefault(_stem(file.path), []).append(file)
     models = [_gguf(parts) for parts in groups.values()]
     models = [

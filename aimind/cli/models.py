@@ -150,7 +150,7 @@ def _ggufs_beside(asked: Wanted, question: Question) -> tuple[Option, ...]:
     """The GGUF files of a repository that would be served by its safetensors."""
     reference = question.offer.candidates[0].reference
     shaped = reference.quantization or reference.file
-    if shaped or question.offer.candidates[0].files[0].path.lower().endswith(".gguf"):
+    if shaped or question.offer.candidates[0].files[0].is_gguf:
         return ()
     try:
         offer = steps.offer(dataclasses.replace(asked, quantization="GGUF"))

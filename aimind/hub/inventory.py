@@ -153,7 +153,7 @@ def _ggufs(model: Model) -> Iterator[Part]:
     """Each model in GGUF, with all its parts and its projector, and with what to type for it."""
     groups: dict[str, list[File]] = {}
     for file in model.files:
-        if file.path.lower().endswith(".gguf") and not file.is_projector:
+        if file.is_gguf and not file.is_projector:
             groups.setdefault(_NUMBER.sub("", file.path), []).append(file)
     shapes = Counter(files.quantization(path) for path in groups)
     for path, pieces in groups.items():

@@ -158,7 +158,7 @@ class RemoteHub:
             except expected:
                 return None
             else:
-                if any(file.path.lower().endswith(".gguf") for file in found.files):
+                if any(file.is_gguf for file in found.files):
                     return candidate
         return None
 

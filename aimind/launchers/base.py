@@ -161,7 +161,7 @@ def takes_key(launcher: Launcher) -> bool:
 def weight_path(plan: Plan, weights: str) -> str:
     """The plan's first GGUF file that holds the model; the one that a backend is given for a split model."""
     files = (file for file in plan.model.files if not file.is_projector)
-    first = next(file.path for file in files if file.path.lower().endswith(".gguf"))
+    first = next(file.path for file in files if file.is_gguf)
     return os.path.join(weights, first)  # noqa: PTH118 - pathlib is not worth its import here
 
 

@@ -23,7 +23,7 @@ def read(model: Model, open_file: Callable[[File], Reader]) -> Metadata:
     Raises:
         MetadataError: a header is damaged, cut short or hostile, or files are missing.
     """
-    gguf = [file for file in model.files if file.path.lower().endswith(".gguf")]
+    gguf = [file for file in model.files if file.is_gguf]
     if gguf:
         return _read_gguf(gguf, open_file)
     from aimind.metadata import hugging_face

@@ -164,9 +164,10 @@ def point_to_gguf(problem: AimindError, question: Question) -> None:
     """Name the same model in GGUF where the hub has it, and this one cannot be served for want of a GPU."""
     from aimind import hub
 
-    request, model = question.request, question.offer.candidates[0]
-    of_no_use = question.host.devices or request.backend or model.files[0].path.lower().endswith(".gguf")
-    if of_no_use or not isinstance(problem, DoesNotFitError | UnsupportedError):
+    if not isinstance(problem, DoesNotFitError | UnsupportedError):
+        return
+    model = question.offer.candidates[0]
+    if question.host.devices or question.request.backend or any(file.is_gguf for file in model.files):
         return
     if repository := hub.in_gguf(model):
         problem.hint += f"; llama.cpp needs no GPU for the same model in GGUF: aimind plan {repository}"

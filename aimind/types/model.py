@@ -47,6 +47,11 @@ class File:
     git_sha1: str | None = None
 
     @property
+    def is_gguf(self) -> bool:
+        """A model's, or its projector's."""
+        return self.path.lower().endswith(".gguf")
+
+    @property
     def is_projector(self) -> bool:
         """A vision or audio tower in a GGUF file of its own: `mmproj` is a word of its name."""
         name = self.path.rpartition("/")[2].lower()
