@@ -143,10 +143,12 @@ def tell_of_segments() -> int | None:
         return None
     libc = ctypes.CDLL(None)
     fd: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd >= 0 and libc.inotify_add_watch(fd, os.fsencode(SHARED_MEMORY), IN_CREATE) < 0:
+    if fd < 0:
+        return None
+    if libc.inotify_add_watch(fd, os.fsencode(SHARED_MEMORY), IN_CREATE) < 0:
         os.close(fd)
         return None
-    return fd if fd >= 0 else None
+    return fd
 
 
 def _segments() -> set[Segment]:
@@ -166,8 +168,9 @@ def _held(pids: Iterable[int], *, patience_seconds: float) -> set[int] | None:
 
     A large process has thousands of mappings, hence the child that reads them.
     """
+    mark = f" {device()} ".encode()
     told = answer(
-        lambda: " ".join(str(inode) for pid in pids for inode in _held_by(pid)),
+        lambda: " ".join(str(inode) for pid in pids for inode in _held_by(pid, mark)),
         patience_seconds=patience_seconds,
     )
     return None if told is None else set(map(int, told.split()))
@@ -182,8 +185,8 @@ def device() -> str:
     return f"{os.major(number):02x}:{os.minor(number):02x}"
 
 
-def _held_by(pid: int) -> set[int]:
-    mark = f" {device()} ".encode()
+def _held_by(pid: int, mark: bytes) -> set[int]:
+    """Those of one process; `mark` is in the lines of its maps that are about shared memory."""
     inodes = set()
     # It has ended meanwhile, or is another user's.
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
