@@ -20,8 +20,7 @@ from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS, llama_cpp_python, vox_box
 from aimind.launchers.arguments import absorb, render
-from aimind.launchers.base import Checks, Flag, Launcher, takes_key
-from aimind.launchers.defaults import DEVICE_VARIABLES
+from aimind.launchers.base import DEVICE_VARIABLES, Checks, Flag, Launcher, takes_key
 from aimind.launchers.hello import hello
 from aimind.types import File, Host, Metadata, Package, Plan, Request
 from tests.samples import device, host, llama, model, speech

@@ -172,6 +172,18 @@ def located(settings: Request, weights: str) -> Request:
     return dataclasses.replace(settings, projector=os.path.join(weights, settings.projector))  # noqa: PTH118
 
 
+# With other values than those of `visible_devices` the backend would be on other devices than the plan's.
+DEVICE_VARIABLES = frozenset(
+    {
+        "CUDA_DEVICE_ORDER",
+        "CUDA_VISIBLE_DEVICES",
+        "GPU_DEVICE_ORDINAL",
+        "HIP_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+    }
+)
+
+
 def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
     """The environment in which a CUDA program sees just these devices, in NVML's order; or one of ROCm."""
     if devices and devices[0].vendor == "amd":

@@ -14,23 +14,13 @@ from dataclasses import dataclass
 
 from aimind.errors import UsageError
 from aimind.launchers.arguments import absorb, plain, render
-from aimind.launchers.base import Launcher
+from aimind.launchers.base import DEVICE_VARIABLES, Launcher
 from aimind.launchers.flags import flag_name
 from aimind.types import Preset, Reason, Request
 
 _NOTHING = Request()
 # Two ways to say one thing: who says one of them has said the other, too.
 _LENGTHS = frozenset({"max_model_len", "kv_cache_tokens"})
-# With another value the backend would be on other devices than the plan's.
-DEVICE_VARIABLES = frozenset(
-    {
-        "CUDA_DEVICE_ORDER",
-        "CUDA_VISIBLE_DEVICES",
-        "GPU_DEVICE_ORDINAL",
-        "HIP_VISIBLE_DEVICES",
-        "ROCR_VISIBLE_DEVICES",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
