@@ -235,17 +235,24 @@ def test_an_interruption_ends_it_at_once(hub: Hub, kind: Kind) -> None:
     assert (fetch(model, Progress()) / "model.safetensors").read_bytes() == LARGE
 
 
+class Waiting(Progress):
+    """Lets the hub go on with what it holds as soon as one waits for another."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def wait(self, path: str) -> None:
+        super().wait(path)
+        self._hub.go_on.set()
+
+
 def test_two_at_once_fetch_it_once(hub: Hub, kind: Kind) -> None:
     publish(hub, {"model.safetensors": LARGE})
     model = resolve(kind.reference)
     hub.faults.append(Fault("/cdn/", hold_after=MIB, times=1))
 
-    class Waiting(Progress):
-        def wait(self, path: str) -> None:
-            super().wait(path)
-            hub.go_on.set()
-
-    both = [Waiting(), Waiting()]
+    both = [Waiting(hub), Waiting(hub)]
     threads = [threading.Thread(target=fetch, args=(model, progress)) for progress in both]
     for thread in threads:
         thread.start()
@@ -276,12 +283,7 @@ def test_two_at_once_of_files_of_one_content(hub: Hub, kind: Kind) -> None:
     model = resolve(kind.reference)
     hub.faults.append(Fault("/cdn/", hold_after=MIB, times=1))
 
-    class Waiting(Progress):
-        def wait(self, path: str) -> None:
-            super().wait(path)
-            hub.go_on.set()
-
-    both = {file: Waiting() for file in model.files}
+    both = {file: Waiting(hub) for file in model.files}
     threads = [
         threading.Thread(target=fetch, args=(replace(model, files=(file,)), progress))
         for file, progress in both.items()
@@ -316,12 +318,7 @@ def test_the_hub_s_own_client_at_the_same_time(hub: Hub, kind: Kind) -> None:
     while not hub.sent_bytes() >= MIB:
         assert theirs.poll() is None
 
-    class Waiting(Progress):
-        def wait(self, path: str) -> None:
-            super().wait(path)
-            hub.go_on.set()
-
-    progress = Waiting()
+    progress = Waiting(hub)
     folder = fetch(model, progress)
     assert theirs.wait() == 0
     assert progress.waited == ["model.safetensors"]

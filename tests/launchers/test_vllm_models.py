@@ -49,21 +49,21 @@ def gptq(**section: Json) -> Metadata:
     return quantized(quant_method="gptq", **{"group_size": 128, **section})
 
 
-def integers(bits: int, activations: int | None = None) -> Metadata:
-    """As the library compressed-tensors writes it."""
-    weights: dict[str, Json] = {"num_bits": bits, "type": "int", "group_size": 128}
-    inputs: Json = {"num_bits": activations} if activations else None
+def compressed(weights: dict[str, Json], computed_bits: int | None) -> Metadata:
+    """As the library compressed-tensors writes it; bits: of activations, where these are quantized, too."""
+    inputs: Json = {"num_bits": computed_bits} if computed_bits else None
     groups: Json = {"group_0": {"weights": weights, "input_activations": inputs}}
     return quantized(quant_method="compressed-tensors", config_groups=groups)
 
 
+def integers(bits: int, activations: int | None = None) -> Metadata:
+    return compressed({"num_bits": bits, "type": "int", "group_size": 128}, activations)
+
+
 def floats(strategy: str, *, computed: bool) -> Metadata:
-    """FP8 as the same library writes it; computed: activations are in FP8, too."""
+    """FP8; computed: activations are in FP8, too."""
     weights: dict[str, Json] = {"num_bits": 8, "type": "float", "strategy": strategy}
-    groups: Json = {
-        "group_0": {"weights": weights, "input_activations": {"num_bits": 8} if computed else None}
-    }
-    return quantized(quant_method="compressed-tensors", config_groups=groups)
+    return compressed(weights, 8 if computed else None)
 
 
 FP8_IN_BLOCKS = quantized(quant_method="fp8", weight_block_size=[128, 128])

@@ -42,22 +42,23 @@ print("found: " + json.dumps(sorted(found)))
 GENERATE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
-def integers(bits: int, activations: bool = False) -> dict[str, Any]:
+def compressed(written: str, weights: dict[str, Any], inputs: dict[str, Any] | None) -> dict[str, Any]:
     """As the library compressed-tensors writes it."""
-    strategy = {"strategy": "channel"} if activations else {"strategy": "group", "group_size": 128}
-    inputs = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
     return {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized" if activations else "pack-quantized",
+        "format": written,
         "ignore": [],
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {"num_bits": bits, "type": "int", "symmetric": True, **strategy},
-                "input_activations": inputs if activations else None,
-            }
-        },
+        "config_groups": {"group_0": group},
     }
+
+
+def integers(bits: int, activations: bool = False) -> dict[str, Any]:
+    kind = {"num_bits": bits, "type": "int", "symmetric": True}
+    if activations:
+        inputs = {**kind, "strategy": "token", "dynamic": True}
+        return compressed("int-quantized", {**kind, "strategy": "channel"}, inputs)
+    return compressed("pack-quantized", {**kind, "strategy": "group", "group_size": 128}, None)
 
 
 def gptq(bits: int, **more: object) -> dict[str, Any]:
@@ -65,25 +66,10 @@ def gptq(bits: int, **more: object) -> dict[str, Any]:
 
 
 def floats(strategy: str, activations: str | None, **more: object) -> dict[str, Any]:
-    inputs = {
-        "num_bits": 8,
-        "type": "float",
-        "symmetric": True,
-        "strategy": activations,
-        "dynamic": activations != "tensor",
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "float-quantized",
-        "ignore": [],
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy, **more},
-                "input_activations": inputs if activations else None,
-            }
-        },
-    }
+    kind = {"num_bits": 8, "type": "float", "symmetric": True}
+    inputs = {**kind, "strategy": activations, "dynamic": activations != "tensor"}
+    weights = {**kind, "strategy": strategy, **more}
+    return compressed("float-quantized", weights, inputs if activations else None)
 
 
 QUANTIZED: dict[str, dict[str, Any]] = {
