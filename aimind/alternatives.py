@@ -1,4 +1,4 @@
-"""What else could be served: other quantizations of a model, and what would fit where a plan does not.
+"""What else could be served: other quantizations of a model; a refusal names what would fit (remedies.py).
 
 All of it is `plan.make`, tried with something changed. Of the other quantizations the bytes are first guessed
 from the one that was read, by the sizes of the files; only what then looks right is read, too.
@@ -9,24 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 from aimind import plan
-from aimind.errors import DoesNotFitError, UsageError
+from aimind.errors import DoesNotFitError
 from aimind.files import quantization
 from aimind.launchers.base import Launcher
 from aimind.phrases import gib
-from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM
+from aimind.place.placement import CONTEXT_FLOOR
+from aimind.remedies import Remedies
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request, Tensor
 
-
-class Changes(TypedDict, total=False):
-    """Fields of a request, and their values instead."""
-
-    max_model_len: None
-    max_num_seqs: int
-    kv_cache_dtype: str
-    cpu_offload: None
+# The hint where neither an option, a smaller file nor hardware of a usual size was found to fit.
+NOTHING_FITS = "no option, file or device that was tried makes it fit; a smaller model may"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +98,7 @@ def best(question: Question) -> Plan:
             return found if found is preferred else _with_reason(found, question)
     if isinstance(answer, Plan):
         return answer
-    would = "; ".join(_nearest(question, described))
-    raise DoesNotFitError(answer.message, hint=f"this would fit: {would}" if would else answer.hint)
+    raise _refusal(question, described, answer)
 
 
 def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
@@ -191,45 +184,26 @@ def _with_reason(found: Plan, question: Question) -> Plan:
 # ── What would fit ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _nearest(question: Question, described: Metadata) -> Iterator[str]:
-    """Changes each of which makes it fit by itself: options to type, or what to bring."""
+def _refusal(question: Question, described: Metadata, problem: DoesNotFitError) -> DoesNotFitError:
+    """What does not fit, with a hint that names only what was planned and fits."""
     first = question.offer.candidates[0]
-    for changes, words in _changes(question.request):
-        changed = dataclasses.replace(question, request=dataclasses.replace(question.request, **changes))
-        try:
-            found = changed.fits(first, described)
-        except UsageError:
-            continue  # not on this backend
-        if found is not None:
-            yield words.format(found.settings.max_model_len)
+    ways = Remedies(
+        model=first,
+        metadata=described,
+        host=question.host,
+        launchers=question.launchers,
+        problem=problem,
+    )
+    found = (*ways.by_request(), *_smaller(question, described), *ways.by_hardware())
+    hint = f"this would fit: {'; '.join(found)}" if found else NOTHING_FITS
+    return DoesNotFitError(problem.message, hint=hint, changes=problem.changes, request=problem.request)
+
+
+def _smaller(question: Question, described: Metadata) -> Iterator[str]:
+    """The largest smaller quantization that fits."""
+    first = question.offer.candidates[0]
     for model in by_size((first, *question.offer.siblings)):
         smaller = file_bytes(model) < file_bytes(first)
         if smaller and question.fits(model, _scaled(described, first, model)):
             yield f"{label(model)}, {gib(file_bytes(model))}"
-            break
-    host = question.host
-    if host.devices and question.request.devices is None:
-        more = dataclasses.replace(question, host=_with_one_more_device(host))
-        if more.fits(first, described):
-            yield f"one more device of {gib(max(device.total_bytes for device in host.devices))}"
-
-
-def _changes(request: Request) -> Iterator[tuple[Changes, str]]:
-    """Changes to a request that make it need less, as a person would type them."""
-    if (request.max_model_len or 0) > CONTEXT_MINIMUM:
-        yield {"max_model_len": None}, "--context {}"
-    if (request.max_num_seqs or 1) > 1:
-        yield {"max_num_seqs": 1}, "--parallel 1"
-    if request.kv_cache_dtype is None:
-        yield {"kv_cache_dtype": "q8_0"}, "--kv-cache-type q8_0"
-        yield {"kv_cache_dtype": "fp8"}, "--kv-cache-type fp8"
-    if request.cpu_offload is False:
-        yield {"cpu_offload": None}, "part of it in RAM, without --no-cpu-offload"
-
-
-def _with_one_more_device(host: Host) -> Host:
-    """The largest device a second time, empty."""
-    largest = max(host.devices, key=lambda device: device.total_bytes)
-    index = max(device.index for device in host.devices) + 1
-    more = dataclasses.replace(largest, index=index, uuid="", free_bytes=largest.total_bytes, tenants=())
-    return dataclasses.replace(host, devices=(*host.devices, more))
+            return

@@ -5,6 +5,12 @@ Only `cli` turns these into an exit, only `show` prints them. Whatever is raised
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aimind.types import Change, Request
+
 
 class AimindError(Exception):
     """The root: `message` says what happened, `hint` what to do about it."""
@@ -63,9 +69,28 @@ class ExactSizesError(UnsupportedError):
 
 
 class DoesNotFitError(AimindError):
-    """The memory that is free does not hold the model."""
+    """The memory that is free does not hold the model.
+
+    A placement names what does not fit in `message`, from the numbers that decided, and proposes `changes`.
+    It never writes a remedy into `hint`: `alternatives` plans each change, words those that fit as options
+    or backend arguments, and adds what hardware and which quantizations would do.
+
+    Attributes:
+        changes: values for fields of the request that may make the model fit, the most useful first, for
+            example `({"ubatch_size": 256}, {"enforce_eager": True})`. Several fields in one mapping change
+            together; `None` resets a field to its default.
+        request: what was planned, with all arguments read into its fields; `plan.make` fills it in.
+    """
 
     exit_code = 8
+
+    def __init__(
+        self, message: str, *, hint: str, changes: Sequence[Change] = (), request: Request | None = None
+    ) -> None:
+        """Keep all of it."""
+        super().__init__(message, hint=hint)
+        self.changes = tuple(changes)
+        self.request = request
 
 
 class DeviceError(AimindError):

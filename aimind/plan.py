@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from aimind import categories, trust
-from aimind.errors import UnknownArchitectureError, UsageError
+from aimind.errors import DoesNotFitError, UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.arguments import checked, uncounted
 from aimind.launchers.base import Launcher
@@ -20,6 +20,7 @@ from aimind.place.placement import Placement
 from aimind.select import Choice, choose
 from aimind.types import (
     Backend,
+    Defaults,
     Host,
     LayeredMemory,
     MemoryPolicy,
@@ -69,13 +70,17 @@ def make(
     notes += checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
-    placement = place(
-        metadata,
-        host,
-        request,
-        memory=memory,
-        projector_bytes=projector_bytes(metadata.projector),
-    )
+    try:
+        placement = place(
+            metadata,
+            host,
+            request,
+            memory=memory,
+            projector_bytes=projector_bytes(metadata.projector),
+        )
+    except DoesNotFitError as problem:
+        problem.request = _as_planned(request, choice.backend)
+        raise
     projector = next((file.path for file in model.files if file.is_projector), None)
     elsewhere = request.projector if projector is None and request.projector != "none" else None
     named = name_of(model) if "served_name" in choice.launcher.FLAGS else None
@@ -129,6 +134,13 @@ def warnings(plan: Plan) -> tuple[str, ...]:
     if plan.uncounted:
         found.append(f"the bytes do not count what {', '.join(plan.uncounted)} changes")
     return (*found, *plan.notes)
+
+
+def _as_planned(request: Request, backend: Backend) -> Request:
+    """The request for this backend alone: its fields hold all arguments and defaults already."""
+    return dataclasses.replace(
+        request, backend=backend.name, backend_version=backend.version, defaults=Defaults()
+    )
 
 
 def _memory(metadata: Metadata, launcher: Launcher) -> MemoryPolicy:

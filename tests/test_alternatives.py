@@ -158,6 +158,31 @@ def test_a_named_quantization_that_does_not_fit_points_to_a_smaller_one(reposito
     assert best(repository.question(machine, Request(cpu_offload=False), named="Q8_0")).is_whole
 
 
-def test_nothing_near_is_no_promise(repository: Repository) -> None:
+def test_more_ram_is_named_with_the_least_size_that_fits(repository: Repository) -> None:
     hint = refusal(repository.question(host(ram_gib=1), named="F16"))
+    assert hint == "this would fit: 16 GiB of free RAM"
+    best(repository.question(host(ram_gib=16), named="F16"))
+    refusal(repository.question(host(ram_gib=8), named="F16"))
+
+
+def test_a_larger_device_is_named_with_the_least_size_that_fits(repository: Repository) -> None:
+    strict = Request(cpu_offload=False)
+    hint = refusal(repository.question(host(device(free_gib=10)), strict, named="F16"))
+    assert "a device of 16 GiB" in hint
+    best(repository.question(host(device(free_gib=16)), strict, named="F16"))
+    refusal(repository.question(host(device(free_gib=12)), strict, named="F16"))
+
+
+def test_backend_arguments_are_worded_as_backend_arguments(repository: Repository) -> None:
+    """A physical batch of 32k tokens needs more to compute with than a device of 10 GiB has left."""
+    asked = Request(cpu_offload=False, max_model_len=32768)
+    request = dataclasses.replace(asked, extra=("--batch-size", "32768", "--ubatch-size", "32768"))
+    machine = host(device(free_gib=10))
+    hint = refusal(repository.question(machine, request, named="Q4_K_M"))
+    assert "without --batch-size and --ubatch-size" in hint
+    best(repository.question(machine, asked, named="Q4_K_M"))
+
+
+def test_nothing_near_is_no_promise(repository: Repository) -> None:
+    hint = refusal(repository.question(host(ram_gib=1), Request(cpu_offload=False), named="F16"))
     assert "would fit" not in hint

@@ -35,6 +35,7 @@ from aimind.types.command import (
 from aimind.types.decision import (
     API_KEY_VARIABLE,
     TOKEN_VARIABLES,
+    Change,
     Defaults,
     Estimate,
     Plan,
@@ -74,6 +75,7 @@ __all__ = [
     "Backend",
     "Cached",
     "Category",
+    "Change",
     "Chat",
     "Claim",
     "Command",

@@ -13,6 +13,7 @@ from aimind.types.model import Category, Metadata, Model
 API_KEY_VARIABLE = "AIMIND_API_KEY"  # where the user may keep the key that clients must send
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # where Hugging Face's client looks for its token
 NOTHING: Mapping[str, str] = MappingProxyType({})
+Change = Mapping[str, object]  # field of a `Request` -> another value for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
