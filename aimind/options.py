@@ -166,7 +166,12 @@ def request_options(function: F) -> F:
             type=bool,
             help="Fail rather than use RAM for any layer.",
         ),
-        click.option("--kv-cache-type", metavar="TYPE", help="Of the KV cache: f16, q8_0, q4_0; auto, fp8."),
+        click.option(
+            "--kv-cache-type",
+            metavar="TYPE",
+            help="Data type of the KV cache: f16, q8_0 or q4_0 for llama.cpp (default: f16); auto, bfloat16, "
+            "fp8 or nvfp4 for vLLM and SGLang (default: auto).",
+        ),
         click.option(
             "--gpu-memory-utilization",
             type=click.FloatRange(0, 1, min_open=True),

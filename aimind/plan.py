@@ -16,6 +16,7 @@ from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
 from aimind.phrases import names
 from aimind.place import place
+from aimind.place.cache_types import check_cache_types
 from aimind.place.placement import Placement
 from aimind.select import Choice, choose
 from aimind.types import (
@@ -69,6 +70,7 @@ def make(
     notes += trust.of_pickles(model, metadata, choice.launcher)
     notes += checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
+    notes += check_cache_types(memory, metadata, host, request)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
     try:
         placement = place(

@@ -7,19 +7,13 @@ as vendored by llama-cpp-python 0.3.36.
 from __future__ import annotations
 
 from aimind.types import Attention, LatentAttention, Layer, Metadata, RecurrentState
+from aimind.types.ggml import CACHE_TYPES, TENSOR_TYPES
 
 PADDING = 256
-# Bytes and elements of a block of the types that a cache can have (ggml/src/ggml-common.h).
+# Bytes and elements of a block of the types that a cache can have.
 BLOCKS = {
-    "f32": (4, 1),
-    "f16": (2, 1),
-    "bf16": (2, 1),
-    "q8_0": (34, 32),
-    "q5_1": (24, 32),
-    "q5_0": (22, 32),
-    "q4_1": (20, 32),
-    "q4_0": (18, 32),
-    "iq4_nl": (18, 32),
+    name: (TENSOR_TYPES[number].block_bytes, TENSOR_TYPES[number].block_elements)
+    for name, number in CACHE_TYPES.items()
 }
 PLAIN = frozenset({"f32", "f16", "bf16"})
 _ROW = 512  # elements to which ggml-cuda pads the last row of quantized tensors

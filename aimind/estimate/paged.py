@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aimind.estimate.activations import activation_bytes
+from aimind.estimate.cache_types import CacheType, cache_type
 from aimind.estimate.parallel import refusal
 from aimind.estimate.shares import item_bytes, stages, weights_bytes
 from aimind.types import Attention, LatentAttention, Memory, Metadata, RecurrentState
@@ -43,7 +44,6 @@ SOURCES: Mapping[str, str] = {
     "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
     "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
 }
-_CACHE_BYTES = {"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 # Steps that a convolution of Mamba 2 keeps (of four).
 _KEPT_STEPS = 3
 # Where latents lie beside states, blocks are a multiple of this (Platform._align_hybrid_block_size).
@@ -134,24 +134,27 @@ def layout(
     Source: vllm/v1/core/kv_cache_utils.py and vllm/platforms/interface.py, 0.32.
     """
     tensor_parallel, pipeline_parallel = ranks
-    item = _CACHE_BYTES.get(cache_dtype) or item_bytes(dtype)
+    item = item_bytes(dtype)
+    count = len(metadata.layers)
+    hybrid = any(isinstance(memory, RecurrentState) for layer in metadata.layers for memory in layer.memory)
     kept = [
-        (stage, memory)
-        for stage, layers in enumerate(stages(len(metadata.layers), pipeline_parallel))
+        (stage, memory, cache_type(cache_dtype, layer=index, layers=count, hybrid=hybrid))
+        for stage, layers in enumerate(stages(count, pipeline_parallel))
         for index in layers
         for memory in metadata.layers[index].memory
         if not isinstance(memory, Attention) or (memory.causal and not memory.shared)
     ]
-    memories = dict.fromkeys(memory for _, memory in kept)
-    token_bytes = max((_token_bytes(memory, item, tensor_parallel) for memory in memories), default=0)
+    stored = dict.fromkeys((memory, kind) for _, memory, kind in kept)
+    memories = dict.fromkeys(memory for _, memory, _ in kept)
+    token_bytes = max((_token_bytes(*each, item, tensor_parallel) for each in stored), default=0)
     states = [m for m in memories if isinstance(m, RecurrentState)]
-    state_bytes = max((_state_bytes(m, item_bytes(dtype), tensor_parallel) for m in states), default=0)
+    state_bytes = max((_state_bytes(m, item, tensor_parallel) for m in states), default=0)
     if state_bytes and token_bytes:
         if any(isinstance(memory, LatentAttention) for memory in memories):
             block_size = max(block_size, _LATENT_BLOCK)
         block_size *= max(1, -(-state_bytes // (block_size * token_bytes)))
     pages = []
-    for stage, memory in kept:
+    for stage, memory, kind in kept:
         if isinstance(memory, RecurrentState):
             group = _Group(
                 "state", state_blocks=_state_blocks(memory) if prefix_caching and token_bytes else 1
@@ -160,7 +163,7 @@ def layout(
             continue
         window = memory.window if isinstance(memory, Attention) else None
         group = _Group("window", block_size, window) if window else _Group("full", block_size)
-        size = block_size * _token_bytes(memory, item, tensor_parallel)
+        size = block_size * _token_bytes(memory, kind, item, tensor_parallel)
         if size:  # of an unknown kind of model perhaps nothing is known to be kept
             pages.append(_Page(stage, group, _shape(memory), size))
     groups = _grouped(pages)
@@ -224,11 +227,12 @@ def _shape(memory: Memory) -> tuple[int, ...]:
     return ()
 
 
-def _token_bytes(memory: Memory, item: int, ranks: int) -> int:
+def _token_bytes(memory: Memory, kind: CacheType, item: int, ranks: int) -> int:
     if isinstance(memory, LatentAttention):
-        return (memory.kv_lora_rank + memory.rope_size) * item
+        return kind.latent_token_bytes(memory.kv_lora_rank + memory.rope_size, item)
     if isinstance(memory, Attention):
-        return max(1, memory.num_kv_heads // ranks) * (memory.key_size + memory.value_size) * item
+        kv_heads = max(1, memory.num_kv_heads // ranks)
+        return kv_heads * kind.head_bytes(memory.key_size, memory.value_size, item)
     return 0
 
 

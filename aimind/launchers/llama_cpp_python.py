@@ -10,6 +10,7 @@ from aimind.launchers import ggml
 from aimind.launchers.arguments import render
 from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, PYTHON_SAFE, Flag, located, url, weight_path
 from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Probe
+from aimind.types.ggml import CACHE_TYPES
 
 NAME = "llama-cpp-python"
 SUMMARY = "GGUF on llama.cpp behind a Python server; compiled when it is installed"
@@ -23,20 +24,9 @@ MEMORY = LayeredMemory(
     full_window_cache=True,
     outputs_per_slot=None,
     checkpoints=0,
-    cache_dtypes=("f32", "f16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "bf16"),
 )
-# ggml's own numbers of its types (ggml.h, enum ggml_type).
-_TYPES = (
-    ("0", "f32"),
-    ("1", "f16"),
-    ("2", "q4_0"),
-    ("3", "q4_1"),
-    ("6", "q5_0"),
-    ("7", "q5_1"),
-    ("8", "q8_0"),
-    ("20", "iq4_nl"),
-    ("30", "bf16"),
-)
+# Its server takes ggml's own numbers of the types (ggml.h, enum ggml_type).
+_TYPES = tuple((str(number), name) for name, number in CACHE_TYPES.items())
 FLAGS = {
     "served_name": Flag(spellings=("--model_alias",)),
     "address": Flag(spellings=("--host",)),

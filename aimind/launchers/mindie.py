@@ -33,7 +33,6 @@ MEMORY = PagedMemory(
     max_num_seqs=200,
     max_num_batched_tokens=8192,
     block_size=128,
-    cache_dtypes=("auto",),
     whole_prompts=True,
     powers_of_two=True,
     pipelines=False,

@@ -18,7 +18,8 @@ NAME = "sglang"
 SUMMARY = "Hugging Face language and vision-language models and embeddings on NVIDIA devices"
 MEMORY = PagedMemory(
     block_size=1,
-    cache_dtypes=("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2"),
+    # `kv_cache_dtype` in sglang/srt/arg_groups/fields/model.py, 0.5.23
+    cache_dtypes=tuple("auto bf16 bfloat16 fp8_e4m3 fp8_e5m2 mxfp8 nvfp4 fp4_mx_block16".split()),
     static_share=True,
     in_ram=False,
     measured=False,

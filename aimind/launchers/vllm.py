@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_builds, vllm_flags, vllm_models
+from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_flags, vllm_models
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
@@ -10,7 +10,9 @@ from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Sign
 
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
-MEMORY = PagedMemory(vendors=("nvidia", "amd"))
+MEMORY = PagedMemory(
+    vendors=("nvidia", "amd"), cache_dtypes=vllm_cache.TYPES, ram_cache_dtypes=vllm_cache.RAM_TYPES
+)
 FLAGS = {
     "served_name": Flag(spellings=("--served-model-name",), several=True),
     "address": Flag(spellings=("--host",)),
@@ -46,6 +48,7 @@ UNCOUNTED = vllm_flags.UNCOUNTED
 HELP = vllm_flags.HELP
 REGISTRY = vllm_models.REGISTRY
 lacks = vllm_models.lacks
+check = vllm_cache.check_version
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(

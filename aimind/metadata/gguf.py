@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aimind.errors import MetadataError
-from aimind.metadata.ggml import TENSOR_TYPES
 from aimind.metadata.summary import shown
 from aimind.types import Reader, Tensor
+from aimind.types.ggml import TENSOR_TYPES
 
 Scalar = str | int | float | bool
 

@@ -18,7 +18,6 @@ from aimind.place.placement import (
     RAM_CACHE_SHARE,
     RAM_CHECKPOINT_SHARE,
     Placement,
-    check_cache_dtypes,
     usable_devices,
 )
 from aimind.place.search import Fit, Search, most
@@ -35,7 +34,7 @@ def place_layers(
         UsageError: the request contradicts itself or the model.
         DeviceError: a device is named that cannot be used.
     """
-    _check(metadata, request, memory)
+    _check(metadata, request)
     search = Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
     devices = usable_devices(host, request, memory.vendors)
     for found, reason in _ways(search, devices):
@@ -219,8 +218,7 @@ def _checkpoints(search: Search, found: Fit, flags: ggml.Settings) -> tuple[int 
     return count, dataclasses.replace(host, checkpoint_bytes=count * each).about("checkpoint_bytes")
 
 
-def _check(metadata: Metadata, request: Request, memory: LayeredMemory) -> None:
-    check_cache_dtypes(request, memory.cache_dtypes)
+def _check(metadata: Metadata, request: Request) -> None:
     for name, size in (
         ("tensor", request.tensor_parallel_size),
         ("pipeline", request.pipeline_parallel_size),

@@ -87,16 +87,3 @@ def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[i
     if request.max_model_len or metadata.pools:
         return (request.max_model_len or min(limit, CONTEXT_FLOOR),)
     return tuple(dict.fromkeys((min(limit, CONTEXT_FLOOR), min(limit, CONTEXT_MINIMUM))))
-
-
-def check_cache_dtypes(request: Request, known: Sequence[str]) -> None:
-    """Whether the backend's cache can have the types that are asked for.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    for dtype in (request.kv_cache_dtype, request.value_cache_dtype):
-        if dtype is not None and dtype not in known:
-            raise UsageError(
-                f"the cache cannot be {dtype} on this backend", hint=f"it can be {', '.join(known)}"
-            )

@@ -18,7 +18,6 @@ from aimind.place.placement import (
     RAM_CACHE_SHARE,
     SPENDABLE,
     Placement,
-    check_cache_dtypes,
     context_limit,
     contexts_to_try,
     usable_devices,
@@ -204,7 +203,7 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
         UsageError: the request contradicts itself, the model, or a rule of the backend.
         DeviceError: a device is named that cannot be used.
     """
-    _check(metadata, request, memory)
+    _check(metadata, request)
     devices = usable_devices(host, request, memory.vendors)
     search = _Search(metadata, host, request, memory)
     if not devices and not memory.in_ram:
@@ -336,8 +335,7 @@ def _sources(memory: PagedMemory) -> Mapping[str, str]:
     return found
 
 
-def _check(metadata: Metadata, request: Request, memory: PagedMemory) -> None:
-    check_cache_dtypes(request, memory.cache_dtypes)
+def _check(metadata: Metadata, request: Request) -> None:
     if request.gpu_layers is not None:
         raise UsageError(
             "this backend has no layers in RAM beside those on devices",

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from aimind.types.ggml import CACHE_TYPES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
@@ -238,7 +240,7 @@ class LayeredMemory:
     mixed_inputs: bool = True
     outputs_per_slot: int | None = 1
     checkpoints: int = 32
-    cache_dtypes: tuple[str, ...] = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+    cache_dtypes: tuple[str, ...] = tuple(CACHE_TYPES)
     images: WholeMemory | None = None
 
 
@@ -252,7 +254,7 @@ class PagedMemory:
         max_num_seqs: sequences at once unless asked otherwise.
         max_num_batched_tokens: tokens per step unless asked otherwise.
         block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
-        cache_dtypes: that the KV cache may have.
+        cache_dtypes: that the KV cache may have; ram_cache_dtypes: in RAM, where these are others.
         whole_prompts: a step computes whole prompts, so that it has room for the longest.
         powers_of_two: sizes of tensor parallelism are.
         pipelines: pipeline parallelism comes without being asked for.
@@ -269,7 +271,8 @@ class PagedMemory:
     max_num_batched_tokens: int = 2048
     block_size: int = 16
     cpu_block_size: int = 128
-    cache_dtypes: tuple[str, ...] = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+    cache_dtypes: tuple[str, ...] = ("auto",)
+    ram_cache_dtypes: tuple[str, ...] | None = None
     whole_prompts: bool = False
     powers_of_two: bool = False
     pipelines: bool = True

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from aimind.errors import MetadataError
-from aimind.metadata.ggml import TENSOR_TYPES
 from aimind.metadata.gguf import FIRST_BLOCK_BYTES, LARGEST_BLOCK_BYTES, LARGEST_HEADER_BYTES, read_header
+from aimind.types.ggml import TENSOR_TYPES
 from tests import models
 from tests.metadata import craft
 from tests.metadata.craft import T

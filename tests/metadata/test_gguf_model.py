@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from aimind.errors import MetadataError
-from aimind.metadata.ggml import TENSOR_TYPES
 from aimind.types import Attention, LatentAttention, Metadata, RecurrentState
+from aimind.types.ggml import TENSOR_TYPES
 from tests import models
 from tests.metadata.craft import T, write
 from tests.metadata.local import read
