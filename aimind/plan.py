@@ -79,6 +79,7 @@ def make(
             request,
             memory=memory,
             projector_bytes=projector_bytes(metadata.projector),
+            version=choice.backend.version,
         )
     except DoesNotFitError as problem:
         problem.request = _as_planned(request, choice.backend)

@@ -134,8 +134,7 @@ def _memory(launcher: Launcher) -> str:
         case LayeredMemory() as memory:
             return "whole layers on devices, the rest in RAM" if memory.vendors else "RAM"
         case PagedMemory() as memory:
-            of = "of what is free, for weights and cache" if memory.static_share else "of each device"
-            return f"a share {of}" + (", or RAM" if memory.in_ram else "")
+            return f"a share {memory.rule.share_meaning}" + (", or RAM" if memory.in_ram else "")
         case memory:
             return "whole on one device, or in RAM" if memory.vendors else "RAM"
 

@@ -1,14 +1,13 @@
 """What vLLM and its like allocate, from the headers and config.json: here the cache in blocks.
 
 Weights (`shares`), blocks and tokens are exact (vLLM 0.32, `benchmarks/estimates.py` and the live tests).
-What a GPU needs besides (`activations`, CUDA graphs, the context) is read from vLLM's source: upper figures,
-approximate until a GPU has confirmed them.
+What a GPU needs besides is the rule of each engine (`MemoryRule`), in its launcher's `…_memory.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,29 +20,21 @@ from aimind.types import Attention, LatentAttention, Memory, Metadata, Recurrent
 __all__ = [
     "CONTEXT_BYTES",
     "GRAPHS_BYTES",
-    "SOURCES",
     "Layout",
     "activation_bytes",
     "in_flight_tokens",
     "item_bytes",
-    "kept_free",
     "layout",
     "ram_block_size",
     "refusal",
+    "unmeasured_sources",
     "weights_bytes",
 ]
 
-# A CUDA context with NCCL and the libraries, and graphs of the default sizes: approximate, upper figures.
+# A context with the libraries, and graphs of the default sizes, for engines on which nothing was measured:
+# upper figures.
 CONTEXT_BYTES = 1 << 30
 GRAPHS_BYTES = 512 << 20
-# From what each component is known, for the person who asks.
-SOURCES: Mapping[str, str] = {
-    "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of each",
-    "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
-    "compute_bytes": "the peak of vLLM's profiling run: an upper figure from its source",
-    "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
-    "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
-}
 # Steps that a convolution of Mamba 2 keeps (of four).
 _KEPT_STEPS = 3
 # Where latents lie beside states, blocks are a multiple of this (Platform._align_hybrid_block_size).
@@ -173,21 +164,25 @@ def layout(
     return Layout(block_size, max(per_stage, default=0), tuple(group[0].group for group in groups))
 
 
+def unmeasured_sources() -> dict[str, str]:
+    """Component of an estimate -> what its figure is known from, where an engine is planned like vLLM."""
+    unsure = "; taken over from vLLM, and not measured on this backend"
+    known_from = {
+        "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of each",
+        "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
+        "compute_bytes": "the peak of vLLM's profiling run: an upper figure from its source",
+        "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
+        "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
+    }
+    return {component: source + unsure for component, source in known_from.items()}
+
+
 def in_flight_tokens(batched: int, pipeline_parallel: int) -> int:
     """Tokens that steps under way on devices may hold: one step a stage, and the next one being prepared.
 
     Source: max_concurrent_batches in vllm/config/vllm.py, with asynchronous scheduling, which is the default.
     """
     return batched * (pipeline_parallel + 1)
-
-
-def kept_free(tokens: int, ranks: int) -> int:
-    """What SGLang itself would keep free of a device for computing a step of so many tokens.
-
-    Source: `handle_gpu_memory_settings` in sglang/srt/arg_groups/memory_hook.py, 0.5.23, without the graphs.
-    """
-    mib = 512 + 1.5 * max(tokens, 2048) + ranks * 128
-    return int(mib * (1 << 20))
 
 
 def ram_block_size(metadata: Metadata, preferred: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 from aimind.types import Attention, Layer, Metadata, RecurrentState, Tensor
@@ -53,6 +54,7 @@ _GROUPED = re.compile(r"(mamba|mixer)\.(in_proj|conv1d)\.")
 _ROWS = re.compile(
     r"(^|\.)(o_proj|out_proj|down_proj|c_proj|fc2|w2|wo|dense|dense_4h_to_h|fc_out|x_proj|out_lin|linear_proj|attn\.proj)\."
 )
+_EXPERT = re.compile(r"\.experts\.")
 # Vectors with an entry a head or a channel.
 _PER_HEAD = re.compile(
     r"(A_log|\.A|\.D|dt_bias|sinks|conv1d\.bias|dt_proj\.bias|(mamba|mixer)\.norm\.weight)$"
@@ -83,10 +85,19 @@ def stages(layers: int, pipeline_parallel: int) -> list[range]:
 
 
 def weights_bytes(
-    metadata: Metadata, *, tensor_parallel: int, pipeline_parallel: int, dtype: str | None = None
+    metadata: Metadata,
+    *,
+    tensor_parallel: int,
+    pipeline_parallel: int,
+    dtype: str | None = None,
+    expert_groups: int = 1,
 ) -> int:
-    """Of the rank that holds most: its share of its stage's layers, and the embeddings or the head."""
-    share = _Share(metadata, tensor_parallel, item_bytes(dtype))
+    """Of the rank that holds most: its share of its stage's layers, and the embeddings or the head.
+
+    `expert_groups`: of ranks, over all of which experts are cut, where attention is whole in each
+    (flatten_tp_across_dp in vllm/model_executor/layers/fused_moe/config.py).
+    """
+    share = _Share(metadata, tensor_parallel, item_bytes(dtype), expert_groups)
     layers = [share.of_layer(layer) for layer in metadata.layers]
     first, last, both = 0, 0, 0
     for tensor in metadata.others:
@@ -110,6 +121,19 @@ def weights_bytes(
     return max(held)
 
 
+def rank_sizes(
+    metadata: Metadata, *, tensor_parallel: int, dtype: str | None = None
+) -> tuple[list[tuple[str, int]], Callable[[Layer], list[tuple[str, int]]]]:
+    """Names and bytes of the tensors that one rank holds: those outside the layers, and of any layer."""
+    share = _Share(metadata, tensor_parallel, item_bytes(dtype))
+    others = [(tensor.name, share.of(tensor, None)) for tensor in metadata.others]
+
+    def of_layer(layer: Layer) -> list[tuple[str, int]]:
+        return [(tensor.name, share.of(tensor, layer)) for tensor in layer.tensors]
+
+    return [(name, size) for name, size in others if size], of_layer
+
+
 def _only_attends(layer: Layer) -> bool:
     return not any(isinstance(memory, RecurrentState) for memory in layer.memory)
 
@@ -117,8 +141,9 @@ def _only_attends(layer: Layer) -> bool:
 class _Share:
     """The part of a tensor that one rank holds."""
 
-    def __init__(self, metadata: Metadata, ranks: int, item: int) -> None:
+    def __init__(self, metadata: Metadata, ranks: int, item: int, expert_groups: int = 1) -> None:
         self.metadata, self.ranks, self.item = metadata, ranks, item
+        self.expert_groups = expert_groups
         self.eight_bits = (metadata.quantization or "").startswith(("W8", "FP8"))
         self.decodes = any(
             not isinstance(memory, Attention) or memory.causal
@@ -136,6 +161,8 @@ class _Share:
 
     def of(self, tensor: Tensor, layer: Layer | None) -> int:
         """Bytes of one tensor; `layer`: which one it is in, if any."""
+        if self.expert_groups > 1 and layer is not None and layer.num_experts and _EXPERT.search(tensor.name):
+            return _Share(self.metadata, self.ranks * self.expert_groups, self.item).of(tensor, layer)
         name, ranks = tensor.name, self.ranks
         if self._is_left_out(name) or not all(tensor.shape):
             return 0

@@ -12,6 +12,7 @@ import os
 from aimind.launchers import mindie_config
 from aimind.launchers.base import PYTHON_ENV, Flag, url
 from aimind.launchers.mindie_config import HOME, OWNED, TABLE
+from aimind.launchers.mindie_memory import MindieMemory
 from aimind.types import (
     Backend,
     Command,
@@ -29,15 +30,12 @@ from aimind.types import (
 NAME = "mindie"
 SUMMARY = "Hugging Face models on Ascend devices, from your system"
 MEMORY = PagedMemory(
+    rule=MindieMemory(),
     vendors=("ascend",),
-    max_num_seqs=200,
-    max_num_batched_tokens=8192,
     block_size=128,
     whole_prompts=True,
     powers_of_two=True,
     pipelines=False,
-    graphs=False,
-    measured=False,
     in_ram=False,
 )
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "with_environment.sh")  # noqa: PTH118, PTH120

@@ -12,17 +12,17 @@ from aimind.launchers import parsers, sglang_flags, sglang_models
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
+from aimind.launchers.sglang_memory import SglangMemory
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
 SUMMARY = "Hugging Face language and vision-language models and embeddings on NVIDIA devices"
 MEMORY = PagedMemory(
+    rule=SglangMemory(),
     block_size=1,
     # `kv_cache_dtype` in sglang/srt/arg_groups/fields/model.py, 0.5.23
     cache_dtypes=tuple("auto bf16 bfloat16 fp8_e4m3 fp8_e5m2 mxfp8 nvfp4 fp4_mx_block16".split()),
-    static_share=True,
     in_ram=False,
-    measured=False,
 )
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "sglang_server.py")  # noqa: PTH118, PTH120
 FLAGS = {

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_flags, vllm_models
+from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_defaults, vllm_flags, vllm_models
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
+from aimind.launchers.vllm_memory import VllmMemory
 from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Signature
 
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
 MEMORY = PagedMemory(
-    vendors=("nvidia", "amd"), cache_dtypes=vllm_cache.TYPES, ram_cache_dtypes=vllm_cache.RAM_TYPES
+    rule=VllmMemory(),
+    vendors=("nvidia", "amd"),
+    cache_dtypes=vllm_cache.TYPES,
+    ram_cache_dtypes=vllm_cache.RAM_TYPES,
+    experts_over_groups=True,
 )
 FLAGS = {
     "served_name": Flag(spellings=("--served-model-name",), several=True),
@@ -33,6 +38,8 @@ FLAGS = {
     "dtype": Flag(spellings=("--dtype",)),
     "runner": Flag(spellings=("--runner",), words=(("auto", None),)),
     "convert": Flag(spellings=("--convert",), words=(("auto", None),)),
+    "data_parallel_size": Flag(spellings=("--data-parallel-size", "-dp"), kind="int"),
+    "performance_mode": Flag(spellings=("--performance-mode",)),
     "enforce_eager": Flag(spellings=("--enforce-eager",), kind="switch", off=("--no-enforce-eager",)),
     "trust_remote_code": Flag(
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
@@ -124,7 +131,7 @@ def command(plan: Plan, weights: str) -> Command:
             "vllm.entrypoints.openai.api_server",
             "--model",
             weights,
-            *render(FLAGS, settings),
+            *render(FLAGS, vllm_defaults.without_defaults(plan)),
             *vllm_models.arguments(plan.metadata),
             *settings.extra,
         ),

@@ -9,6 +9,10 @@ from __future__ import annotations
 from aimind.launchers.base import KEY_IS_SEEN, TOKEN_IS_SEEN
 from aimind.types import Help
 
+_ONE_MACHINE = "aimind runs it on one machine"
+_ONE_SERVER = (
+    "aimind starts one server that spreads requests over its groups itself: --data-parallel-size alone"
+)
 RESERVED = {
     "--model": "the model is what is named to aimind",
     "--config": "it would overrule the plan",
@@ -16,10 +20,23 @@ RESERVED = {
     "--api-key": KEY_IS_SEEN,
     "--hf-token": TOKEN_IS_SEEN,
     "--num-gpu-blocks-override": "it would overrule the plan's cache",
+    **dict.fromkeys(
+        ("--nnodes", "-n", "--node-rank", "-r", "--master-addr", "--master-port", "--headless"), _ONE_MACHINE
+    ),
+    **dict.fromkeys(
+        (
+            *("--data-parallel-rank", "-dpn", "--data-parallel-start-rank", "-dpr"),
+            *("--data-parallel-size-local", "-dpl", "--data-parallel-address", "-dpa"),
+            *("--data-parallel-rpc-port", "-dpp", "--data-parallel-backend", "-dpb"),
+            *("--data-parallel-hybrid-lb", "-dph", "--data-parallel-external-lb", "-dpe"),
+            *("--data-parallel-multi-port-external-lb", "-dpm"),
+        ),
+        _ONE_SERVER,
+    ),
 }
 UNCOUNTED = tuple(
     "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config -sc --spec-model "
-    "--quantization -q --enable-expert-parallel -ep --data-parallel-size -dp --decode-context-parallel-size "
+    "--quantization -q --enable-expert-parallel -ep --decode-context-parallel-size "
     "-dcp --hf-overrides".split()
 )
 _GONE = "it is gone, and nothing replaces it: leave it out"

@@ -17,8 +17,11 @@ def place(
     *,
     memory: MemoryPolicy,
     projector_bytes: int = 0,
+    version: str = "",
 ) -> Placement:
     """The best placement on this machine, by the way in which the backend spends memory.
+
+    `version`: of the backend, where its rules depend on it; empty for the newest that is known.
 
     Raises:
         DoesNotFitError: none exists.
@@ -32,7 +35,7 @@ def place(
     if isinstance(memory, PagedMemory):
         from aimind.place.ranks import place_ranks
 
-        return place_ranks(metadata, host, request, memory=memory)
+        return place_ranks(metadata, host, request, memory=memory, version=version)
     from aimind.place.whole import place_whole
 
     return place_whole(metadata, host, request, memory=memory)

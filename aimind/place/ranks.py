@@ -7,8 +7,6 @@ than is free now: vLLM does not start when a device has less free than what it w
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aimind.errors import DeviceError, DoesNotFitError, UsageError
@@ -22,22 +20,35 @@ from aimind.place.placement import (
     contexts_to_try,
     usable_devices,
 )
-from aimind.types import Device, Estimate, Host, Metadata, PagedMemory, Reason, Request, Shard
+from aimind.types import (
+    BatchSizes,
+    Device,
+    Estimate,
+    Host,
+    Metadata,
+    PagedMemory,
+    RankedRun,
+    Reason,
+    Request,
+    Shard,
+)
 
 # What Python, PyTorch and vLLM take in RAM beside the model: 2.3 GB were seen with the CPU build 0.32.
 ENGINE_RAM_BYTES = 2300 * 10**6
 # Unless it is told how large the cache is, the CPU build (0.32) wants 92 % of the RAM, even for a model that
 # needs no cache; of this figure it then takes nothing.
 UNUSED_CACHE_BYTES = 1 << 20
-# vLLM compares the share with what is free once its own CUDA context is there: about half a GiB less.
-START_BYTES = 512 << 20
 # Requests at once for which models that take no more than they need have a cache.
 FEW_REQUESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """One way to cut the model, and what each rank then holds besides its cache."""
+    """One way to cut the model, and what each rank then holds besides its cache.
+
+    Attributes:
+        devices: of all groups; empty in RAM.
+    """
 
     tensor: int
     pipeline: int
@@ -46,65 +57,108 @@ class _Ranks:
     weights_bytes: int
     compute_bytes: int
     graphs_bytes: int
+    overhead_bytes: int
     cache_bytes: int
     context: int
-    batched: int
+    batch: BatchSizes
     layout: paged.Layout
 
 
 class _Search:
     """The model, the machine and the user's fixed points."""
 
-    def __init__(self, metadata: Metadata, host: Host, request: Request, memory: PagedMemory) -> None:
+    def __init__(
+        self, metadata: Metadata, host: Host, request: Request, memory: PagedMemory, version: str
+    ) -> None:
         self.metadata, self.host, self.request, self.memory = metadata, host, request, memory
+        self.version = version
         self.pooling = metadata.pools
         self.limit = context_limit(metadata, request)
         self.needs = contexts_to_try(metadata, request, self.limit)
-        self.sequences = request.max_num_seqs or memory.max_num_seqs
-        self.batched = request.max_num_batched_tokens or max(
-            memory.max_num_batched_tokens, self.limit if metadata.whole_texts else 0
-        )
+        self.copies = request.data_parallel_size or 1
+        self._weights: dict[tuple[int, int], int] = {}
+
+    def batch_sizes(self, devices: tuple[Device, ...]) -> BatchSizes:
+        """The limits of a step on these devices: those that are asked for, or the engine's own."""
+        sizes = self.memory.rule.batch_sizes(devices, self.request, version=self.version)
+        if self.metadata.whole_texts and self.request.max_num_batched_tokens is None:
+            return BatchSizes(max(sizes.tokens, self.limit), sizes.sequences)
+        return sizes
 
     def on_devices(self, devices: tuple[Device, ...], tensor: int, pipeline: int) -> _Ranks | None:
         """This cut on these devices, if every rank holds its part and a request of the least length."""
+        batch = self.batch_sizes(devices)
         if not self.memory.whole_prompts or self.request.max_num_batched_tokens:
-            return self._held(devices, tensor, pipeline, (self.limit, self.batched))
+            return self._held(devices, tensor, pipeline, (self.limit, batch))
         length = self.limit
         while length >= self.needs[-1]:
-            found = self._held(devices, tensor, pipeline, (length, max(self.batched, length)))
+            sizes = BatchSizes(max(batch.tokens, length), batch.sequences)
+            found = self._held(devices, tensor, pipeline, (length, sizes))
             if found is not None and found.context == length:
                 return found
             length = max(length // 2, self.needs[-1]) if length > self.needs[-1] else 0
         return None
 
     def _held(
-        self, devices: tuple[Device, ...], tensor: int, pipeline: int, lengths: tuple[int, int]
+        self, devices: tuple[Device, ...], tensor: int, pipeline: int, sizes: tuple[int, BatchSizes]
     ) -> _Ranks | None:
-        """With `lengths`: the longest request that is of use, and the tokens that a step computes."""
-        request = self.request
-        limit, batched = lengths
-        weights = self.weights(tensor, pipeline)
-        compute = self._compute(tensor, pipeline, batched)
-        graphs = self._graphs()
-        layout = self._layout(tensor, pipeline, self.memory.block_size)
-        share = self._utilization(devices, compute + graphs)
-        besides = weights + compute + graphs + paged.CONTEXT_BYTES
-        if self.memory.static_share:
-            rest = int(min(map(_at_start, devices)) * share) - weights
-        else:
-            rest = min(int(device.total_bytes * share) for device in devices) - besides
+        """With `sizes`: the longest request that is of use, and the limits of a step."""
+        request, rule = self.request, self.memory.rule
+        limit, batch = sizes
+        runs = self.runs(devices, tensor, pipeline, batch)
+        share = request.gpu_memory_utilization
+        if share is None:
+            share = min([self.memory.utilization, *(rule.largest_share(run) for run in runs)])
+        rest = min(rule.available(run, share) for run in runs)
         if request.kv_cache_memory_bytes is not None:
             rest = min(rest, request.kv_cache_memory_bytes)
-        in_flight = paged.in_flight_tokens(batched, pipeline)
+        layout = self._layout(tensor, pipeline, self.memory.block_size)
+        in_flight = paged.in_flight_tokens(batch.tokens, pipeline)
         context = layout.longest(rest, limit, in_flight=in_flight) if rest > 0 else 0
         if context < self.needs[-1]:
             return None
-        if self.pooling and request.gpu_memory_utilization is None and not self.memory.static_share:
-            rest = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
-            share = max(math.ceil(100 * (besides + rest) / device.total_bytes) / 100 for device in devices)
+        if self.pooling and request.gpu_memory_utilization is None:
+            few = min(rest, self._of_few_requests(layout, context, in_flight=in_flight))
+            shares = [rule.share_for(run, few) for run in runs]
+            smaller = [share for share in shares if share is not None]
+            if smaller:
+                rest, share = few, max(smaller)
+        largest = max(runs, key=rule.overhead)
         return _Ranks(
-            tensor, pipeline, devices, share, weights, compute, graphs, rest, context, batched, layout
+            tensor=tensor,
+            pipeline=pipeline,
+            devices=devices,
+            utilization=share,
+            weights_bytes=rule.weights(largest),
+            compute_bytes=rule.compute(largest),
+            graphs_bytes=rule.graphs(largest),
+            overhead_bytes=rule.overhead(largest),
+            cache_bytes=rest,
+            context=context,
+            batch=batch,
+            layout=layout,
         )
+
+    def runs(
+        self, devices: tuple[Device, ...], tensor: int, pipeline: int, batch: BatchSizes
+    ) -> list[RankedRun]:
+        """What the engine's rule is asked about: the run, on each device that differs from the others."""
+        alike = {(device.total_bytes, device.free_bytes, device.capability): device for device in devices}
+        return [
+            RankedRun(
+                metadata=self.metadata,
+                version=self.version,
+                device=device,
+                free_bytes=int(device.free_bytes * SPENDABLE),
+                tensor_parallel_size=tensor,
+                pipeline_parallel_size=pipeline,
+                batch=batch,
+                weights_bytes=self.weights(tensor, pipeline),
+                dtype=self.request.dtype,
+                enforce_eager=bool(self.request.enforce_eager),
+            )
+            for device in alike.values()
+        ]
 
     def in_ram(self) -> _Ranks | None:
         """The whole model in RAM; each rank of a tensor parallel run is a process with a part of it."""
@@ -112,30 +166,43 @@ class _Search:
         weights = self.weights(tensor, 1) * tensor
         block_size = paged.ram_block_size(self.metadata, self.memory.cpu_block_size)
         layout = self._layout(tensor, 1, block_size)
+        batch = self.batch_sizes(())
         compute = paged.activation_bytes(
-            self.metadata, tensor_parallel=tensor, tokens=self.batched, sequences=self.sequences
+            self.metadata, tensor_parallel=tensor, tokens=batch.tokens, sequences=batch.sequences
         )
         free = int(self.host.ram_free_bytes * SPENDABLE) - weights - compute - ENGINE_RAM_BYTES * tensor
         most = self.request.kv_cache_memory_bytes or max(0, int(free * RAM_CACHE_SHARE)) // tensor
         if free < 0 or most * tensor > free:
             return None
-        context = layout.longest(most, self.limit, in_flight=self.batched)
+        context = layout.longest(most, self.limit, in_flight=batch.tokens)
         if context < self.needs[0] and self.request.kv_cache_memory_bytes is None:
             # One request of the length that is needed comes before what others may want of the RAM.
             most = free // tensor
-            context = min(self.needs[0], layout.longest(most, self.needs[0], in_flight=self.batched))
+            context = min(self.needs[0], layout.longest(most, self.needs[0], in_flight=batch.tokens))
         if context < self.needs[-1]:
             return None
-        cache = self._enough(layout, context, most)
-        return _Ranks(tensor, 1, (), None, weights, compute, 0, cache, context, self.batched, layout)
+        return _Ranks(
+            tensor=tensor,
+            pipeline=1,
+            devices=(),
+            utilization=None,
+            weights_bytes=weights,
+            compute_bytes=compute,
+            graphs_bytes=0,
+            overhead_bytes=ENGINE_RAM_BYTES * tensor,
+            cache_bytes=self._enough(layout, context, most, batch.tokens),
+            context=context,
+            batch=batch,
+            layout=layout,
+        )
 
-    def _enough(self, layout: paged.Layout, context: int, most: int) -> int:
+    def _enough(self, layout: paged.Layout, context: int, most: int, batched: int) -> int:
         """In RAM not more than a few full requests: whole blocks, since vLLM rounds down to these."""
         if self.request.kv_cache_memory_bytes is not None:
             return self.request.kv_cache_memory_bytes
         if not layout.block_bytes:
             return UNUSED_CACHE_BYTES
-        wanted = self._of_few_requests(layout, context, in_flight=self.batched)
+        wanted = self._of_few_requests(layout, context, in_flight=batched)
         return min(wanted, most // layout.block_bytes * layout.block_bytes)
 
     def _of_few_requests(self, layout: paged.Layout, context: int, *, in_flight: int) -> int:
@@ -143,22 +210,16 @@ class _Search:
         return (requests * layout.blocks_needed(context, in_flight=in_flight) + 1) * layout.block_bytes
 
     def weights(self, tensor: int, pipeline: int) -> int:
-        """Of the rank that holds most."""
-        return paged.weights_bytes(
-            self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline, dtype=self.request.dtype
-        )
-
-    def _compute(self, tensor: int, pipeline: int, tokens: int) -> int:
-        """Of a step, on a device; for SGLang not less than its own rule, which is all that is known of it."""
-        peak = paged.activation_bytes(
-            self.metadata, tensor_parallel=tensor, tokens=tokens, sequences=self.sequences
-        )
-        if not self.memory.static_share:
-            return peak
-        return max(peak, paged.kept_free(tokens, tensor * pipeline))
-
-    def _graphs(self) -> int:
-        return 0 if self.request.enforce_eager or not self.memory.graphs else paged.GRAPHS_BYTES
+        """The tensors of the rank that holds most."""
+        if (tensor, pipeline) not in self._weights:
+            self._weights[tensor, pipeline] = paged.weights_bytes(
+                self.metadata,
+                tensor_parallel=tensor,
+                pipeline_parallel=pipeline,
+                dtype=self.request.dtype,
+                expert_groups=self.copies if self.memory.experts_over_groups else 1,
+            )
+        return self._weights[tensor, pipeline]
 
     def _layout(self, tensor: int, pipeline: int, block_size: int) -> paged.Layout:
         return paged.layout(
@@ -169,34 +230,17 @@ class _Search:
             block_size=self.request.block_size or block_size,
         )
 
-    def _utilization(self, devices: tuple[Device, ...], kept: int) -> float:
-        """The share of every device: what was asked for, or what is free on the fullest, rounded down."""
-        if self.request.gpu_memory_utilization is not None:
-            return self.request.gpu_memory_utilization
-        return min(self.memory.utilization, self.accepted(devices, kept))
-
-    def accepted(self, devices: tuple[Device, ...], kept: int | None = None) -> float:
-        """The largest share that vLLM accepts at its start, with what is free now.
-
-        A static share leaves `kept` bytes, by default of the sizes that were asked for.
-        """
-        if self.memory.static_share:
-            if kept is None:
-                tensor, pipeline = self.request.tensor_parallel_size, self.request.pipeline_parallel_size
-                kept = self._compute(tensor or 1, pipeline or 1, self.batched) + self._graphs()
-            at_start = min(map(_at_start, devices))
-            return max(0.0, math.floor(100 - 100 * kept / at_start) / 100)
-        free = min((d.free_bytes * SPENDABLE - START_BYTES) / d.total_bytes for d in devices)
-        return max(0.0, math.floor(free * 100) / 100)
+    def accepted(self, device: Device) -> float:
+        """The largest share that the engine accepts of a device, with the sizes that were asked for."""
+        tensor, pipeline = self.request.tensor_parallel_size or 1, self.request.pipeline_parallel_size or 1
+        (run,) = self.runs((device,), tensor, pipeline, self.batch_sizes((device,)))
+        return self.memory.rule.largest_share(run)
 
 
-def _at_start(device: Device) -> int:
-    """What is free of it before the weights are read, with a backend's CUDA context there."""
-    return max(1, int(device.free_bytes * SPENDABLE) - paged.CONTEXT_BYTES)
-
-
-def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: PagedMemory) -> Placement:
-    """The placement; see the module.
+def place_ranks(
+    metadata: Metadata, host: Host, request: Request, *, memory: PagedMemory, version: str = ""
+) -> Placement:
+    """The placement; see the module. `version`: of the engine, empty for the newest that is known.
 
     Raises:
         DoesNotFitError: no cut fits the memory that is free.
@@ -205,7 +249,7 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     """
     _check(metadata, request)
     devices = usable_devices(host, request, memory.vendors)
-    search = _Search(metadata, host, request, memory)
+    search = _Search(metadata, host, request, memory, version)
     if not devices and not memory.in_ram:
         raise DeviceError("this backend runs on devices alone, and none is used", hint="see `aimind devices`")
     if not devices and request.cpu_offload is False:
@@ -225,7 +269,7 @@ def place_ranks(metadata: Metadata, host: Host, request: Request, *, memory: Pag
     broken: list[str] = []
     tried: list[tuple[tuple[Device, ...], int, int]] = []
     shorter: _Ranks | None = None
-    copies = request.data_parallel_size or 1
+    copies = search.copies
     for tensor, pipeline in _cuts(request, len(devices) // copies, pipelines=memory.pipelines):
         rule = _broken_rule(search, len(devices) // copies, tensor, pipeline)
         if rule is not None:
@@ -252,7 +296,7 @@ def _check_utilization(search: _Search, devices: tuple[Device, ...]) -> None:
     share = search.request.gpu_memory_utilization
     if share is None or search.request.force:
         return
-    best = max(search.accepted((device,)) for device in devices)
+    best = max(search.accepted(device) for device in devices)
     if share > best:
         raise DoesNotFitError(
             f"a share of {share:g} is more than is free on any device: the backend would not start",
@@ -283,15 +327,18 @@ def _cuts(request: Request, count: int, *, pipelines: bool) -> list[tuple[int, i
 def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
     metadata = search.metadata
     cached = bool(found.layout.block_bytes)
-    in_flight = paged.in_flight_tokens(found.batched, found.pipeline) if found.devices else found.batched
-    tokens = (
-        found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight) if cached else None
-    )
+    in_flight = found.batch.tokens
+    if found.devices:
+        in_flight = paged.in_flight_tokens(found.batch.tokens, found.pipeline)
+    tokens = None
+    if cached:
+        each = found.layout.tokens_held(found.cache_bytes, found.context, in_flight=in_flight)
+        tokens = each * search.copies
     settings = dataclasses.replace(
         search.request,
         max_model_len=found.context,
-        max_num_seqs=search.sequences,
-        max_num_batched_tokens=found.batched,
+        max_num_seqs=found.batch.sequences,
+        max_num_batched_tokens=found.batch.tokens,
         tensor_parallel_size=found.tensor,
         pipeline_parallel_size=found.pipeline,
         gpu_memory_utilization=found.utilization,
@@ -305,13 +352,15 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         kv_cache_bytes=found.cache_bytes if cached else 0,
         compute_bytes=found.compute_bytes,
         graphs_bytes=found.graphs_bytes,
-        overhead_bytes=paged.CONTEXT_BYTES if found.devices else ENGINE_RAM_BYTES * found.tensor,
+        overhead_bytes=found.overhead_bytes,
         approximate=frozenset({"compute_bytes", "graphs_bytes", "overhead_bytes"}),
     )
     if not metadata.known or (found.devices and search.request.kv_cache_memory_bytes is None):
         shard = shard.about("kv_cache_bytes")  # on a device it is what the rest leaves
-    if not search.memory.measured:
-        shard = shard.about("weights_bytes").about("kv_cache_bytes")
+    if found.devices or not search.memory.rule.measured:
+        shard = shard.about("weights_bytes")
+    if not search.memory.rule.measured:
+        shard = shard.about("kv_cache_bytes")
     in_ram = dataclasses.replace(shard, kv_cache_bytes=shard.kv_cache_bytes * found.tensor)
     engine = Estimate(overhead_bytes=ENGINE_RAM_BYTES * len(found.devices)).about("overhead_bytes")
     host = engine if found.devices else in_ram
@@ -321,18 +370,8 @@ def _placement(search: _Search, found: _Ranks, reason: Reason) -> Placement:
         host=host,
         kv_cache_tokens=tokens,
         reasons=(reason, _why_context(search, found), *_why_parallel(search, found, tokens)),
-        sources=_sources(search.memory),
+        sources=search.memory.rule.sources,
     )
-
-
-def _sources(memory: PagedMemory) -> Mapping[str, str]:
-    if memory.measured:
-        return paged.SOURCES
-    unsure = "; taken over from vLLM, and not measured on this backend"
-    found = {component: source + unsure for component, source in paged.SOURCES.items()}
-    if memory.static_share:
-        found["compute_bytes"] = "what SGLang's own rule keeps free for it, or vLLM's peak where that is more"
-    return found
 
 
 def _check(metadata: Metadata, request: Request) -> None:
@@ -348,7 +387,7 @@ def _check(metadata: Metadata, request: Request) -> None:
 def _why(
     search: _Search, found: _Ranks, tried: list[tuple[tuple[Device, ...], int, int]], broken: list[str]
 ) -> Reason:
-    wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + paged.CONTEXT_BYTES)
+    wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + found.overhead_bytes)
     sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
     if len(found.devices) > 1 and search.request.devices is None and (tried or broken):
         before = _too_small(search, *tried[0], search.needs[0]) if tried else broken[0]
@@ -384,9 +423,7 @@ def _why_parallel(search: _Search, found: _Ranks, tokens: int | None) -> tuple[R
     sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
     if found.utilization is None:
         return (Reason("kv_cache_memory_bytes", sentence),)
-    share = f"{found.utilization:g} of each device, never more than is free now"
-    if search.memory.static_share:
-        share = f"{found.utilization:g} of what is free of each device, for weights and cache alone"
+    share = search.memory.rule.describe_share(found.utilization)
     return (Reason("kv_cache_tokens", sentence), Reason("gpu_memory_utilization", share))
 
 

@@ -65,6 +65,7 @@ from aimind.types.model import (
     Source,
     Tensor,
 )
+from aimind.types.ranks import BatchSizes, MemoryRule, RankedRun
 
 __all__ = [
     "API_KEY_VARIABLE",
@@ -73,6 +74,7 @@ __all__ = [
     "TOKEN_VARIABLES",
     "Attention",
     "Backend",
+    "BatchSizes",
     "Cached",
     "Category",
     "Change",
@@ -96,6 +98,7 @@ __all__ = [
     "Leftover",
     "Memory",
     "MemoryPolicy",
+    "MemoryRule",
     "Metadata",
     "Model",
     "Need",
@@ -106,6 +109,7 @@ __all__ = [
     "Preset",
     "Probe",
     "Program",
+    "RankedRun",
     "Reader",
     "Reason",
     "RecurrentState",

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aimind.types.ranks import MemoryRule
 
 from aimind.types.ggml import CACHE_TYPES
 
@@ -249,26 +253,21 @@ class PagedMemory:
     """How vLLM and its like spend memory: a share of every device, cut by tensor and pipeline parallelism.
 
     Attributes:
+        rule: how the engine divides a device, and the limits of a step that it chooses itself.
         vendors: of the devices that it can use.
         utilization: the share of a device's total memory that is taken at most, unless asked otherwise.
-        max_num_seqs: sequences at once unless asked otherwise.
-        max_num_batched_tokens: tokens per step unless asked otherwise.
         block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
         cache_dtypes: that the KV cache may have; ram_cache_dtypes: in RAM, where these are others.
         whole_prompts: a step computes whole prompts, so that it has room for the longest.
         powers_of_two: sizes of tensor parallelism are.
         pipelines: pipeline parallelism comes without being asked for.
-        graphs: they take memory of a device, unless the user wants none.
-        static_share: the share is of what is free at the start, and for weights and cache alone: the rest of
-            it is for what is computed (SGLang).
+        experts_over_groups: with data parallelism the experts are cut over the ranks of all groups.
         in_ram: it can do without a device.
-        measured: the estimates, which follow vLLM, were compared with this backend.
     """
 
+    rule: MemoryRule
     vendors: tuple[str, ...] = ("nvidia",)
     utilization: float = 0.9
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 2048
     block_size: int = 16
     cpu_block_size: int = 128
     cache_dtypes: tuple[str, ...] = ("auto",)
@@ -276,10 +275,8 @@ class PagedMemory:
     whole_prompts: bool = False
     powers_of_two: bool = False
     pipelines: bool = True
-    graphs: bool = True
-    static_share: bool = False
+    experts_over_groups: bool = False
     in_ram: bool = True
-    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)

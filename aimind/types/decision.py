@@ -69,7 +69,8 @@ class Request:
         kv_cache_memory_bytes: what the cache may take on each device, or in RAM on a CPU (vLLM).
         batch_size, ubatch_size: tokens per step, logical and physical (llama.cpp).
         max_num_batched_tokens: tokens per step (vLLM).
-        data_parallel_size: groups of devices that each hold the whole attention (MindIE).
+        data_parallel_size: groups of devices that each hold the whole attention (vLLM, MindIE).
+        performance_mode: `balanced`, `interactivity` or `throughput` (vLLM).
         devices: the drivers' indices (`--device`); an empty tuple means the CPU.
         gpu_layers: on devices, the output head counted as one, and first (llama.cpp).
         cpu_moe_layers: layers, the first ones, whose experts stay in RAM (llama.cpp's `--n-cpu-moe`).
@@ -123,6 +124,7 @@ class Request:
     context_checkpoints: int | None = None
     block_size: int | None = None
     enforce_eager: bool | None = None
+    performance_mode: str | None = None
     dtype: str | None = None
     embedding: bool | None = None
     reranking: bool | None = None

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aimind.errors import DoesNotFitError, UsageError
+from aimind.launchers import vllm
 from aimind.place import place
 from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM, Placement
 from aimind.types import (
@@ -17,14 +18,13 @@ from aimind.types import (
     LayeredMemory,
     MemoryPolicy,
     Metadata,
-    PagedMemory,
     Request,
     WholeMemory,
 )
 from tests.samples import device, host, llama
 
 GGUF = LayeredMemory(expert_offload=True)
-PAGED = PagedMemory()
+PAGED = vllm.MEMORY
 WHOLE = WholeMemory()
 
 shapes = st.builds(
