@@ -24,6 +24,7 @@ from aimind import metadata
 from aimind.errors import AimindError
 from aimind.estimate import ggml, paged
 from aimind.types import File, Metadata, Model, Reader, Reference
+from benchmarks import gpu_vllm
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 _DTYPES = {
@@ -281,6 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for backend, lines in tables.items():
         print(f"\n{backend}\n")
         _print(lines)
+    print("\nvLLM on a GPU\n")
+    gpu_vllm.print_table()
     print(f"\n{milliseconds:.2f} ms per estimate of llama.cpp, none of them repeated")
     return 0
 
