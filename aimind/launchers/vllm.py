@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_defaults, vllm_flags, vllm_models
+from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_flags, vllm_memory, vllm_models
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
-from aimind.launchers.vllm_memory import VllmMemory
-from aimind.types import Command, Host, Metadata, PagedMemory, Plan, Probe, Signature
+from aimind.launchers.vllm_defaults import without_defaults
+from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
-MEMORY = PagedMemory(
-    rule=VllmMemory(),
-    vendors=("nvidia", "amd"),
-    cache_dtypes=vllm_cache.TYPES,
-    ram_cache_dtypes=vllm_cache.RAM_TYPES,
-    experts_over_groups=True,
-)
+MEMORY = vllm_memory.MEMORY
 FLAGS = {
     "served_name": Flag(spellings=("--served-model-name",), several=True),
     "address": Flag(spellings=("--host",)),
@@ -131,7 +125,7 @@ def command(plan: Plan, weights: str) -> Command:
             "vllm.entrypoints.openai.api_server",
             "--model",
             weights,
-            *render(FLAGS, vllm_defaults.without_defaults(plan)),
+            *render(FLAGS, without_defaults(plan)),
             *vllm_models.arguments(plan.metadata),
             *settings.extra,
         ),

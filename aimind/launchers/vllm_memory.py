@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aimind.launchers import vllm_cache
 from aimind.launchers.vllm_defaults import default_batch_sizes, release_of
 from aimind.types import (
     Attention,
@@ -24,6 +25,7 @@ from aimind.types import (
     Device,
     LatentAttention,
     Metadata,
+    PagedMemory,
     RankedRun,
     RecurrentState,
     Request,
@@ -322,3 +324,12 @@ def _split_bytes(run: RankedRun, rows: int) -> int:
 
 def _in_steps(size_bytes: int) -> int:
     return -(-size_bytes // _GRAPH_STEP_BYTES) * _GRAPH_STEP_BYTES
+
+
+MEMORY = PagedMemory(
+    rule=VllmMemory(),
+    vendors=("nvidia", "amd"),
+    cache_dtypes=vllm_cache.TYPES,
+    ram_cache_dtypes=vllm_cache.RAM_TYPES,
+    experts_over_groups=True,
+)
