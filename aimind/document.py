@@ -101,6 +101,7 @@ def _plan(plan: Plan) -> dict[str, Json]:
                 "version": plan.backend.version,
                 "executable": plan.backend.executable,
                 "installed": plan.backend.installed,
+                **({"assumed": True} if plan.backend.assumed else {}),
             },
             "refused": [{"backend": r.backend, "sentence": r.sentence} for r in plan.refused],
             "max_model_len": settings.max_model_len,

@@ -28,7 +28,7 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         UnsupportedError: every backend refuses, or the one that was asked for.
     """
     asked = request.backend
-    candidates = (named(asked, launchers),) if asked is not None else launchers
+    candidates = (named(asked, launchers),) if asked is not None else _preferred(launchers, host)
     refused: list[Refusal] = []
     for launcher in candidates:
         backend = _backend(launcher, metadata, host, request)
@@ -46,6 +46,8 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
                 why = "asked for"
             else:
                 why = f"first choice for {metadata.format} {metadata.category} models here"
+            if backend.assumed:
+                why += f"; {_assumption(launcher, host, backend)}"
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     if asked is not None:
@@ -62,6 +64,33 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         f"no backend can serve this {metadata.format} {metadata.category} model here",
         hint=_together(refused),
     )
+
+
+def _preferred(launchers: Sequence[Launcher], host: Host) -> Sequence[Launcher]:
+    """The launchers in the order in which they are tried on this machine.
+
+    On another machine (`--hardware`) those come first that can use its devices, and of these the ones that
+    aimind can install there itself.
+    """
+    if not host.elsewhere:
+        return launchers
+    assumed = {backend.name for backend in host.backends if backend.assumed}
+    # The memory of Apple's devices is the machine's own, which every backend can use.
+    vendors = {device.vendor for device in host.devices} - {"apple"}
+
+    def rank(launcher: Launcher) -> tuple[bool, bool]:
+        leaves_devices_idle = bool(vendors) and vendors.isdisjoint(launcher.MEMORY.vendors)
+        return leaves_devices_idle, launcher.NAME in assumed
+
+    return sorted(launchers, key=rank)
+
+
+def _assumption(launcher: Launcher, host: Host, backend: Backend) -> str:
+    """That a plan for another machine takes a program as installed there, as half a sentence."""
+    source = launcher.source(host)
+    title = source.title if isinstance(source, Program) else launcher.NAME
+    version = "" if backend.version == "unknown" else f" {backend.version}"
+    return f"assumes {title}{version} is installed there"
 
 
 def named(name: str, launchers: Sequence[Launcher]) -> Launcher:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aimind.launchers.ggml import BUILD
 from tests import models
 from tests.fakes import nvml
 
@@ -251,6 +252,66 @@ def test_devices_can_be_recorded_and_planned_for(run: Run, llama: Path, tmp_path
     (tmp_path / "machine.json").write_text(recorded.stdout)
     plan = json.loads(run("plan", str(llama), "--hardware", str(tmp_path / "machine.json"), "--json").stdout)
     assert plan["shards"][0]["device"]["uuid"] == json.loads(recorded.stdout)["devices"][0]["uuid"]
+
+
+def test_a_program_on_another_machine_is_assumed_to_be_there(run: Run, llama: Path) -> None:
+    shown = run("plan", str(llama), "--hardware", "24G", "--backend", "llama-server", "--json")
+    assert shown.returncode == 0, shown.stderr
+    plan = json.loads(shown.stdout)
+    assert plan["backend"] == {
+        "name": "llama-server",
+        "version": BUILD,
+        "executable": "llama-server",
+        "installed": True,
+        "assumed": True,
+    }
+    assert plan["reasons"][0]["sentence"].endswith(f"assumes llama-server {BUILD} is installed there")
+    shown = run("plan", str(llama), "--hardware", "24G", "--backend", "llama-server")
+    assert f"llama-server {BUILD} (assumed to be installed there)" in shown.stdout
+
+
+def test_on_ascend_devices_elsewhere_mindie_is_assumed(run: Run) -> None:
+    """What aimind can install itself would leave all eight devices idle."""
+    asked = ("plan", "demo:safetensors", "--hardware", "8xAscend910B-64G", "--json")
+    for options in ((), ("--backend", "mindie")):
+        shown = run(*asked, *options)
+        assert shown.returncode == 0, shown.stderr
+        plan = json.loads(shown.stdout)
+        assert (plan["backend"]["name"], plan["backend"]["assumed"]) == ("mindie", True)
+        assert plan["reasons"][0]["sentence"].endswith("assumes MindIE 2.0 is installed there")
+        assert plan["shards"][0]["device"]["name"] == "Ascend 910B 64G"
+    asked_for = json.loads(run(*asked, "--backend", "mindie", "--backend-version", "2.0.RC2").stdout)
+    assert asked_for["backend"]["version"] == "2.0.RC2"
+
+
+def test_what_is_installed_here_is_not_on_another_machine(run: Run, llama: Path, tmp_path: Path) -> None:
+    """A llama-server on PATH, and an older xllamacpp in an environment."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "llama-server"
+    program.write_text("#!/bin/sh\necho 'version: 4321 (here)'\n")
+    program.chmod(0o755)
+    environment = tmp_path / "home" / "data" / "environments" / "xllamacpp" / "2026.1.1"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    (environment / "aimind.json").write_text(json.dumps({"version": "2026.1.1", "size_bytes": 1}))
+    env = {"PATH": f"{folder}:/usr/bin:/bin"}
+
+    def chosen(*options: str) -> dict[str, object]:
+        shown = run("plan", str(llama), "--json", *options, env=env)
+        assert shown.returncode == 0, shown.stderr
+        found: dict[str, object] = json.loads(shown.stdout)["backend"]
+        return found
+
+    here = chosen("--device", "none")
+    assert (here["name"], here["version"]) == ("llama-server", "4321")
+    assert "assumed" not in here
+    assert chosen("--device", "none", "--backend", "xllamacpp")["version"] == "2026.1.1"
+    there = chosen("--hardware", "24G")
+    assert (there["name"], there["installed"]) == ("xllamacpp", False)
+    assert there["version"] != "2026.1.1"
+    asked = chosen("--hardware", "24G", "--backend", "llama-server")
+    assert (asked["version"], asked["executable"]) == (BUILD, "llama-server")
 
 
 def test_backends_are_listed(run: Run) -> None:

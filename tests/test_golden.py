@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from aimind import metadata, plan
+from aimind import metadata, plan, steps
 from aimind.devices import hardware
 from aimind.document import Json, document
 from aimind.errors import AimindError
 from aimind.launchers import LAUNCHERS
-from aimind.types import Backend, File, Host, Metadata, Model, Package, Reference, Request
+from aimind.types import Backend, File, Host, Metadata, Model, Reference, Request
 from tests import models
 from tests.fakes import mindie, repositories
 from tests.samples import FileReader, llama, model, speech
@@ -49,20 +49,15 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Mode
 
 
 def machine(text: str) -> Host:
-    """The imagined machine, on which only what aimind installs can serve."""
-    host = hardware.parse(text)
-    sources = ((launcher.NAME, launcher.source(host)) for launcher in LAUNCHERS)
+    """The machine that `--hardware` describes, with the backends that a plan for it may choose from."""
+    host = steps.equipped(hardware.parse(text), Request())
     backends = [
-        Backend(
-            name=name,
-            version=build.version,
-            executable=f"/environments/{name}{build.only and '-slim'}/bin/python",
-            installed=False,
-            only=build.only,
+        backend
+        if backend.assumed
+        else dataclasses.replace(
+            backend, executable=f"/environments/{backend.name}{backend.only and '-slim'}/bin/python"
         )
-        for name, source in sources
-        if isinstance(source, Package)
-        for build in source.builds
+        for backend in host.backends
     ]
     return dataclasses.replace(host, backends=tuple(backends))
 
@@ -134,7 +129,7 @@ def test_the_plan_on_ascend_devices_is_the_recorded_one(tmp_path: Path) -> None:
         configuration=json.dumps(mindie.TEMPLATE),
         scripts=("/usr/local/Ascend/mindie/latest/mindie-service/set_env.sh",),
     )
-    host = dataclasses.replace(host, backends=(*host.backends, here))
+    host = dataclasses.replace(host, backends=(here,))
     decided = plan.make(model, read, host, Request(extra=("--enable-prefix-caching",)), LAUNCHERS)
     launcher = next(launcher for launcher in LAUNCHERS if decided.backend.name == launcher.NAME)
     command = launcher.command(decided, "/weights")

@@ -65,6 +65,35 @@ def test_devices_that_are_left_idle_are_told() -> None:
     assert notes(Request(), device()) == notes(Request()) == ()
 
 
+def elsewhere(*devices: Device, assumed: tuple[str, ...]) -> Host:
+    """Another machine, on which these programs are assumed to be, and all packages can be installed."""
+    machine = dataclasses.replace(host(*devices), elsewhere=True)
+    backends = tuple(
+        dataclasses.replace(backend, assumed=backend.name in assumed) for backend in machine.backends
+    )
+    return dataclasses.replace(machine, backends=backends)
+
+
+def test_elsewhere_what_aimind_installs_comes_before_what_is_assumed() -> None:
+    programs = ("llama-server", "llama-box", "mindie")
+    choice = choose(llama(), elsewhere(device(), assumed=programs), Request(), LAUNCHERS)
+    assert choice.backend.name == "xllamacpp"
+    assert "assumes" not in choice.reason.sentence
+    picture = dataclasses.replace(llama(), category="image")
+    choice = choose(picture, elsewhere(device(), assumed=programs), Request(), LAUNCHERS)
+    assert choice.backend.name == "llama-box"
+    assert choice.reason.sentence.endswith("assumes llama-box 1 is installed there")
+
+
+def test_elsewhere_devices_are_used_before_that() -> None:
+    machine = elsewhere(device(vendor="ascend", free_gib=60), assumed=("mindie",))
+    assert choose(llama(safetensors=True), machine, Request(), LAUNCHERS).backend.name == "mindie"
+    # GGUF is computed in RAM there, whichever backend it is.
+    assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-server"
+    machine = elsewhere(device(vendor="ascend", free_gib=60), assumed=("llama-server", "mindie"))
+    assert choose(llama(), machine, Request(), LAUNCHERS).backend.name == "llama-box"
+
+
 def test_images_go_to_llama_box() -> None:
     picture = dataclasses.replace(llama(), category="image")
     assert choose(picture, host(device()), Request(), LAUNCHERS).backend.name == "llama-box"

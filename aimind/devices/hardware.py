@@ -106,6 +106,7 @@ def parse(text: str) -> Host:
         os="linux",
         arch="x86_64",
         cores=CORES,
+        elsewhere=True,
     )
 
 
@@ -188,7 +189,7 @@ def _recorded(path: Path) -> Host:
             f"The hardware file {path} is not JSON: {error}.",
             hint="Record one with `aimind devices --json > machine.json`.",
         ) from error
-    return from_json(document)
+    return replace(from_json(document), elsewhere=True)
 
 
 def _not_understood(text: str) -> UsageError:

@@ -17,6 +17,8 @@ from aimind.launchers.base import (
 )
 from aimind.types import Command, Metadata, Plan, Probe, Signature
 
+# The build of llama.cpp that aimind installs (xllamacpp), and that plans for other machines assume.
+BUILD = "11549"
 # llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
 FLAGS: Mapping[str, Flag] = {
     "served_name": Flag(spellings=("--alias", "-a")),

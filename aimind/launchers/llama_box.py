@@ -53,6 +53,7 @@ def source(_host: Host) -> Program:
         names=("llama-box",),
         version_args=("--version",),
         version_pattern=r"version:\s*(\S+)",
+        title="llama-box",
         remedy="llama-box is no longer maintained; its last releases are on its project's page",
         page="https://github.com/gpustack/llama-box/releases",
     )

@@ -33,6 +33,8 @@ def source(_host: Host) -> Program:
         version_pattern=r"version:\s*(\S+)",
         devices_args=("--list-devices",),
         devices_pattern=r"^\s+(CUDA|ROCm|Vulkan|SYCL|MTL|Metal)\d*:",
+        title="llama-server",
+        assumed_version=ggml.BUILD,
         remedy="install llama.cpp with your package manager (Homebrew, Debian, Nix, conda-forge) to use it",
     )
 

@@ -78,6 +78,8 @@ def source(_host: Host) -> Program:
         version_pattern=r"Ascend-mindie\s*:\s*(?:MindIE\s+)?(\S+)",
         remedy="install MindIE, and name its mindie-service folder by MIES_INSTALL_PATH if it is elsewhere",
         home=HOME,
+        title="MindIE",
+        assumed_version="2.0",
     )
 
 

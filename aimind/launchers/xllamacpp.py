@@ -34,7 +34,7 @@ def source(host: Host) -> Package:
     build = _build(host)
     return Package(
         distribution="xllamacpp",
-        version="2026.10.11549",
+        version=f"2026.10.{ggml.BUILD}",
         import_name="xllamacpp",
         variant=build,
         index=f"{INDEX}/{build}" if build else None,

@@ -42,6 +42,8 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
     screen.print()
     facts = grid()
     state = "" if backend.installed else " [dim](is installed on first use)[/]"
+    if backend.assumed:
+        state = " [dim](assumed to be installed there)[/]"
     facts.add_row("backend", f"{backend.name} {backend.version}{state}")
     if settings.max_model_len:  # a model of speech has none
         cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""

@@ -44,25 +44,56 @@ def allowed(host: Host, request: Request) -> Host:
 
 
 def with_backends(host: Host, request: Request) -> Host:
-    """The machine with the backends that are here, and those that can be installed."""
-    from aimind import environments
+    """The machine with the backends that are there, and those that can be installed."""
     from aimind.launchers import LAUNCHERS
-    from aimind.launchers.base import ListsModels
 
+    find = _elsewhere if host.elsewhere else _here
     found: list[Backend] = []
     for launcher in LAUNCHERS:
-        if request.backend not in (None, launcher.NAME):
-            continue
-        came_from = environments.chosen(launcher.source(host))
-        here = environments.find(launcher.NAME, came_from)
-        if isinstance(launcher, ListsModels):
-            here = tuple(with_models(launcher.REGISTRY, backend) for backend in here)
-        if request.extra or request.defaults.of(launcher.NAME).args:
-            here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
-        found += here
-        if isinstance(came_from, Package):
-            found += _to_be_brought(launcher.NAME, came_from, request, here)
+        if request.backend in (None, launcher.NAME):
+            found += find(launcher, host, request)
     return dataclasses.replace(host, backends=tuple(found))
+
+
+def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]:
+    """What of a backend is installed on this machine, and what can be."""
+    from aimind import environments
+    from aimind.launchers.base import ListsModels
+
+    came_from = environments.chosen(launcher.source(host))
+    here = environments.find(launcher.NAME, came_from)
+    if isinstance(launcher, ListsModels):
+        here = tuple(with_models(launcher.REGISTRY, backend) for backend in here)
+    if request.extra or request.defaults.of(launcher.NAME).args:
+        here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
+    yield from here
+    if isinstance(came_from, Package):
+        yield from _to_be_brought(launcher.NAME, came_from, request, here)
+
+
+def _elsewhere(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]:
+    """What of a backend another machine can have, whatever is installed on this one.
+
+    A record of that machine says which backends it has. Beyond that, a package can be installed there, and a
+    program is assumed to be there.
+    """
+    from aimind import environments
+
+    recorded = tuple(backend for backend in host.backends if backend.name == launcher.NAME)
+    yield from recorded
+    came_from = environments.chosen(launcher.source(host))
+    if isinstance(came_from, Package):
+        yield from _to_be_brought(launcher.NAME, came_from, request, recorded)
+    elif not recorded:
+        executable = came_from.names[0]
+        if came_from.home is not None:
+            executable = f"{came_from.home.folder}/{came_from.home.program}"
+        yield Backend(
+            name=launcher.NAME,
+            version=request.version_of(launcher.NAME) or came_from.assumed_version,
+            executable=executable,
+            assumed=True,
+        )
 
 
 def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backend) -> Backend:

@@ -31,6 +31,7 @@ class Backend:
         flags: all that this version takes, as it says itself; `None` where it was not asked.
         architectures: all that this version can load, by its own table; `None` where that is not known.
         origin: whose build it is, where that is not the backend's own project by the package registry.
+        assumed: nobody has looked: the plan is for another machine, and takes it as installed there.
         python: the version of its environment's Python.
     """
 
@@ -48,6 +49,7 @@ class Backend:
     flags: frozenset[str] | None = field(default=None, repr=False)
     architectures: frozenset[str] | None = field(default=None, repr=False)
     origin: str = ""
+    assumed: bool = False
     python: str = ""
 
 
@@ -202,6 +204,8 @@ class Program:
         devices_pattern: a regular expression that one of its lines then matches if there are any.
         remedy: where it comes from, as a hint.
         page: its address, where nothing else but this program would do.
+        title: what its project calls it.
+        assumed_version: the one that a plan for another machine takes as installed there.
     """
 
     names: tuple[str, ...]
@@ -209,6 +213,8 @@ class Program:
     version_pattern: str
     remedy: str
     page: str = ""
+    title: str = ""
+    assumed_version: str = "unknown"
     devices_args: tuple[str, ...] = ()
     devices_pattern: str = ""
     home: Home | None = None

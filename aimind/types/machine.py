@@ -42,6 +42,7 @@ class Host:
         cores: that this process may run on; amx: they multiply matrices in tiles (Intel's AMX).
         backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version; rocm: of AMD's ROCm, where it is installed.
+        elsewhere: it is another machine (`--hardware`): what is installed here says nothing about it.
         promised: what is free and yet not counted so, since an instance has claimed it, as sentences.
     """
 
@@ -55,4 +56,5 @@ class Host:
     backends: tuple[Backend, ...] = ()
     driver: str | None = None
     rocm: str | None = None
+    elsewhere: bool = False
     promised: tuple[str, ...] = ()
