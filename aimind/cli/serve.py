@@ -20,6 +20,7 @@ from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults,
 from aimind.cli.group import cli, complete_model, quiet_option
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.options import Tokens, request_options, wanted
+from aimind.redaction import quoted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, Source, StateName
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ def _noted(held: Held) -> Iterator[None]:
         _last_word(held, "stopped", "it was stopped before there was a backend", exit_code=int(end.code or 0))
         raise
     except BaseException as bug:
-        _last_word(held, "failed", f"a bug in aimind: {type(bug).__name__}: {bug}", exit_code=70)
+        _last_word(held, "failed", f"a bug in aimind: {type(bug).__name__}: {quoted(bug)}", exit_code=70)
         raise
 
 

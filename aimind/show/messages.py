@@ -8,6 +8,7 @@ import sys
 from aimind import __version__
 from aimind.errors import AimindError
 from aimind.launchers.hello import hello
+from aimind.redaction import quoted, without_secrets
 from aimind.show.terminal import tell
 from aimind.types import API_KEY_VARIABLE, Command, Plan
 
@@ -18,15 +19,24 @@ def error(problem: AimindError) -> None:
     tell(f"hint: {problem.hint}")
 
 
+def traceback(problem: BaseException) -> None:
+    """Where an error was raised (`--debug`)."""
+    from traceback import format_exception
+
+    tell("".join(format_exception(problem)).rstrip())
+
+
 def bug(problem: BaseException) -> None:
     """An error that should not be: one line, and a file with the rest."""
     import tempfile
-    import traceback
+    from traceback import format_exception
 
-    text = "".join(traceback.format_exception(problem))
-    with tempfile.NamedTemporaryFile("w", prefix="aimind-", suffix=".log", delete=False) as file:
-        file.write(f"aimind {__version__}, Python {sys.version}\n{text}")
-    tell(f"error: this is a bug in aimind: {type(problem).__name__}: {problem}")
+    text = "".join(format_exception(problem))
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="backslashreplace", prefix="aimind-", suffix=".log", delete=False
+    ) as file:
+        file.write(f"aimind {__version__}, Python {sys.version}\n{without_secrets(text)}")
+    tell(f"error: this is a bug in aimind: {type(problem).__name__}: {quoted(problem)}")
     tell(f"hint: please report it with {file.name}")
 
 
