@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from aimind import redaction
 from aimind.errors import HubError
 from aimind.types import File
 
@@ -40,6 +41,36 @@ def is_offline() -> bool:
 def go_offline() -> None:
     """Use no network from now on."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def checked_token(token: str, *, where: str, login: str) -> str:
+    """The token, once it is known that a header can hold it; it is removed from all messages from now on.
+
+    `where`: the variable or the file that it is from; `login`: how to get another.
+
+    Raises:
+        HubError: it has a space, a line break or a character that is not ASCII.
+    """
+    redaction.remember(token)
+    for position, character in enumerate(token, start=1):
+        if not "!" <= character <= "~" or character == ";":
+            raise HubError(
+                f"the token in {where} cannot be sent: character {position} of {len(token)} is "
+                f"{_described(character)}, and a token has ASCII letters, digits and signs alone",
+                hint=f"Copy the token once more, without what stands around it; or {login}.",
+            )
+    return token
+
+
+def _described(character: str) -> str:
+    """What kind of character it is, without showing it."""
+    if character in "\r\n":
+        return "a line break"
+    if character.isspace():
+        return "a space"
+    if character == ";":
+        return "a semicolon"
+    return "a control character" if ord(character) < 128 and not character.isprintable() else "not ASCII"
 
 
 def checked_path(path: object, *, of: str) -> str:

@@ -21,6 +21,7 @@ from aimind.hub.cache import INCOMPLETE, digest_of
 from aimind.hub.failures import is_transient, patience
 from aimind.hub.http import ChangedError, Remote, body, failures
 from aimind.hub.ranges import range_headers, start_of
+from aimind.hub.transport import SlowError
 from aimind.types import File, Model
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class _Download:
             try:
                 self._receive(remote, start)
             except failures() as error:
-                if _size(self._unfinished) > start:
+                if _size(self._unfinished) > start and not isinstance(error, SlowError):
                     waits = iter(self._how.waits_seconds)
                 wait = next(waits, None)
                 pause = None if wait is None or not _may_pass(error) else patience(error, wait)
@@ -204,7 +205,7 @@ class _CutError(ChangedError):
 def _may_pass(error: Exception) -> bool:
     import httpx2
 
-    if isinstance(error, (_CutError, httpx2.NetworkError, httpx2.TimeoutException)):
+    if isinstance(error, (_CutError, SlowError, httpx2.NetworkError, httpx2.TimeoutException)):
         return True
     return is_transient(error)
 

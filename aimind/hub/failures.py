@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from aimind.errors import AimindError, DoesNotFitError, HubError, ModelNotFoundError
 from aimind.hub.http import ChangedError, NonsenseError, RefusedError, failures, is_transport
+from aimind.hub.transport import ProxyError, SlowError
+from aimind.redaction import quoted, without_secrets
 from aimind.types import Reference
 
 # Before the second and the third try.
@@ -85,7 +87,8 @@ def is_unreachable(error: BaseException | None) -> bool:
 
 def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
     """The error to show for what went wrong with a repository."""
-    name = reference.name
+    site = replace(site, endpoint=without_secrets(site.endpoint), page=without_secrets(site.page))
+    name, endpoint = reference.name, site.endpoint
     if isinstance(error, RefusedError):
         return _refused(error, reference, site)
     if isinstance(error, ChangedError):
@@ -95,12 +98,24 @@ def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
         )
     if isinstance(error, NonsenseError):
         return HubError(
-            f"{site.endpoint} {error}, when asked about {name}",
+            f"{endpoint} {error}, when asked about {name}",
             hint=f"Check {site.endpoint_variable}, and proxies on the way.",
+        )
+    if isinstance(error, ProxyError):
+        return HubError(
+            f"{endpoint} cannot be reached: {quoted(error)}",
+            hint="Set that variable to http://HOST:PORT or socks5://HOST:PORT, or unset it; "
+            "`serve --offline` uses the cache.",
+        )
+    if isinstance(error, SlowError):
+        return HubError(
+            f"{endpoint} is too slow for {name}: it {quoted(error)}",
+            hint="Try again later, which goes on where it ended, or set HF_HUB_ETAG_TIMEOUT and "
+            "HF_HUB_DOWNLOAD_TIMEOUT to more than 10 seconds; `serve --offline` uses the cache.",
         )
     if is_transport(error):
         return HubError(
-            f"{site.endpoint} cannot be reached: {_line(error)}",
+            f"{endpoint} cannot be reached: {quoted(error)}",
             hint=f"Check the network and {site.endpoint_variable}; `serve --offline` uses the cache.",
         )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -110,7 +125,7 @@ def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
             "folder on a larger disk.",
         )
     return HubError(
-        f"{name} could not be fetched: {_line(error)}",
+        f"{name} could not be fetched: {quoted(error)}",
         hint=f"Try again; check the space and the permissions of the cache ({site.home_variable}).",
     )
 
@@ -162,7 +177,3 @@ def _explain_status(error: RefusedError, name: str, site: Site) -> AimindError:
         f"{site.endpoint} answered HTTP {status} for {name}",
         hint=f"Check {site.endpoint_variable}, and proxies on the way.",
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

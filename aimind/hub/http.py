@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit
 
+from aimind.hub.transport import (
+    TIMEOUTS_PER_ANSWER,
+    ProxyError,
+    Rate,
+    SlowError,
+    answer_timeout,
+    answer_within,
+    download_timeout,
+    send,
+)
+from aimind.redaction import quoted
+
 if TYPE_CHECKING:
     import httpx2
 
 MOST_REDIRECTS = 5
-TIMEOUT_SECONDS = 10.0
 # Of lists of files: some 50,000 of them. A repository of a model has hundreds.
 LARGEST_ANSWER_BYTES = 16 << 20
 _LARGEST_REFUSAL_BYTES = 64 << 10
@@ -69,39 +79,65 @@ class Remote:
 
     @contextlib.contextmanager
     def get(
-        self, headers: Mapping[str, str], *, start: str | None = None, timeout: float = TIMEOUT_SECONDS
+        self,
+        headers: Mapping[str, str],
+        *,
+        start: str | None = None,
+        timeout: float | None = None,
+        method: str = "GET",
     ) -> Iterator[httpx2.Response]:
         """The answer behind all redirects, its body not yet read; `start`: an address known behind them.
+
+        `timeout`: seconds to wait for a part of the answer; its headers may take
+        `TIMEOUTS_PER_ANSWER` times that.
 
         Raises:
             RefusedError: the server refuses.
             ChangedError: it has fewer bytes than are asked for.
             NonsenseError: it redirects in circles, or to what is no web server.
-            httpx2.HTTPError: it cannot be reached.
+            SlowError: the headers do not come in time.
+            ProxyError, httpx2.HTTPError: it cannot be reached.
         """
-        url = start or self.url
+        seconds = download_timeout() if timeout is None else timeout
+        with answer_within(TIMEOUTS_PER_ANSWER * seconds):
+            response = self._answer(headers, start=start or self.url, timeout=seconds, method=method)
+        with contextlib.closing(response):
+            yield response
+
+    def _answer(
+        self, headers: Mapping[str, str], *, start: str, timeout: float, method: str
+    ) -> httpx2.Response:
+        """The first answer that is no redirect, with its headers alone."""
+        url = start
         for _ in range(MOST_REDIRECTS):
             at_home = _origin(url) == _origin(self.url)
             secrets = self.secrets if at_home else {}
-            with client().stream("GET", url, headers={**headers, **secrets}, timeout=timeout) as response:
-                if response.has_redirect_location:
-                    url = _redirected(url, response.headers["Location"])
-                    continue
+            response = send(url, method=method, headers={**headers, **secrets}, timeout=timeout)
+            if response.has_redirect_location:
+                response.close()
+                url = _redirected(url, response.headers["Location"])
+                continue
+            if response.status_code < 400:
+                return response
+            with contextlib.closing(response):
                 if response.status_code == 416:
                     raise ChangedError(f"{self.what} is shorter than was listed")
-                if response.status_code >= 400:
-                    raise self._refusal(response, at_home=at_home)
-                yield response
-                return
+                raise self._refusal(response, at_home=at_home)
         raise NonsenseError(f"redirects more than {MOST_REDIRECTS} times")
 
-    def read_json(self, *, timeout: float = TIMEOUT_SECONDS) -> object:
+    def read_json(self, *, timeout: float | None = None) -> object:
         """The whole answer.
 
         Raises:
-            RefusedError, NonsenseError, httpx2.HTTPError: as from `get`; it is no JSON, or too much of it.
+            RefusedError, ProxyError, httpx2.HTTPError: as from `get`.
+            NonsenseError: it is no JSON, or too much of it.
+            SlowError: it does not come in time.
         """
-        with self.get({"Accept": "application/json"}, timeout=timeout) as response:
+        seconds = answer_timeout() if timeout is None else timeout
+        with (
+            answer_within(TIMEOUTS_PER_ANSWER * seconds),
+            self.get({"Accept": "application/json"}, timeout=seconds) as response,
+        ):
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
@@ -133,24 +169,29 @@ def body(response: httpx2.Response) -> Iterator[bytes]:
 
     Raises:
         httpx2.HTTPError: the connection breaks.
+        SlowError: less comes than is worth waiting for.
     """
     import httpx2
 
+    rate = Rate()
     pieces = response.iter_raw()
     left = int(response.headers.get("Content-Length", 0))
     if not left or "Transfer-Encoding" in response.headers or response.http_version != "HTTP/1.1":
-        yield from pieces
+        for piece in pieces:
+            rate.count(len(piece))
+            yield piece
         return
     first = next(pieces, b"")
     yield first
     left -= len(first)
     connection = response.extensions["network_stream"]
     try:
-        while left > 0 and (piece := connection.read(min(left, _PIECE_BYTES), timeout=TIMEOUT_SECONDS)):
+        while left > 0 and (piece := connection.read(min(left, _PIECE_BYTES), timeout=download_timeout())):
             left -= len(piece)
+            rate.count(len(piece))
             yield piece
     except _broken() as error:
-        raise httpx2.ReadError(str(error)) from error
+        raise httpx2.ReadError(quoted(error)) from error
 
 
 def _broken() -> tuple[type[Exception], ...]:
@@ -160,29 +201,18 @@ def _broken() -> tuple[type[Exception], ...]:
     return (httpcore2.NetworkError, httpcore2.TimeoutException)
 
 
-@functools.cache
-def client() -> httpx2.Client:
-    """The connections of this process."""
-    import httpx2
-
-    from aimind import __version__
-
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
-    return httpx2.Client(headers={"User-Agent": f"aimind/{__version__}"}, limits=limits)
-
-
 def failures() -> tuple[type[Exception], ...]:
     """What may go wrong with a request or with the disk; all else is a bug."""
     import httpx2
 
-    return (AnswerError, httpx2.HTTPError, httpx2.InvalidURL, OSError)
+    return (AnswerError, ProxyError, SlowError, httpx2.HTTPError, httpx2.InvalidURL, OSError)
 
 
 def is_transport(error: BaseException | None) -> bool:
     """Whether it is about the way to the server, not about its answer."""
     import httpx2
 
-    return isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL))
+    return isinstance(error, (ProxyError, SlowError, httpx2.HTTPError, httpx2.InvalidURL))
 
 
 def _redirected(url: str, location: str) -> str:
@@ -202,5 +232,5 @@ def _origin(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise httpx2.InvalidURL(str(error)) from error
+        raise httpx2.InvalidURL(quoted(error)) from error
     return parts.scheme, parts.netloc.lower()

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from aimind.errors import HubError
+from aimind.hub.base import checked_token
 from aimind.hub.cache import COMMIT, Cache
 from aimind.hub.failures import Site
 from aimind.hub.http import Why
 from aimind.hub.remote import RemoteHub, checked_file
+from aimind.redaction import quoted
 from aimind.types import TOKEN_VARIABLES, File, Model, Reference
 
 if TYPE_CHECKING:
     import httpx2
 
 ENDPOINT = "https://huggingface.co"
+_LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 _WHY: Mapping[str, Why] = {
     "RevisionNotFound": "revision",
     "EntryNotFound": "file",
@@ -61,7 +65,7 @@ class HuggingFace(RemoteHub):
             endpoint=_endpoint(),
             page=f"{_endpoint()}/{{}}",
             default_revision=self.cache.default_revision,
-            login="log in with `hf auth login` or set HF_TOKEN",
+            login=_LOGIN,
             endpoint_variable="HF_ENDPOINT",
             home_variable="HF_HOME",
         )
@@ -126,17 +130,51 @@ def _endpoint() -> str:
 
 
 def _token() -> str | None:
+    """The token for requests.
+
+    Raises:
+        HubError: it cannot be read, or no header can hold it.
+    """
     if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return None
     if not os.environ.get("HF_OIDC_RESOURCE"):
         for name in TOKEN_VARIABLES:
-            if told := os.environ.get(name, "").strip():
-                return told
-        if not token_file().exists():
+            if from_environment := os.environ.get(name, "").strip():
+                return checked_token(from_environment, where=name, login=_LOGIN)
+        if not _is_logged_in():
             return None
-    from huggingface_hub import get_token  # a token may have to be refreshed, or exchanged
+    return _token_of_client()
 
-    return get_token()
+
+def _is_logged_in() -> bool:
+    """Whether there is a file with a token, and it can be read."""
+    path = token_file()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        raise HubError(
+            f"the token in {path} cannot be read: {quoted(error)}",
+            hint=f"Repair or remove that file; then {_LOGIN}.",
+        ) from error
+    if text:
+        checked_token(text, where=str(path), login=_LOGIN)
+    return bool(text)
+
+
+def _token_of_client() -> str | None:
+    """As the client has it: a token may have to be refreshed, or exchanged."""
+    from huggingface_hub import get_token
+
+    try:
+        token = get_token()
+    except Exception as error:
+        raise HubError(
+            f"Hugging Face's client has no token for us: {quoted(error)}",
+            hint=f"{_LOGIN[0].upper()}{_LOGIN[1:]}.",
+        ) from error
+    return checked_token(token, where=str(token_file()), login=_LOGIN) if token else None
 
 
 def _folder_of(reference: Reference) -> str:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aimind.errors import ModelNotFoundError
-from aimind.hub.base import checked_path
+from aimind.hub.base import checked_path, checked_token
 from aimind.hub.cache import COMMIT, Cache, files_in
 from aimind.hub.failures import Site
 from aimind.hub.http import RefusedError, Why
 from aimind.hub.remote import RemoteHub, checked_file
+from aimind.redaction import quoted
 from aimind.types import File, Model, Reference
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://modelscope.cn"
 TOKEN_VARIABLE = "MODELSCOPE_API_TOKEN"
+_LOGIN = f"log in with `modelscope login` or set {TOKEN_VARIABLE}"
 # The hub leaves out what comes behind (`REPO_FILES_TRUNCATION_LIMIT` of modelscope_hub).
 MOST_LISTED = 3000
 _COOKIE = "m_session_id"
@@ -102,7 +104,7 @@ class ModelScope(RemoteHub):
             endpoint=_endpoint(),
             page=f"{_endpoint()}/models/{{}}",
             default_revision=self.cache.default_revision,
-            login=f"log in with `modelscope login` or set {TOKEN_VARIABLE}",
+            login=_LOGIN,
             endpoint_variable="MODELSCOPE_ENDPOINT",
             home_variable="MODELSCOPE_CACHE",
         )
@@ -196,8 +198,17 @@ def _begins(commit: str, start: object) -> bool:
 
 
 def _token() -> str | None:
-    told = os.environ.get(TOKEN_VARIABLE)
-    return (told.strip() or None) if told is not None else _token_of_who_logged_in()
+    """The token for requests.
+
+    Raises:
+        HubError: no header can hold it.
+    """
+    from_environment = os.environ.get(TOKEN_VARIABLE)
+    if from_environment is None:
+        where, token = "the cookies of ModelScope's client", _token_of_who_logged_in()
+    else:
+        where, token = TOKEN_VARIABLE, from_environment.strip()
+    return checked_token(token, where=where, login=_LOGIN) if token else None
 
 
 def _token_of_who_logged_in() -> str | None:
@@ -213,7 +224,7 @@ def _token_of_who_logged_in() -> str | None:
     except (OSError, StopIteration):
         return None
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        _log.warning("the ModelScope client's cookies cannot be read: %s", error)
+        _log.warning("the ModelScope client's cookies cannot be read: %s", quoted(error))
         return None
 
 

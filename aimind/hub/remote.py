@@ -15,7 +15,7 @@ from aimind.errors import AimindError, HubError
 from aimind.hub.base import Progress, checked_files, checked_path, is_offline
 from aimind.hub.cache import SHA1, SHA256, Cache
 from aimind.hub.failures import Site, explain, is_unreachable, retried
-from aimind.hub.http import TIMEOUT_SECONDS, NonsenseError, RefusedError, Remote, Why, failures
+from aimind.hub.http import NonsenseError, RefusedError, Remote, Why, failures
 from aimind.hub.local import FileReader
 from aimind.types import File, Model, Reader, Reference
 
@@ -170,7 +170,7 @@ class RemoteHub:
         """The error to show for what went wrong with a repository."""
         return explain(error, reference, self.site())
 
-    def _ask(self, reference: Reference, *, timeout: float = TIMEOUT_SECONDS) -> Model:
+    def _ask(self, reference: Reference, *, timeout: float | None = None) -> Model:
         remote = Remote(self.list_url(reference), "the list of its files", self.secrets(), self.why)
         answer = remote.read_json(timeout=timeout)
         try:
