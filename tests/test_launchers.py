@@ -181,6 +181,22 @@ def test_the_user_s_variables_reach_the_backend(launcher: Launcher) -> None:
 
 
 @every_launcher
+def test_variables_that_leak_do_not_reach_the_backend(launcher: Launcher) -> None:
+    """Neither those that ask for another hub's client, nor what Kubernetes sets for such a service."""
+    command = launcher.command(planned(launcher, Request()), "/weights")
+    leaking = {"VLLM_USE_MODELSCOPE": "True", "SGLANG_USE_MODELSCOPE": "True"}
+    if launcher.NAME in ("vllm", "sglang"):
+        service = launcher.NAME.upper()
+        leaking |= {
+            f"{service}_PORT": "tcp://10.0.0.1:80",
+            f"{service}_PORT_80_TCP_ADDR": "10.0.0.1",
+            f"{service}_SERVICE_HOST": "10.0.0.1",
+            f"{service}_SERVICE_PORT_HTTP": "80",
+        }
+    assert not leaking.keys() & command.environment(leaking).keys()
+
+
+@every_launcher
 def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
     """What aimind sets, the user's own arguments either change in the plan or may not name."""
     decided = planned(launcher, Request())

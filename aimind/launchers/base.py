@@ -27,8 +27,9 @@ from aimind.types import (
     Signature,
 )
 
-# Would lead the Python of a backend's environment to modules of another one.
-PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME")
+# Would lead the Python of a backend's environment to modules of another one; or to `modelscope`, which is not
+# there (vllm/transformers_utils, sglang/srt/environ.py) and not needed: models are here before it starts.
+PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME", "VLLM_USE_MODELSCOPE", "SGLANG_USE_MODELSCOPE")
 # Else `python -m`, and what it starts, takes modules from where one stands, which may be the model's folder.
 PYTHON_SAFE = {"PYTHONSAFEPATH": "1"}
 # Why a key is no argument of a backend; for `RESERVED`.
@@ -200,3 +201,11 @@ def url(settings: Request) -> str:
     if address in ("0.0.0.0", "::", "*", ""):
         address = "127.0.0.1"
     return f"http://{f'[{address}]' if ':' in address else address}:{settings.port}"
+
+
+def service_variables(name: str) -> tuple[str, ...]:
+    """What Kubernetes sets in every pod for a service of this name, in capitals.
+
+    `NAME_PORT=tcp://10.0.0.1:80` is among them, which a backend that reads `NAME_PORT` takes for a number.
+    """
+    return (f"{name}_PORT", f"{name}_PORT_*", f"{name}_SERVICE_*")

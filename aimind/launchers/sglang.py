@@ -10,7 +10,7 @@ import os
 
 from aimind.launchers import parsers, sglang_flags, sglang_models
 from aimind.launchers.arguments import render
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
 from aimind.launchers.sglang_memory import SglangMemory
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
@@ -135,7 +135,7 @@ def command(plan: Plan, weights: str) -> Command:
             **settings.env,
         },
         secret_env={"SGLANG_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=("SGLANG_API_KEY", "HF_TOKEN", *PYTHON_ENV),
+        unset_env=("SGLANG_API_KEY", *service_variables("SGLANG"), "HF_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
         url=url(settings),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_flags, vllm_memory, vllm_models
 from aimind.launchers.arguments import render
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
 from aimind.launchers.vllm_defaults import without_defaults
 from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
@@ -131,7 +131,7 @@ def command(plan: Plan, weights: str) -> Command:
         ),
         env=env,
         secret_env={"VLLM_API_KEY": settings.api_key} if settings.api_key else {},
-        unset_env=("VLLM_API_KEY", *PYTHON_ENV),
+        unset_env=("VLLM_API_KEY", *service_variables("VLLM"), *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
         url=url(settings),
