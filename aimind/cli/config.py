@@ -38,6 +38,8 @@ def config_command(*, as_json: bool) -> None:
         show.configuration(document)
     for warning in found.warnings:
         show.warn(warning)
+    for note in found.notes:
+        show.note(f"note: {note}")
 
 
 def _has_default(option: click.Option) -> bool:

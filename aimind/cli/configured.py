@@ -71,15 +71,11 @@ class Configured(click.Command):
         if not _is_anything_said():
             return _Applied()
         configuration = configured()
-        for warning in configuration.warnings:
-            show.warn(warning)
+        _report(configuration)
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
             typed, _, _ = self.make_parser(ctx).parse_args(list(args))
             model = str(typed["model"]) if "model" in typed else None
-        for each in configuration.files:
-            if each.here and each.problem is None:
-                show.note(f"note: {each.path} is heard (`aimind config` shows what it says)")
         general, special = dict(configuration.options), configuration.special(model)
         if model is not None and _names_file(model):
             for options in (general, special):
@@ -88,6 +84,17 @@ class Configured(click.Command):
             if any(map(os.environ.get, secrets)):
                 general.pop(name, None)
         return _Applied(general=general, special=special, presets=configuration.presets(_names()))
+
+
+def _report(configuration: Configuration) -> None:
+    """What the user should know of the files and variables that were read, and of those that were not."""
+    for warning in configuration.warnings:
+        show.warn(warning)
+    for note in configuration.notes:
+        show.note(f"note: {note}")
+    for each in configuration.files:
+        if each.here and each.problem is None:
+            show.note(f"note: {each.path} is heard (`aimind config` shows what it says)")
 
 
 def _names_file(model: str) -> bool:

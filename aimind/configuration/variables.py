@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator
 
 import click
@@ -11,6 +12,11 @@ from aimind.configuration.keys import OTHERS, PREFIX, Keys, flag, variable
 from aimind.configuration.values import Said
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
+
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+_SERVICE_VARIABLE = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?$"
+)
 
 
 def read(keys: Keys) -> dict[str, Said]:
@@ -22,7 +28,7 @@ def read(keys: Keys) -> dict[str, Said]:
     found = {}
     for name, option in keys.items():
         text = os.environ.get(variable(name))
-        if not text:
+        if not text or _is_of_kubernetes(variable(name), text):
             continue
         try:
             value = (click.BOOL if option.is_flag else option.type).convert(text, None, None)
@@ -36,7 +42,31 @@ def read(keys: Keys) -> dict[str, Said]:
 def unknown(keys: Collection[str]) -> Iterator[str]:
     """What is to be said of variables that look like ours, and mean nothing."""
     known = [*map(variable, keys), *OTHERS]
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(PREFIX) and name not in known and not _is_of_kubernetes(name, value):
             near = nearest(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
             yield f"{name} means nothing to aimind" + (f": did you mean {PREFIX}{near}?" if near else "")
+
+
+def of_kubernetes() -> Iterator[str]:
+    """What is to be said of variables that Kubernetes sets for a service called `aimind`."""
+    names = [name for name, value in sorted(os.environ.items()) if _is_of_kubernetes(name, value)]
+    if names:
+        yield (
+            f"{', '.join(names)}: ignored, since Kubernetes sets them for a service called aimind "
+            "(`enableServiceLinks: false` in the pod keeps them away)"
+        )
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether it is one of the variables that each pod gets for each service.
+
+    The names of a service `aimind` or `aimind-web` end in `_SERVICE_HOST`, `_SERVICE_PORT` and, as those of
+    Docker's links, in `_PORT` with an address, and `_PORT_80_TCP` with `_PROTO`, `_PORT` and `_ADDR`
+    (`FromServices` and `makeLinkVariables` in pkg/kubelet/envvars/envvars.go of Kubernetes).
+    """
+    if not name.startswith(PREFIX):
+        return False
+    if name.endswith("_PORT") and _ADDRESS.match(value):
+        return True
+    return _SERVICE_VARIABLE.search(name) is not None

@@ -26,7 +26,7 @@ class Configuration:
         files: that there are, the weakest first.
         options: of files, by key; models: the same for single models; variables: of the environment.
         env: for all backends; versions, args, envs: for one, by its name.
-        warnings: what the user should know, as sentences.
+        warnings: what the user should know, as sentences; notes: what is no mistake of anybody's.
     """
 
     files: tuple[Text, ...] = ()
@@ -38,6 +38,7 @@ class Configuration:
     args: Mapping[str, Said] = field(default_factory=dict)
     envs: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def special(self, model: str | None) -> dict[str, Said]:
         """By key, what comes before a backend's own arguments: of this model, and of variables."""
@@ -90,6 +91,7 @@ def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
             *(f"{each.path} is not heard: {each.problem}" for each in found if each.problem),
             *variables.unknown(keys),
         ),
+        notes=tuple(variables.of_kubernetes()),
     )
 
 

@@ -202,3 +202,28 @@ def test_a_hub_is_where_names_are(at: Configured, words: tuple[str, ...], asked:
     assert f"http://127.0.0.1:{asked} cannot be reached" in done.stderr
     at.home.env["AIMIND_HUB"] = "modelscope"
     assert "http://127.0.0.1:2 cannot be reached" in at.home.run("plan", "owner/name", "--no-config").stderr
+
+
+def test_variables_of_kubernetes_are_noted(at: Configured) -> None:
+    """Each pod gets these for a service called `aimind`."""
+    of_kubernetes = {
+        "AIMIND_SERVICE_HOST": "10.0.0.1",
+        "AIMIND_SERVICE_PORT": "8000",
+        "AIMIND_SERVICE_PORT_HTTP": "8000",
+        "AIMIND_PORT": "tcp://10.0.0.1:8000",
+        "AIMIND_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "AIMIND_PORT_8000_TCP_PROTO": "tcp",
+        "AIMIND_PORT_8000_TCP_PORT": "8000",
+        "AIMIND_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "AIMIND_WEB_PORT": "tcp://10.0.0.1:8000",
+    }
+    at.home.env |= of_kubernetes
+    done = at.home.run("plan", "demo")
+    assert done.returncode == 0
+    assert f"note: {', '.join(sorted(of_kubernetes))}: ignored, since Kubernetes" in done.stderr
+    assert "warning" not in done.stderr
+    assert "port" not in at.shown()["options"]
+    at.home.env |= {"AIMIND_PORT": "8001", "AIMIND_MY_PORT": "8001"}
+    done = at.home.run("plan", "demo")
+    assert at.shown()["options"]["port"]["value"] == 8001
+    assert "warning: AIMIND_MY_PORT means nothing to aimind" in done.stderr
