@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -13,44 +14,90 @@ from aimind import show
 
 # They add their commands to the group.
 from aimind.cli import backends, config, instances, lock, machine, models, plan, serve, unit  # noqa: F401
-from aimind.cli.group import cli, split
-from aimind.errors import AimindError, UsageError
+from aimind.cli.group import ClosedPipeError, cli, split
+from aimind.errors import AimindError, ModelNotFoundError, UsageError
 
 
 def main() -> NoReturn:
     """Run the command line and exit; the only place that does."""
     gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
     _open_closed_streams()
+    show.accept_any_character()
     argv, backend_argv = split(sys.argv[1:])
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
     try:
+        code = _run(argv, backend_argv, debug=debug)
+        sys.stdout.flush()
+    except (ClosedPipeError, BrokenPipeError):
+        code = _after_closed_pipe()
+    sys.exit(code)
+
+
+def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
+    """The exit code of the command, once its error is shown.
+
+    Raises:
+        ClosedPipeError, BrokenPipeError: nobody reads what it prints.
+    """
+    try:
         cli.main(args=argv, prog_name="aimind", standalone_mode=False, obj=backend_argv)
     except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except click.Abort:
-        sys.exit(130)
-    except click.ClickException as problem:
-        hint = problem.ctx.command_path if isinstance(problem, click.UsageError) and problem.ctx else "aimind"
-        show.error(UsageError(problem.format_message(), hint=f"see `{hint} --help`"))
-        sys.exit(2)
-    except AimindError as problem:
-        if debug:
-            _traceback()
-        show.error(problem)
-        sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader has had enough; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except Exception as bug:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
-        if debug:
-            _traceback()
-        show.bug(bug)
-        sys.exit(70)
-    sys.exit(0)
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except (ClosedPipeError, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
+        return _report(error, debug=debug)
+    return 0
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Show what went wrong, and return its exit code."""
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context else "aimind"
+        show.error(UsageError(error.format_message(), hint=f"see `{command} --help`"))
+        return UsageError.exit_code
+    if debug:
+        show.traceback(error)
+    if _is_for_want_of_a_folder(error) or _is_for_want_of_a_folder(error.__cause__):
+        error = ModelNotFoundError(
+            "the current folder has been removed", hint="Change to a folder that exists: cd ~"
+        )
+    if isinstance(error, AimindError):
+        show.error(error)
+        return error.exit_code
+    show.bug(error)
+    return 70
+
+
+def _is_for_want_of_a_folder(error: BaseException | None) -> bool:
+    """Whether a file was not found because the current folder has been removed."""
+    if not isinstance(error, FileNotFoundError):
+        return False
+    try:
+        os.getcwd()  # noqa: PTH109 - no path is needed
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _after_closed_pipe() -> int:
+    """The exit code of a program whose reader has gone: that of signal 13, which other programs die of.
+
+    What is still buffered must not raise again at exit.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(nowhere, stream.fileno())
+                stream.flush()
+    return 141
 
 
 def _open_closed_streams() -> None:
@@ -58,9 +105,3 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
-
-
-def _traceback() -> None:
-    import traceback
-
-    traceback.print_exc()

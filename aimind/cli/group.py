@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,7 +13,33 @@ from aimind import __version__, show
 from aimind.errors import UsageError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class ClosedPipeError(Exception):
+    """Nobody reads what is printed any more. It is no `OSError`, which click would end with exit code 1."""
+
+
+class _Group(click.Group):
+    """Lets `main` know of a closed pipe."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Where `--help` and `--version` print."""
+        with _closed_pipes():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Where commands print."""
+        with _closed_pipes():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _closed_pipes() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipeError from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="aimind", message="%(prog)s %(version)s")
 def cli(*, debug: bool) -> None:

@@ -13,15 +13,16 @@ from aimind.show.instances import (
     log_line,
 )
 from aimind.show.machine import devices
-from aimind.show.messages import announcement, bug, error
+from aimind.show.messages import announcement, bug, error, traceback
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
-from aimind.show.terminal import be_quiet, data, note, warn
+from aimind.show.terminal import accept_any_character, be_quiet, data, note, warn
 
 __all__ = [
     "Overview",
     "Progress",
+    "accept_any_character",
     "announcement",
     "backends",
     "backends_document",
@@ -50,5 +51,6 @@ __all__ = [
     "note",
     "plan",
     "pruned_document",
+    "traceback",
     "warn",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
+
+from aimind.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +22,29 @@ class _Voice:
     """How much is said, by all threads."""
 
     quiet = False
+
+
+# What the text of plans and tables has beyond ASCII, for outputs that cannot show it.
+_PLAIN = {"·": "-", "×": "x", "…": "...", "→": "->", "–": "-", "—": "-", "─": "-", "│": "|"}
+_PLAIN |= {"“": '"', "”": '"', "‘": "'", "’": "'", "≤": "<=", "≥": ">=", "÷": "/", "≈": "~"}
+_ERRORS = "aimind.plain"
+
+
+def accept_any_character() -> None:
+    """Replace characters that the encoding of the output does not have, instead of failing."""
+    codecs.register_error(_ERRORS, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for the characters that cannot be encoded, and where to go on (PEP 293)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    replaced = "".join(_PLAIN.get(each) or ascii(each)[1:-1] for each in characters)
+    return replaced, error.end
 
 
 def be_quiet(*, quiet: bool) -> None:
@@ -42,21 +69,27 @@ def warn(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """One line on stderr, whatever is wished."""
-    click.echo(line, err=True)
+    """One line on stderr, whatever is wished; without secrets, which the message of a library may quote."""
+    click.echo(without_secrets(line), err=True)
 
 
 def data(value: Mapping[str, object]) -> None:
-    """A document, on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """A document, on stdout; where that is not UTF-8, with the escapes of JSON."""
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not is_utf8))
 
 
 def console(*, err: bool = False) -> Console:
     """Rich's console; a pipe gets lines as long as they are."""
     from rich.console import Console
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            """Raise what rich has caught: it would exit with 1."""
+            raise BrokenPipeError
+
     stream = sys.stderr if err else sys.stdout
-    return Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)
+    return _Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)
 
 
 def grid() -> Table:
