@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aimind.hub.failures import Explain, retried
 from aimind.hub.http import ChangedError, NonsenseError, RefusedError, Remote
+from aimind.hub.transport import TIMEOUTS_PER_ANSWER, answer_within, download_timeout
 
 if TYPE_CHECKING:
     import httpx2
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 FIRST_BLOCK_BYTES = 64 << 10
 GROWTH = 8
 LARGEST_BLOCK_BYTES = 4 << 20
+# A block may take a minute, and more by its size.
+LEAST_BYTES_PER_SECOND = 16 << 10
 # Of a file on a server that cannot send ranges, no more is fetched than this.
 MOST_SKIPPED_BYTES = 32 << 20
 
@@ -76,7 +79,11 @@ class RangeReader:
             return self._get_from(self._location, start, stop)
 
     def _get_from(self, location: str, start: int, stop: int) -> bytes:
-        with self._remote.get(range_headers(start, stop), start=location) as response:
+        seconds = TIMEOUTS_PER_ANSWER * download_timeout() + (stop - start) / LEAST_BYTES_PER_SECOND
+        with (
+            answer_within(seconds),
+            self._remote.get(range_headers(start, stop), start=location) as response,
+        ):
             skipped = start_of(response, start, stop, self._size_bytes, what=self._remote.what)
             if skipped > MOST_SKIPPED_BYTES:
                 raise NonsenseError("cannot send parts of a file")

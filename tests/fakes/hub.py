@@ -28,7 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tests.fakes import huggingface, modelscope
@@ -54,6 +54,8 @@ class Fault:
         headers: sent with the status.
         longer: so many bytes more than the file has, or fewer.
         hold_after: so many bytes of the body, then nothing until the hub's `go_on` is set.
+        drip: sends a byte every tenth of a second for as long as anybody listens: of a `header` that never
+            ends, of a `body` of `longer` bytes, or interim answers (`1xx`).
         method: only of these requests.
         times: so many requests, then no more; `None` for all.
     """
@@ -70,6 +72,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     longer: int = 0
     hold_after: int | None = None
+    drip: Literal["header", "body", "1xx"] | None = None
     method: str | None = None
     times: int | None = None
 
@@ -285,7 +288,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _break(self, fault: Fault) -> bool:
         """Do what the fault says instead of an answer; `False` where it only spoils one."""
-        if fault.location is not None:
+        if fault.drip is not None:
+            self._drip(fault.drip, fault.longer)
+        elif fault.location is not None:
             self.send(fault.status or 302, b"", {"Location": fault.location})
         elif fault.body is not None:
             self.send(fault.status or 200, fault.body, {"Content-Type": "application/json"})
@@ -294,6 +299,19 @@ class Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def _drip(self, what: str, body_bytes: int) -> None:
+        """Send a byte, or an interim answer, now and then."""
+        self.close_connection = True
+        headers = "HTTP/1.1 200 OK\r\n"
+        if what == "body":
+            headers += f"Content-Length: {body_bytes}\r\n\r\n"
+        if what == "header":
+            headers += "X-Long: "
+        self.wfile.write(b"" if what == "1xx" else headers.encode())
+        while not self.server.hub.go_on.wait(0.1):
+            self.wfile.write(b"HTTP/1.1 102 Processing\r\n\r\n" if what == "1xx" else b" ")
+            self.seen.sent_bytes += 1
 
     def list(self, repository: Repository) -> list[tuple[str, int, str, str, bool]]:
         return [

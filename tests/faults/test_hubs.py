@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -286,6 +288,62 @@ def test_broken_for_a_while(hub: Hub, kind: Kind, broken: Fault, seen: Seen) -> 
     hub.faults.append(replace(broken))
     assert (pulled(kind) / "model.safetensors").read_bytes() == WEIGHTS
     seen(f"whole; tries: {hub.count(path='/cdn/')}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "drip"),
+    [
+        _row(kind, f"a list of which {title} now and then", "one error in time, which says so", drip)
+        for title, drip in (
+            ("a byte of a header comes", "header"),
+            ("a byte of the body comes", "body"),
+            ("an interim answer (102) comes", "1xx"),
+        )
+        for kind in KINDS
+    ],
+)
+def test_lists_that_drip(
+    hub: Hub,
+    home: Path,
+    kind: Kind,
+    drip: Literal["header", "body", "1xx"],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: Seen,
+) -> None:
+    publish_model(hub)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "0.5")
+    hub.faults.append(Fault(kind.lists, drip=drip, longer=1000))
+    said = refused(lambda: pulled(kind), home)
+    seen(f"tries: {hub.count(path=kind.lists)}", said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "drip"),
+    [
+        _row(kind, f"a file of which {title} now and then", "five tries, one error, which says so", drip)
+        for title, drip in (
+            ("a byte of a header comes", "header"),
+            ("a byte of the body comes", "body"),
+            ("an interim answer (102) comes", "1xx"),
+        )
+        for kind in KINDS
+    ],
+)
+def test_files_that_drip(
+    hub: Hub,
+    home: Path,
+    kind: Kind,
+    drip: Literal["header", "body", "1xx"],
+    monkeypatch: pytest.MonkeyPatch,
+    seen: Seen,
+) -> None:
+    publish_model(hub)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.25")
+    hub.faults.append(Fault("/cdn/", drip=drip, longer=len(WEIGHTS)))
+    said = refused(lambda: pulled(kind), home)
+    seen(f"tries: {hub.count(path='/cdn/')}", re.sub(r"\d+ bytes", "… bytes", said))
+    hub.faults.clear()
+    assert (pulled(kind) / "model.safetensors").read_bytes() == WEIGHTS
 
 
 @on_both("a file that changes between list and read", "one error, which says so; then whole")

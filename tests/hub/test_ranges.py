@@ -132,3 +132,13 @@ def test_a_connection_that_always_breaks(hub: Hub, kind: Kind) -> None:
     with pytest.raises(HubError, match="cannot be reached"):
         reader.read(0, 8)
     assert hub.count("GET", "/cdn/") == 3
+
+
+def test_a_server_that_drips(hub: Hub, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is in time, and the whole would take for ever."""
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.2")
+    reader = opened(hub, kind)
+    hub.faults.append(Fault("/cdn/", drip="header"))
+    with pytest.raises(HubError, match="too slow for owner/model: it did not finish its answer within"):
+        reader.read(0, 8)
+    assert hub.count("GET", "/cdn/") == 1
