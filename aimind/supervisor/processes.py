@@ -57,50 +57,116 @@ def processes() -> dict[int, tuple[int, int]]:
 
 def descendants(root: int, known: dict[int, tuple[int, int]]) -> set[int]:
     """Those of the `known` processes that descend from `root`, without itself."""
-    tree = {root}
-    grown = True
-    while grown:
-        found = {pid for pid, (parent, _) in known.items() if parent in tree}
-        grown = not found <= tree
-        tree |= found
-    return tree - {root}
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in known.items():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    unseen = [root]
+    while unseen:
+        below = set(children.get(unseen.pop(), ())) - found
+        found |= below
+        unseen += below
+    return found - {root}
+
+
+# ── Ending all that descends from us ───────────────────────────────────────────────────────────────────────
 
 
 def end_descendants(backend: int | None, look: Callable[[set[int]], object]) -> int:
-    """Kill the backend's process group and all our descendants, and wait for them.
+    """Kill all our descendants, and wait for them.
 
-    The group is killed once, for its number may be given to another when it is gone. Then every round kills
-    our children, and theirs become ours, until there are none. `look` is called with the processes that are
-    about to be killed, once for each.
+    All of them are stopped before the first is killed: what still runs could start others for ever. As they
+    are killed, their children become ours, until there are none.
+
+    Args:
+        backend: the leader of the process group in which most of them are.
+        look: called with the processes that are about to be killed, once for each, while they are stopped.
 
     Returns:
         The backend's return code; -9 if its end was seen before.
     """
     returncode = -int(signal.SIGKILL)
-    seen = descendants(os.getpid(), processes())
-    look(seen)
-    if backend is not None:
-        kill(-backend)
+    # The number of a group that is gone may be given to another: it is used again only where it was there.
+    group = -backend if backend is not None and send(-backend, signal.SIGSTOP) else None
+    seen: set[int] = set()
     while True:
-        children = {pid for pid, (parent, _) in processes().items() if parent == os.getpid()}
-        if not children <= seen:
-            look(children - seen)
-            seen |= children
-        for child in children:
-            kill(child)
-        try:
-            pid, status = os.waitpid(-1, 0)
-        except ChildProcessError:
+        stopped = _stop_descendants()
+        if not stopped <= seen:
+            look(stopped - seen)
+            seen |= stopped
+        if group is not None:
+            kill(group)
+            group = None
+        for pid in stopped:
+            kill(pid)
+        ended = _ended_children()
+        if not ended:
             return returncode
-        if pid == backend:
-            returncode = os.waitstatus_to_exitcode(status)
+        if backend in ended:
+            returncode = os.waitstatus_to_exitcode(ended[backend])
+
+
+def _stop_descendants() -> set[int]:
+    """Stop all our descendants, until a look finds no other; what that look has found.
+
+    Each is stopped as soon as it is seen: some live only for as long as it takes them to start the next one.
+    """
+    known: set[int] = set()
+    while True:
+        found: set[int] = set()
+        unseen = [os.getpid()]
+        while unseen:
+            for child in _children(unseen.pop()):
+                if child not in known and child not in found:
+                    send(child, signal.SIGSTOP)
+                found.add(child)
+                unseen.append(child)
+        if found <= known:
+            return found
+        known |= found
+
+
+def _children(parent: int) -> list[int]:
+    """The children of a process, those that have ended but were not waited for among them.
+
+    The kernel lists them where it has CONFIG_PROC_CHILDREN, as those of all distributions do.
+    """
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile, or this is not Linux
+        for thread in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208 (pathlib costs memory)
+            with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+                found += map(int, file.read().split())
+    return found
+
+
+def _ended_children() -> dict[int, int]:
+    """Wait until a child has ended; the statuses of all that have, by process id: none without children."""
+    ended: dict[int, int] = {}
+    options = 0
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, options))[0]:
+            ended[found[0]] = found[1]
+            options = os.WNOHANG
+    return ended
+
+
+def send(target: int, number: int) -> bool:
+    """Send a signal to a process, or to the process group of a negative number; whether it is there.
+
+    Another user's (a set-user-ID program) cannot be sent any: only root could.
+    """
+    try:
+        os.kill(target, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def kill(target: int) -> None:
     """KILL a process, or the process group of a negative number."""
-    # It may have ended, or be another user's (a set-user-ID program), which only root could kill.
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(target, signal.SIGKILL)
+    send(target, signal.SIGKILL)
 
 
 def end(child: int) -> None:
