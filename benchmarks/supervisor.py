@@ -83,7 +83,7 @@ def measure_aimind(folder: Path, seconds: float) -> Figures:
     with Supervised(fake(folder), folder) as supervised:
         supervised.wait_until_ready()
         time.sleep(1)
-        figures = idle([supervised.process.pid, supervised.sentinel, supervised.guardian], seconds)
+        figures = idle([supervised.process.pid, *supervised.sentinels, supervised.guardian], seconds)
         figures.said = []
         for crash in range(CRASHES):
             supervised.wait_until_ready(times=1 + crash)
@@ -205,7 +205,7 @@ def show_llama_cpp(folder: Path) -> None:
 def show_kill(supervised: Supervised, *names: str) -> None:
     """Seconds from KILL of some of us at once until nothing of the tree is left."""
     of = {"supervisor": supervised.process.pid, "guardian": supervised.guardian}
-    pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+    pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
     victims = [of[name] for name in names]
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in victims:

@@ -37,7 +37,7 @@ class Start:
         output: descriptor for its stdout and stderr.
         folder: for its temporary files.
         shared: what it has of shared memory.
-        alive: descriptor that tells the sentinel what there is to remove, and by its end that we are gone.
+        alive: descriptors that tell the sentinels what there is to remove, and by their end that we are gone.
     """
 
     def __init__(  # noqa: PLR0913 (a record; dataclasses would cost memory)
@@ -49,7 +49,7 @@ class Start:
         output: int,
         folder: str | None,
         shared: SharedMemory,
-        alive: int,
+        alive: Sequence[int],
     ) -> None:
         self.argv = argv
         self.env = env
@@ -68,9 +68,10 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         os.setsid()  # a signal for the supervisor's whole process group leaves the guardian alone
         become_subreaper()
         executed, unexecuted = os.pipe()
+        guardian = os.getpid()
         backend = os.fork()
         if backend == 0:
-            _become(start)
+            _become(start, guardian)
         os.close(start.output)
         # Closed by exec: only then does it have the process group that signals are sent to.
         os.close(unexecuted)
@@ -175,8 +176,9 @@ class _Watch:
         for name, inode in found or ():
             if "\n" not in name:
                 say(self._channel, f"{SEGMENT} {inode} {name}\n")
-                with suppress(BrokenPipeError):  # the sentinel was killed
-                    os.write(self._alive, os.fsencode(f"{SHARED_MEMORY}/{name}\n"))
+                for sentinel in self._alive:
+                    with suppress(BrokenPipeError):  # it was killed
+                        os.write(sentinel, os.fsencode(f"{SHARED_MEMORY}/{name}\n"))
 
     def _terminate(self) -> None:
         self._look()
@@ -197,11 +199,13 @@ def _reap(backend: int) -> int | None:
             returncode = os.waitstatus_to_exitcode(status)
 
 
-def _become(start: Start) -> NoReturn:
+def _become(start: Start, guardian: int) -> NoReturn:
     """Turn this child of the guardian into the backend."""
     try:
         os.setsid()  # the terminal's Ctrl-C does not reach it, and its process group is its own
-        die_with_parent()  # should sentinel, guardian and supervisor be killed at once
+        die_with_parent()  # should all that watch be killed
+        if os.getppid() != guardian:  # it was, before we could ask for that
+            os._exit(127)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(start.output, 1)
         os.dup2(start.output, 2)

@@ -1,22 +1,27 @@
 """The backend and all its descendants, and those who leave none of them behind.
 
-    supervisor ── sentinel ── guardian ── backend ── its processes
+    supervisor ── outer sentinel ── inner sentinel ── guardian ── backend ── its processes
 
-Guardian and sentinel are forked for each run of the backend, and only wait. The guardian kills the whole
+Guardian and sentinels are forked for each run of the backend, and only wait. The guardian kills the whole
 tree when the backend has ended, when it is told to, and when the supervisor is gone, whatever ended it: the
-channel between them is then closed. Each of the first three is a subreaper, so that orphans of the tree
+channel between them is then closed. Each of the first four is a subreaper, so that orphans of the tree
 become children of the next one that lives:
 
-| killed at once               | who ends the tree                                               |
-|------------------------------|-----------------------------------------------------------------|
-| supervisor, or with sentinel | the guardian                                                    |
-| guardian, or with sentinel   | the supervisor, which then starts the backend again             |
-| sentinel                     | nobody: the others go on                                        |
-| supervisor and guardian      | the sentinel                                                    |
-| all three                    | the kernel kills the backend, but not what that started: then   |
-|                              | only a service's or a container's end is the end of it all      |
+| killed, at once or one by one      | who ends the tree                                               |
+|------------------------------------|-----------------------------------------------------------------|
+| supervisor                         | the guardian                                                    |
+| guardian                           | the sentinels, and the supervisor waits for them and starts the |
+|                                    | backend again                                                   |
+| one sentinel, or both              | nobody: the others go on                                        |
+| supervisor and guardian            | the inner sentinel, while the outer one waits for it            |
+| these two and a sentinel           | the other one                                                   |
+| guardian and sentinels             | the supervisor                                                  |
+| all four                           | the kernel kills the backend, but not what that started: then   |
+|                                    | only a service's or a container's end is the end of it all      |
 
-Only Linux has subreapers: elsewhere there is no sentinel, and the guardian kills the process group.
+Whoever ends the tree keeps those alive that could go on with it, for it may be killed itself meanwhile.
+
+Only Linux has subreapers: elsewhere there are no sentinels, and the guardian kills the process group.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from contextlib import suppress
 
 from aimind.supervisor.guardian import (
@@ -45,8 +51,11 @@ from aimind.supervisor.sentinel import become_sentinel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
 STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+# The inner one works for a fraction of a second; the outer one waits for one second before it takes over.
+SENTINELS_SECONDS = 5.0
 
 
 class Tree:
@@ -56,7 +65,7 @@ class Tree:
         output: descriptor of its stdout and stderr, in one, not blocking.
         channel: to the guardian; closed by it when nothing of the tree is left.
         guardian: its process id, the backend's parent.
-        sentinel: its process id; `None` where there is none.
+        sentinels: their process ids, the outer one first; none where there are none.
         pid: of the backend, once the guardian told it.
         folder: for its temporary files; `None` where it has none of its own.
     """
@@ -90,8 +99,9 @@ class Tree:
         self._shared = SharedMemory()
         self.output, output = os.pipe()
         self.channel, channel = socket.socketpair()
-        # Held by the guardian and us alone, since exec closes it: its end tells the sentinel of ours.
-        keepers, self._alive = os.pipe()
+        # Held by the guardian and us alone, since exec closes them: their end tells the sentinels of ours.
+        pipes = (os.pipe(), os.pipe()) if LINUX else ()
+        self._alive = [writer for _, writer in pipes]
         start = Start(
             argv,
             env=env,
@@ -105,12 +115,14 @@ class Tree:
         # No signal may reach our handlers in a child before it has its own.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self.sentinel, self.guardian = _fork(start, channel, keepers=keepers, mine=mine, keep=keep)
+            keepers = [reader for reader, _ in pipes]
+            *self.sentinels, self.guardian = _fork(start, channel, keepers=keepers, mine=mine, keep=keep)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             channel.close()
             os.close(output)
-            os.close(keepers)
+            for reader, _ in pipes:
+                os.close(reader)
         os.set_blocking(self.output, False)
 
     def terminate(self) -> None:
@@ -140,41 +152,82 @@ class Tree:
         """The backend's return code, or `None` when the guardian was killed; then the tree is killed here."""
         self.channel.close()
         os.close(self.output)
-        if self.sentinel is not None:
-            kill(self.sentinel)  # it has nothing to do; what became its own becomes ours
-            os.waitpid(self.sentinel, 0)
-        os.close(self._alive)
-        with suppress(ChildProcessError):  # the sentinel has waited for it
-            os.waitpid(self.guardian, 0)
         if self._returncode is None:
-            end_descendants(self.pid, self._shared.look)
+            self._close_pipes()
+            self._wait_for_sentinels()
+            end_descendants(self.pid, self._shared.look)  # were both killed, or held up
             clear(self.folder, self._shared)
+            return None
+        for sentinel in self.sentinels:  # they have nothing to do
+            kill(sentinel)
+        self._close_pipes()
+        for pid in (*self.sentinels, self.guardian):
+            with suppress(ChildProcessError):  # a sentinel has waited for it
+                os.waitpid(pid, 0)
         return self._returncode
+
+    def _close_pipes(self) -> None:
+        for pipe in self._alive:
+            os.close(pipe)
+        self._alive = []
+
+    def _wait_for_sentinels(self) -> None:
+        """Wait until both have ended, and with them what they end; no longer than they may need."""
+        deadline = time.monotonic() + SENTINELS_SECONDS
+        for sentinel in self.sentinels:
+            with suppress(ChildProcessError):  # the outer one has waited for it
+                while not os.waitpid(sentinel, os.WNOHANG)[0] and time.monotonic() < deadline:
+                    time.sleep(0.002)
 
 
 def _fork(
-    start: Start, channel: socket.socket, *, keepers: int, mine: Sequence[int], keep: Sequence[int]
-) -> tuple[int | None, int]:
-    """Fork the sentinel, and from it the guardian; their process ids."""
+    start: Start, channel: socket.socket, *, keepers: Sequence[int], mine: Sequence[int], keep: Sequence[int]
+) -> Sequence[int]:
+    """Fork the sentinels, each from the one before, and from the last the guardian; their process ids."""
     told, tell = os.pipe()
     first = os.fork()
     if first == 0:
         try:
-            become_subreaper()
-            if not LINUX or (guardian := os.fork()) == 0:
-                for fd in (*mine, keepers, told, tell):
-                    os.close(fd)
-                guard(start, channel)
-            os.write(tell, b"%d" % guardian)
-            become_sentinel(keepers, folder=start.folder, before=start.shared.before, keep=keep)
+            _descend(start, channel, keepers=keepers, close=(*mine, *keepers, told), keep=keep, tell=tell)
         finally:
             os._exit(127)  # without a shell the guardian goes on as a child of the supervisor
     os.close(tell)
-    number = os.read(told, 16)
+    numbers = os.read(told, 64)
     os.close(told)
-    if not LINUX:
-        return None, first
-    if not number:
+    if not numbers:
         os.waitpid(first, 0)
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    return first, int(number)
+    return [int(number) for number in numbers.split()]
+
+
+def _descend(
+    start: Start,
+    channel: socket.socket,
+    *,
+    keepers: Sequence[int],
+    close: Sequence[int],
+    keep: Sequence[int],
+    tell: int,
+) -> NoReturn:
+    """In a child of the supervisor: become the outer sentinel, and in children of that what is below it.
+
+    The guardian closes what is in `close`; the sentinels keep what is in `keep`. All process ids are written
+    to `tell` once all are there.
+    """
+    pids: list[int] = []
+    for keeper in keepers:
+        become_subreaper()
+        pids.append(os.getpid())
+        below = os.fork()
+        if below:
+            last = keeper == keepers[-1]
+            if last:
+                os.write(tell, " ".join(map(str, [*pids, below])).encode())
+            before = start.shared.before
+            inner = None if last else below
+            become_sentinel(keeper, inner=inner, folder=start.folder, before=before, keep=keep)
+    if not keepers:
+        os.write(tell, b"%d" % os.getpid())
+    for fd in (*close, tell):
+        os.close(fd)
+    guard(start, channel)

@@ -129,7 +129,7 @@ def test_kill_of_a_grandchild(tmp_path: Path, seen: Seen) -> None:
 def test_kill_of_the_guardian(tmp_path: Path, seen: Seen) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.kill(supervised.guardian, signal.SIGKILL)
         supervised.wait_until_ready(times=2)
         assert not any(alive(pid) for pid in pids)
@@ -143,7 +143,7 @@ def test_kill_of_the_guardian(tmp_path: Path, seen: Seen) -> None:
 def test_kill_of_the_sentinel(tmp_path: Path, seen: Seen) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.kill(pids[0], signal.SIGKILL)
         wait_for(lambda: not alive(pids[0]), what="its end")
         assert get(supervised.command.ready.url) == 200
@@ -165,7 +165,7 @@ def test_kill_of_the_sentinel(tmp_path: Path, seen: Seen) -> None:
 def test_kill_of_the_supervisor(tmp_path: Path, seen: Seen, flags: tuple[str, ...]) -> None:
     with Supervised(fake(tmp_path, *STUBBORN, *flags), tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the start")
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         supervised.process.kill()
         seen(all_gone(supervised, pids))
 
@@ -174,7 +174,7 @@ def test_kill_of_the_supervisor(tmp_path: Path, seen: Seen, flags: tuple[str, ..
 def test_kill_of_both(tmp_path: Path, seen: Seen) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         supervised.send(signal.SIGSTOP)  # so that it cannot act between the two
         os.kill(supervised.guardian, signal.SIGKILL)
         supervised.process.kill()
@@ -185,7 +185,7 @@ def test_kill_of_both(tmp_path: Path, seen: Seen) -> None:
 def test_kill_of_the_group(tmp_path: Path, seen: Seen) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.killpg(supervised.process.pid, signal.SIGKILL)
         seen(all_gone(supervised, pids))
 

@@ -102,6 +102,11 @@ def fake(folder: Path, *flags: str, port: int | None = None) -> Command:
     return Command(argv=argv, ready=Probe(url=f"{url}/health"), url=url, stop_seconds=PATIENCE_SECONDS)
 
 
+def only_child(pid: int) -> int:
+    (child,) = psutil.Process(pid).children()
+    return child.pid
+
+
 class Supervised:
     """A running supervisor; its stdout and stderr go to files of `folder`, and so do its state and logs.
 
@@ -198,15 +203,15 @@ class Supervised:
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     @property
-    def sentinel(self) -> int:
-        (child,) = psutil.Process(self.process.pid).children()
-        return child.pid
+    def sentinels(self) -> list[int]:
+        """The outer one and the inner one."""
+        outer = only_child(self.process.pid)
+        return [outer, only_child(outer)]
 
     @property
     def guardian(self) -> int:
-        """Below the sentinel, where there is one."""
-        (child,) = psutil.Process(self.sentinel if LINUX_HERE else self.process.pid).children()
-        return child.pid
+        """Below the sentinels, where there are any."""
+        return only_child(self.sentinels[-1] if LINUX_HERE else self.process.pid)
 
     def wait_until_ready(self, times: int = 1, *, seconds: float = PATIENCE_SECONDS) -> None:
         def ready() -> bool:

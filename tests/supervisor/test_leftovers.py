@@ -29,14 +29,15 @@ class Run:
 
     def __init__(self, supervised: Supervised, folder: Path) -> None:
         self.supervised = supervised
-        self.pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        self.pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         self.segments = [SHM / name for name in (folder / "litter").read_text().split()]
         self.temporary = Path(psutil.Process(supervised.pids[0]).environ()["TMPDIR"])
 
     def seen(self) -> bool:
-        """The sentinel was told of the segments, after all others: a shell reads a pipe byte by byte."""
+        """The sentinels were told of the segments, after all others: a shell reads a pipe byte by byte."""
         told = sum(len(f"{path}\n") for path in self.segments)
-        return psutil.Process(self.pids[0]).io_counters().read_count >= told
+        sentinels = map(psutil.Process, self.supervised.sentinels)
+        return all(sentinel.io_counters().read_count >= told for sentinel in sentinels)
 
     def ended(self) -> bool:
         return not any(psutil.pid_exists(pid) for pid in self.pids)
@@ -87,7 +88,7 @@ def kill_supervisor(run: Run) -> None:
 def kill_supervisor_and_guardian(run: Run) -> None:
     for number in (signal.SIGSTOP, signal.SIGKILL):
         os.kill(run.supervised.process.pid, number)
-        os.kill(run.pids[1], number)
+        os.kill(run.pids[2], number)
     run.supervised.wait()
     wait_for(run.ended, what="the end of the tree")
 

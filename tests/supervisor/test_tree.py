@@ -23,8 +23,8 @@ STUBBORN = ("--ignore-term", "--grandchildren", "4")
 def test_kill_of_the_supervisor(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
-        assert len(pids) == 7
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
+        assert len(pids) == 8
         assert all(alive(pid) for pid in pids)
         supervised.process.kill()
         supervised.wait()
@@ -34,7 +34,7 @@ def test_kill_of_the_supervisor(tmp_path: Path) -> None:
 def test_kill_of_the_supervisor_while_the_backend_starts(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN, "--bind-after", "3600"), tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the backend's start")
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         supervised.process.kill()
         supervised.wait()
         supervised.assert_nothing_left(pids)
@@ -44,7 +44,7 @@ def test_kill_of_the_guardian(tmp_path: Path) -> None:
     """The supervisor inherits the tree, ends it, says so, and starts the backend again."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.kill(supervised.guardian, signal.SIGKILL)
         supervised.wait_until_ready(times=2)
         assert not any(alive(pid) for pid in pids)
@@ -52,14 +52,14 @@ def test_kill_of_the_guardian(tmp_path: Path) -> None:
         assert get(supervised.command.ready.url) == 200
 
 
-MEMBERS = ("supervisor", "sentinel", "guardian", "backend", "grandchild")
-HARMLESS = {"sentinel", "grandchild"}
+MEMBERS = ("supervisor", "outer", "inner", "guardian", "backend", "grandchild")
+HARMLESS = {"outer", "inner", "grandchild"}
 
 
 def members(supervised: Supervised) -> dict[str, int]:
     """A process of each kind; the grandchild has left the process group, and its parent has ended."""
     backend, _, grandchild, *_ = supervised.pids
-    found = (supervised.process.pid, supervised.sentinel, supervised.guardian, backend, grandchild)
+    found = (supervised.process.pid, *supervised.sentinels, supervised.guardian, backend, grandchild)
     return dict(zip(MEMBERS, found, strict=True))
 
 
@@ -80,7 +80,7 @@ def test_kill_of_any_one_and_of_any_two_at_once(tmp_path: Path, victims: tuple[s
     """The tree is dead, or none the worse, and what is left of us starts it again."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        tree = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        tree = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         pid_of = members(supervised)
         kill_at_once([pid_of[name] for name in victims])
         if HARMLESS.issuperset(victims):
@@ -95,11 +95,11 @@ def test_kill_of_any_one_and_of_any_two_at_once(tmp_path: Path, victims: tuple[s
             assert not any(psutil.pid_exists(pid) for pid in tree)  # not even as zombies
 
 
-def test_kill_of_the_three_that_watch(tmp_path: Path) -> None:
+def test_kill_of_the_four_that_watch(tmp_path: Path) -> None:
     """The last resort: the kernel kills the backend itself."""
     with Supervised(fake(tmp_path, "--ignore-term"), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.process.pid, supervised.sentinel, supervised.guardian]
+        pids = [supervised.process.pid, *supervised.sentinels, supervised.guardian]
         backend = supervised.pids
         folder = Path(psutil.Process(backend[0]).environ()["TMPDIR"])
         kill_at_once(pids)
@@ -122,35 +122,36 @@ def test_the_lock_is_held_until_nothing_is_left(tmp_path: Path, victims: tuple[s
         assert not folder.exists()
 
 
-def test_a_normal_end_leaves_neither_sentinel_nor_guardian(tmp_path: Path) -> None:
+def test_a_normal_end_leaves_neither_sentinels_nor_guardian(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.kill(supervised.pids[0], signal.SIGKILL)
         supervised.wait_until_ready(times=2)
         assert not any(psutil.pid_exists(pid) for pid in pids)
         below = psutil.Process(supervised.process.pid)
         # The guardian's looks at shared memory are soon over.
-        wait_for(lambda: len(below.children(recursive=True)) == 3, what="the end of a look")
+        wait_for(lambda: len(below.children(recursive=True)) == 4, what="the end of a look")
 
 
 def test_the_sentinel_is_not_killed_by_our_name(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path), tmp_path) as supervised:
         supervised.wait_until_ready()
-        sentinel = psutil.Process(supervised.sentinel)
-        assert not {"aimind", "python"} & set(re.findall(r"\w+", " ".join(sentinel.cmdline())))
-        assert "python" not in sentinel.name()
+        for sentinel in map(psutil.Process, supervised.sentinels):
+            assert not {"aimind", "python"} & set(re.findall(r"\w+", " ".join(sentinel.cmdline())))
+            assert "python" not in sentinel.name()
 
 
 def test_the_backend_inherits_nothing_that_keeps_the_sentinel(tmp_path: Path) -> None:
     """A descendant with the pipe's end would look like a supervisor that lives."""
     with Supervised(fake(tmp_path, "--grandchildren", "2"), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pipe = (Path("/proc") / str(supervised.sentinel) / "fd" / "0").readlink()
+        pipes = {Path(f"/proc/{sentinel}/fd/0").readlink() for sentinel in supervised.sentinels}
+        assert len(pipes) == 2
         for pid in supervised.pids:
             descriptors = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir()]
             assert descriptors
-            assert pipe not in descriptors
+            assert pipes.isdisjoint(descriptors)
 
 
 def test_what_the_backend_leaves_behind_is_ended(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_the_guardian_is_deaf_to_signals_for_the_group(tmp_path: Path, number: s
     """A service manager sends TERM to every process: the guardian must outlive them all."""
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         supervised.send(signal.SIGSTOP)  # it would end the tree if the guardian died
         os.kill(supervised.guardian, number)
         supervised.process.kill()
@@ -180,7 +181,7 @@ def test_the_guardian_is_deaf_to_signals_for_the_group(tmp_path: Path, number: s
 def test_kill_of_the_supervisors_process_group(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, *STUBBORN), tmp_path) as supervised:
         supervised.wait_until_ready()
-        pids = [supervised.sentinel, supervised.guardian, *supervised.pids]
+        pids = [*supervised.sentinels, supervised.guardian, *supervised.pids]
         os.killpg(supervised.process.pid, signal.SIGKILL)
         supervised.wait()
         supervised.assert_nothing_left(pids)
