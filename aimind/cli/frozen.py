@@ -141,13 +141,21 @@ def _model(lock: Lock) -> Model:
     from aimind.hub.base import checked_path
     from aimind.lock import LockError
 
-    files = tuple(
-        File(checked_path(file.path, of="the lock"), file.size_bytes, file.sha256) for file in lock.files
-    )
     parsed = reference.parse(lock.model, revision=lock.commit)
     if lock.commit is None and parsed.source == "huggingface":
         raise UsageError("the lock is damaged: it names no commit", hint="write it anew with `aimind lock`")
-    root = hub.resolve(parsed).root if parsed.source in ("local", "demo") else None
+    local = hub.resolve(parsed) if parsed.source in ("local", "demo") else None
+    root = local.root if local is not None else None
+    formats = {file.path: file.format for file in local.files} if local is not None else {}
+    files = tuple(
+        File(
+            checked_path(file.path, of="the lock"),
+            file.size_bytes,
+            file.sha256,
+            format=formats.get(file.path, ""),
+        )
+        for file in lock.files
+    )
     model = Model(reference=parsed, files=files, commit=lock.commit, root=root)
     where = hub.location(model)
     # What is here under another name is shown under this one before the start.

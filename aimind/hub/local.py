@@ -19,6 +19,8 @@ DEMO_GGUF = "aimind-demo-F16.gguf"
 DEMO_FOLDER = "huggingface"
 WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
 MOST_FILES = 10_000
+MOST_DEPTH = 32  # folders inside folders; the deepest layouts of models have four
+GGUF_MAGIC = b"GGUF"
 
 
 def resolve(reference: Reference) -> Model:
@@ -37,15 +39,17 @@ def resolve(reference: Reference) -> Model:
     mode = _stat(path).st_mode
     if stat.S_ISDIR(mode):
         return _folder(reference, path)
-    if not stat.S_ISREG(mode) or path.suffix.lower() not in WEIGHTS:
-        raise UnsupportedError(
-            f"{path} is neither a folder nor a file of weights",
-            hint="Name a .gguf file, or the folder that holds config.json and the weights.",
-        )
+    if not stat.S_ISREG(mode):
+        raise _not_a_model(path)
     reference = replace(reference, file=path.name)
-    if path.suffix.lower() != ".gguf":
+    if path.suffix.lower() == ".gguf":
+        return _model(reference, path.parent, {path, *_beside(path)})
+    if path.suffix.lower() in WEIGHTS:
         return _folder(reference, path.parent)
-    return _model(reference, path.parent, {path, *_beside(path)})
+    if _begins_with_gguf(path):
+        file = File(path.name, _stat(path).st_size, format="gguf")
+        return Model(reference=reference, root=str(path.parent.absolute()), files=(file,))
+    raise _not_a_model(path)
 
 
 def resolve_demo(reference: Reference, folder: Path = DEMO) -> Model:
@@ -109,19 +113,71 @@ def _model(reference: Reference, folder: Path, paths: Iterable[Path]) -> Model:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below but the hidden ones, which no model needs (.git, .cache)."""
-    for path in _entries(folder):
-        if path.name.startswith("."):
+    """The files in a folder and below it, without what no model needs and what cannot be read.
+
+    Hidden files, sockets, pipes and devices are left out. Links to folders are followed, each folder once.
+
+    Raises:
+        ModelNotFoundError: the folder itself cannot be read, or a file of weights or a configuration.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [(folder, 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        status = _stat(current)
+        if (status.st_dev, status.st_ino) in seen:
             continue
-        mode = _stat(path).st_mode
-        if stat.S_ISREG(mode):
-            yield path
-        elif stat.S_ISDIR(mode) and not path.is_symlink():  # a link may lead in a circle
-            yield from _walk(path)
+        seen.add((status.st_dev, status.st_ino))
+        for path in _listed(current, required=depth == 0):
+            mode = _mode(path)
+            if stat.S_ISREG(mode):
+                yield path
+            elif stat.S_ISDIR(mode) and depth < MOST_DEPTH:
+                waiting.append((path, depth + 1))
+
+
+def _listed(folder: Path, *, required: bool) -> list[Path]:
+    """What is in a folder, without hidden names; nothing where it may not be read (`lost+found`)."""
+    try:
+        entries = _entries(folder)
+    except ModelNotFoundError:
+        if required:
+            raise
+        return []
+    return [path for path in entries if not path.name.startswith(".")]
+
+
+def _mode(path: Path) -> int:
+    """The file mode, 0 for a link to nowhere that no model needs.
+
+    Raises:
+        ModelNotFoundError: the name is one of weights or of a configuration, and the file cannot be read.
+    """
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if path.suffix.lower() in WEIGHTS or path.name == "config.json":
+            raise _unreadable(path, error) from error
+        return 0
+
+
+def _begins_with_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _not_a_model(path: Path) -> UnsupportedError:
+    return UnsupportedError(
+        f"{path} is neither a folder nor a file of weights",
+        hint="Name a .gguf file, or the folder that holds config.json and the weights.",
+    )
 
 
 def _beside(path: Path) -> Iterator[Path]:
-    """The GGUF files of the same folder; a link to nowhere there is none of this model's business."""
+    """The readable GGUF files of the same folder."""
     for other in _entries(path.parent):
         if other.suffix.lower() == ".gguf" and not other.name.startswith(".") and other.is_file():
             yield other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -96,6 +97,45 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     model = resolved(tmp_path / "snapshot")
     assert model.files == (File("config.json", 20), File("m.gguf", 13))
     assert source.open_file(model, model.files[1]).read(6, 7) == b"content"
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/1_Pooling/config.json", "m/model.safetensors")
+    (tmp_path / "m/modules").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to("../m")
+    assert paths(resolved(tmp_path / "m")) == ["model.safetensors", "modules/1_Pooling/config.json"]
+
+
+def test_what_no_model_needs_stops_nothing(tmp_path: Path) -> None:
+    make(tmp_path, "m.gguf", "@eaDir/m.gguf@SynoResource")
+    (tmp_path / "README.md").symlink_to("/nowhere/README.md")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe.json")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    assert paths(resolved(tmp_path)) == ["@eaDir/m.gguf@SynoResource", "m.gguf"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_inside_that_may_not_be_read(tmp_path: Path) -> None:
+    make(tmp_path, "m.gguf", "lost+found/x")
+    (tmp_path / "lost+found").chmod(0)
+    assert paths(resolved(tmp_path)) == ["m.gguf"]
+    (tmp_path / "lost+found").chmod(0o700)
+
+
+def test_a_link_to_nowhere_that_the_model_needs(tmp_path: Path) -> None:
+    make(tmp_path, "model.safetensors")
+    (tmp_path / "config.json").symlink_to("gone")
+    with pytest.raises(ModelNotFoundError, match=r"config\.json is a link to gone"):
+        resolved(tmp_path)
+
+
+def test_gguf_without_a_suffix(tmp_path: Path) -> None:
+    (tmp_path / "sha256-415aad60").write_bytes(b"GGUF and more")
+    model = resolved(tmp_path / "sha256-415aad60")
+    assert paths(files.choose(model)) == ["sha256-415aad60"]
+    assert model.files[0].is_gguf
 
 
 @pytest.mark.parametrize("name", ["missing", "missing.gguf", "file/below"])
