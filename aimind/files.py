@@ -7,13 +7,14 @@ templates, code. Decided by names alone, so that it can be said before anything 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
-from aimind.types import File, Model
+from aimind.types import File, Model, split_of
 
 # When no quantization is asked for: the usual compromise first, then its neighbours at about four bits, then
 # more bits, then fewer; a UD- (Unsloth dynamic) one behind its plain twin; what is not in the list last.
@@ -28,9 +29,6 @@ PROJECTORS = ("F32", "BF16", "F16", "Q8_0")
 _QUANTIZATION = re.compile(
     r"(?<![A-Z0-9])(?:UD-)?(?:I?Q[1-8](?:_(?:[01KSML]|NL|X{1,2}S|XL|4_4|4_8|8_8)(?![A-Z0-9]))+"
     r"|TQ[12]_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?![A-Z0-9])"
-)
-_PART = re.compile(
-    r"(?P<stem>.+)-(?P<part>\d{5,6})-of-(?P<parts>\d{5,6})\.(?:gguf|safetensors|bin)", re.IGNORECASE
 )
 _INDEX = ".safetensors.index.json"
 _DRAFTS = frozenset({"draft", "mtp", "eagle", "eagle3"})
@@ -125,7 +123,7 @@ def _of_file(model: Model, path: str, projector: str | None) -> Sequence[File]:
     file = next((file for file in model.files if file.path == path), None)
     if file is None:
         raise ModelNotFoundError(f"{_name(model)} has no file {path}", hint=_available(model))
-    if path.lower().endswith(".gguf"):
+    if file.is_gguf:
         return _with_projector(model, _gguf(_siblings(file, model.files)), projector)
     if not path.lower().endswith((".safetensors", ".bin", ".pt", ".pth")):
         raise UnsupportedError(
@@ -165,8 +163,8 @@ def _others(found: Sequence[_Gguf], first: _Gguf) -> list[_Gguf]:
 
 
 def _is_complete(one: _Gguf) -> bool:
-    match = _PART.fullmatch(one.files[0].path)
-    return match is None or len(one.files) == int(match["parts"])
+    split = split_of(one.files[0].path)
+    return split is None or len(one.files) == split.count
 
 
 def _models(files: Iterable[File]) -> list[_Gguf]:
@@ -194,8 +192,8 @@ def _is_matrix(words: frozenset[str]) -> bool:
 
 
 def _stem(path: str) -> str:
-    match = _PART.fullmatch(path)
-    return match["stem"] if match else path
+    split = split_of(path)
+    return split.stem if split is not None else path
 
 
 def _words(path: str) -> frozenset[str]:
@@ -309,8 +307,8 @@ def _weights_of_one_folder(files: Sequence[File]) -> list[File]:
 
 
 def _is_shard(name: str, stem: str) -> bool:
-    match = _PART.fullmatch(name)
-    return match is not None and match["stem"] == stem
+    split = split_of(name)
+    return split is not None and split.stem == stem
 
 
 def _support(files: Iterable[File]) -> list[File]:
@@ -357,13 +355,13 @@ def _complete(files: Sequence[File]) -> list[File]:
     """
     parts: dict[tuple[str, int], set[int]] = {}
     for file in files:
-        match = _PART.fullmatch(file.path)
-        if match:
-            parts.setdefault((match["stem"], int(match["parts"])), set()).add(int(match["part"]))
+        split = split_of(file.path)
+        if split is not None:
+            parts.setdefault((split.stem, split.count), set()).add(split.number)
     for (stem, count), found in parts.items():
         missing = count - len(found)
         if missing > 0:
-            first = min(set(range(1, count + 1)) - found)
+            first = next(number for number in itertools.count(1) if number not in found)
             raise ModelNotFoundError(
                 f"{missing} of the {count} parts of {stem} are missing, the first of them is part {first}",
                 hint="Fetch the missing parts into the same folder.",

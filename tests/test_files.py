@@ -292,6 +292,13 @@ def test_shards_under_another_name() -> None:
     assert chosen(*deepseek) == deepseek
 
 
+def test_part_numbers_of_any_width() -> None:
+    parts = [f"model-{number}-of-11.safetensors" for number in range(1, 12)]
+    assert set(chosen(*parts, "config.json")) == {*parts, "config.json"}
+    with pytest.raises(ModelNotFoundError, match="999999996 of the 999999999 parts of m are missing"):
+        chosen(*[f"m-{number:09}-of-999999999.gguf" for number in (1, 2, 4)])
+
+
 def test_a_missing_shard() -> None:
     with pytest.raises(ModelNotFoundError, match="1 of the 2 parts of model are missing"):
         chosen("config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json")

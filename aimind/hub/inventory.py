@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,11 @@ from aimind import files
 from aimind.errors import ModelNotFoundError, UnsupportedError
 from aimind.hub import REMOTE, hub_of, leftovers, places
 from aimind.hub.cache import COMMIT
-from aimind.types import Cached, File, Leftover, Model, Reference, Source
+from aimind.types import Cached, File, Leftover, Model, Reference, Source, split_of
 
 HALF = "only the first part of a file is here"
 NO_WEIGHTS = "no weights are here"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-_NUMBER = re.compile(r"-\d{5,6}-of-\d{5,6}(?=\.gguf$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,9 @@ def _ggufs(model: Model) -> Iterator[Part]:
     groups: dict[str, list[File]] = {}
     for file in model.files:
         if file.is_gguf and not file.is_projector:
-            groups.setdefault(_NUMBER.sub("", file.path), []).append(file)
+            split = split_of(file.path)
+            name = file.path if split is None else f"{split.stem}.gguf"
+            groups.setdefault(name, []).append(file)
     shapes = Counter(files.quantization(path) for path in groups)
     for path, pieces in groups.items():
         part = _part(replace(model, reference=replace(model.reference, file=pieces[0].path)), pieces)

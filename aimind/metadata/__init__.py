@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 from aimind.errors import MetadataError
 from aimind.metadata.gguf import read_header
 from aimind.metadata.gguf_model import describe
-from aimind.types import File, Metadata, Model, Reader
-
-_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+from aimind.types import File, Metadata, Model, Reader, split_of
 
 
 def read(model: Model, open_file: Callable[[File], Reader]) -> Metadata:
@@ -60,8 +57,9 @@ def _parts(files: Sequence[File]) -> list[File]:
     """
     models: dict[tuple[str, int], list[File]] = {}
     for file in files:
-        match = _PART.fullmatch(file.path)
-        models.setdefault((match["stem"], int(match["count"])) if match else (file.path, 1), []).append(file)
+        split = split_of(file.path)
+        key = (file.path, 1) if split is None else (split.stem, split.count)
+        models.setdefault(key, []).append(file)
     if len(models) > 1:
         names = ", ".join(sorted(file.path for file in files)[:4])
         raise MetadataError(f"several models at once: {names}", hint="Name one file, or one quantization.")
@@ -71,4 +69,9 @@ def _parts(files: Sequence[File]) -> list[File]:
             f"{stem} comes in {count} parts, {len(parts)} found",
             hint="Fetch all parts into one folder, with the names they have on the hub.",
         )
-    return sorted(parts, key=lambda file: file.path)
+    return sorted(parts, key=_part_number)
+
+
+def _part_number(file: File) -> int:
+    split = split_of(file.path)
+    return 1 if split is None else split.number

@@ -104,8 +104,6 @@ def _architecture(header: Header) -> str:
             f"{header.path} is {what}, not a model",
             hint="Give the model's own file; this one goes beside it.",
         )
-    if not header.tensors:
-        raise MetadataError(f"{header.path} holds no weights", hint="Give the file that holds the weights.")
     return architecture
 
 
@@ -124,6 +122,8 @@ def _joined(parts: Sequence[Header]) -> list[Tensor]:
             hint="Fetch all parts into one folder, with the names they have on the hub.",
         )
     tensors = [tensor for part in parts for tensor in part.tensors]
+    if not tensors:
+        raise MetadataError(f"{first.path} holds no weights", hint="Give the file that holds the weights.")
     total = first.values.get("split.tensors.count", len(tensors))
     if total != len(tensors):
         raise MetadataError(

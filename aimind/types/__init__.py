@@ -63,7 +63,9 @@ from aimind.types.model import (
     RecurrentState,
     Reference,
     Source,
+    Split,
     Tensor,
+    split_of,
 )
 from aimind.types.ranks import BatchSizes, MemoryRule, RankedRun
 
@@ -120,6 +122,7 @@ __all__ = [
     "Shard",
     "Signature",
     "Source",
+    "Split",
     "State",
     "StateName",
     "Tenant",
@@ -130,4 +133,5 @@ __all__ = [
     "bare",
     "numbers",
     "public",
+    "split_of",
 ]

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+_SPLIT = re.compile(
+    r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})\.(?:gguf|safetensors|bin)", re.IGNORECASE
+)
 _PROJECTOR = re.compile(r"(?<![^\W_])mmproj(?![^\W_])")
 Source = Literal["huggingface", "modelscope", "local", "demo"]
 Format = Literal["gguf", "safetensors", "ctranslate2", "pickle"]
@@ -35,27 +38,44 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a model: its path inside the repository, its size, and its hash where the hub tells one.
+    """One file of a model: its path inside the repository, its size, and its hash where the hub has one.
 
     Attributes:
-        git_sha1: of the content as a Git blob, what Hugging Face tells of small files.
+        git_sha1: of the content as a Git blob, as Hugging Face lists it for small files.
+        format: `gguf` for a local file that has no suffix and begins with GGUF's magic number.
     """
 
     path: str
     size_bytes: int
     sha256: str | None = None
     git_sha1: str | None = None
+    format: Literal["", "gguf"] = ""
 
     @property
     def is_gguf(self) -> bool:
         """A model's, or its projector's."""
-        return self.path.lower().endswith(".gguf")
+        return self.format == "gguf" or self.path.lower().endswith(".gguf")
 
     @property
     def is_projector(self) -> bool:
         """A vision or audio tower in a GGUF file of its own: `mmproj` is a word of its name."""
         name = self.path.rpartition("/")[2].lower()
         return name.endswith(".gguf") and _PROJECTOR.search(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which part of split weights a file is: part 2 of 3 for `stem-00002-of-00003.gguf`."""
+
+    stem: str
+    number: int
+    count: int
+
+
+def split_of(path: str) -> Split | None:
+    """The part that the file's name says it is; `None` for a file that is not split."""
+    match = _SPLIT.fullmatch(path)
+    return Split(match["stem"], int(match["number"]), int(match["count"])) if match else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -424,6 +424,23 @@ def test_parts_are_one_model(tmp_path: Path) -> None:
     assert all(len(one.tensors) == 3 for one in metadata.layers)
 
 
+def test_a_first_part_without_tensors(tmp_path: Path) -> None:
+    """As gguf-split writes it with --no-tensor-first-split."""
+    counts = {"split.count": 2, "split.tensors.count": 7}
+    first = {**keys("llama", **HEADS), "split.no": 0, **counts}
+    write(tmp_path, "m-00001-of-00002.gguf", first, [])
+    tensors = [EMBEDDING, *layer(0, *ATTENTION), *layer(1, *ATTENTION)]
+    write(tmp_path, "m-00002-of-00002.gguf", {"split.no": 1, **counts}, tensors)
+    assert len(read(tmp_path).layers) == 2
+
+
+def test_part_numbers_of_any_width(tmp_path: Path) -> None:
+    split(tmp_path)
+    (tmp_path / "m-00001-of-00002.gguf").rename(tmp_path / "m-1-of-2.gguf")
+    (tmp_path / "m-00002-of-00002.gguf").rename(tmp_path / "m-2-of-2.gguf")
+    assert len(read(tmp_path).layers) == 2
+
+
 def test_a_missing_part(tmp_path: Path) -> None:
     split(tmp_path)
     (tmp_path / "m-00002-of-00002.gguf").unlink()
