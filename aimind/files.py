@@ -2,7 +2,7 @@
 
 For GGUF: one model with all its parts, and the best projector (mmproj) beside it. Otherwise: the safetensors
 (pickled `.bin` only where there are none), and the small files around them: configuration, tokenizer,
-templates, code. Decided by names alone, so that it can be said before anything is downloaded.
+templates, code. Decided by names, and by the index of the safetensors where there is one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _QUANTIZATION = re.compile(
     r"(?<![A-Z0-9])(?:UD-)?(?:I?Q[1-8](?:_(?:[01KSML]|NL|X{1,2}S|XL|4_4|4_8|8_8)(?![A-Z0-9]))+"
     r"|TQ[12]_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?![A-Z0-9])"
 )
-_INDEX = ".safetensors.index.json"
+INDEX_NAME = "model.safetensors.index.json"  # which files vLLM, SGLang and transformers load
+_MODULE = re.compile(r"\d+_\w+")  # of Sentence Transformers: 1_Pooling, 2_Dense
 _DRAFTS = frozenset({"draft", "mtp", "eagle", "eagle3"})
 _SKIPPED_FOLDERS = frozenset("original onnx openvino coreml tf flax metal mlx gguf runs".split())
 _SUPPORT = frozenset(".json .jinja .txt .model .tiktoken .py .yaml .yml .bpe .vocab .spm .npy".split())
@@ -50,7 +51,9 @@ def choose(model: Model, *, projector: str | None = None) -> Model:
     return candidates(model, projector=projector)[0]
 
 
-def candidates(model: Model, *, projector: str | None = None) -> tuple[Model, ...]:
+def candidates(
+    model: Model, *, projector: str | None = None, indexed: frozenset[str] | None = None
+) -> tuple[Model, ...]:
     """The ways to narrow a model to what serving needs: one, or a GGUF model's quantizations.
 
     The preferred one is the first, then the others by size, the largest first.
@@ -58,6 +61,7 @@ def candidates(model: Model, *, projector: str | None = None) -> tuple[Model, ..
     Args:
         model: all files of a repository.
         projector: the path of the vision or audio tower's file; `none` for none; else the best is chosen.
+        indexed: the files that `INDEX_NAME` names, where it was read.
 
     Raises:
         ModelNotFoundError: a file or quantization asked for is not there, or a part of it is missing.
@@ -71,7 +75,7 @@ def candidates(model: Model, *, projector: str | None = None) -> tuple[Model, ..
         models = _of_quantization(model, None if asked == "GGUF" else asked)
         chosen = [_with_projector(model, one, projector) for one in models]
     else:
-        chosen = [_of_folder(model)]
+        chosen = [_of_folder(model, indexed)]
     return tuple(
         replace(model, files=tuple(file for file in files if file in wanted)) for wanted in map(set, chosen)
     )
@@ -255,44 +259,68 @@ def _projector_rank(file: File) -> tuple[int, str]:
 # ── Everything else ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _of_folder(model: Model) -> Sequence[File]:
+def _of_folder(model: Model, indexed: frozenset[str] | None) -> Sequence[File]:
     files = [file for file in model.files if not _is_skipped(file.path)]
     names = {file.path for file in files}
     if any(PurePosixPath(name).match("cosyvoice*.yaml") for name in names):
         return _all_but_duplicates(files)
-    weights = _weights(files)
+    weights = _weights(files, indexed)
     if weights:
-        return [*weights, *_support(files)]
+        return [*weights, *_support_of(weights, files)]
     if "model.bin" in names or any(name.endswith((".pt", ".pth")) for name in names):
         return _all_but_duplicates(files)
     raise _nothing(model, names)
 
 
 def _safe(files: Iterable[File]) -> bool:
-    return any(file.path.endswith(".safetensors") for file in _weights(files))
+    return any(file.path.endswith(".safetensors") for file in _weights(files, None))
 
 
-def _weights(files: Iterable[File]) -> list[File]:
-    """The weights of the folder itself, and those of the numbered or named modules below it."""
-    folders: dict[str, list[File]] = {}
+def _weights(files: Iterable[File], indexed: frozenset[str] | None) -> list[File]:
+    """The weights of the folder itself, and those of Sentence Transformers' modules below it.
+
+    Other folders below hold the same model again: in another precision (`fp8`), or for another program.
+    """
+    root: list[File] = []
+    modules: dict[str, list[File]] = {}
     for file in files:
-        if not _is_skipped(file.path):
-            folders.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
-    root = _weights_of_one_folder(folders.pop(".", []))
-    if not root:
+        folder = str(PurePosixPath(file.path).parent)
+        if folder == ".":
+            root.append(file)
+        elif _MODULE.fullmatch(folder):
+            modules.setdefault(folder, []).append(file)
+    found = _indexed_weights(root, indexed) if indexed else _weights_of_one_folder(root)
+    if not found:
         return []
-    return root + [file for each in folders.values() for file in _weights_of_one_folder(each)]
+    return found + [file for module in modules.values() for file in _weights_of_one_folder(module)]
+
+
+def _indexed_weights(files: Sequence[File], indexed: frozenset[str]) -> list[File]:
+    """The files that the index names, whatever they are called.
+
+    Raises:
+        ModelNotFoundError: one of them is missing.
+    """
+    found = [file for file in files if file.path in indexed]
+    missing = sorted(indexed.difference(file.path for file in found))
+    if missing:
+        raise ModelNotFoundError(
+            f"{len(missing)} of the {len(indexed)} files that {INDEX_NAME} names are missing, "
+            f"the first of them is {missing[0][:100]!r}",
+            hint="Fetch the missing files into the same folder.",
+        )
+    return sorted(found, key=lambda file: file.path)
 
 
 def _weights_of_one_folder(files: Sequence[File]) -> list[File]:
     """Its safetensors without copies in another layout or precision; pickles where there are none."""
     names = {PurePosixPath(file.path).name: file for file in files}
     safetensors = {name: file for name, file in names.items() if name.endswith(".safetensors")}
-    indexed = [name.removesuffix(_INDEX) for name in names if name.endswith(_INDEX)]
-    for stem in (*indexed, "model"):
-        shards = [file for name, file in safetensors.items() if _is_shard(name, stem)]
-        if shards:
-            return _complete(shards)
+    shards = [file for name, file in safetensors.items() if _is_shard(name, "model")]
+    if shards:
+        # An index that was not read may name files that are no numbered parts: mtp.safetensors.
+        others = [file for name, file in safetensors.items() if INDEX_NAME in names and _may_be_indexed(name)]
+        return _complete([*shards, *others])
     if "model.safetensors" in safetensors:
         # Beside it, `model.fp16.safetensors` and its like are the same weights again.
         safetensors = {
@@ -306,9 +334,20 @@ def _weights_of_one_folder(files: Sequence[File]) -> list[File]:
     return _complete(list((plain or whole or pickles).values()))
 
 
+def _may_be_indexed(name: str) -> bool:
+    return split_of(name) is None and not name.startswith(("adapter_", "consolidated", "model."))
+
+
 def _is_shard(name: str, stem: str) -> bool:
     split = split_of(name)
     return split is not None and split.stem == stem
+
+
+def _support_of(weights: Sequence[File], files: Iterable[File]) -> list[File]:
+    """What belongs to these weights: without the index of Mistral's copies where they were left out."""
+    if any(file.path.startswith("consolidated") for file in weights):
+        return _support(files)
+    return [file for file in _support(files) if not file.path.startswith("consolidated")]
 
 
 def _support(files: Iterable[File]) -> list[File]:
@@ -377,7 +416,7 @@ def _available(model: Model) -> str:
     found = sorted({one.quantization or one.stem for one in _models(model.files)}, key=_order)
     if found:
         return f"It has {', '.join(found)}."
-    if _weights(model.files):
+    if _weights(model.files, None):
         return (
             "It has no GGUF files: leave the quantization away to serve its safetensors or PyTorch weights."
         )

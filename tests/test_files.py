@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
-from aimind.files import candidates, choose, quantization, siblings
+from aimind.files import INDEX_NAME, candidates, choose, quantization, siblings
 from aimind.types import File, Model, Reference, Source
 
 
@@ -287,7 +287,7 @@ def test_a_model_in_mistral_layout_alone() -> None:
 
 def test_shards_under_another_name() -> None:
     files = ["config.json", "weights-00001-of-00001.safetensors", "weights.safetensors.index.json"]
-    assert chosen(*files, "extra.safetensors") == files
+    assert chosen(*files) == files
     deepseek = ["model-00001-of-000002.safetensors", "model-00002-of-000002.safetensors"]
     assert chosen(*deepseek) == deepseek
 
@@ -297,6 +297,45 @@ def test_part_numbers_of_any_width() -> None:
     assert set(chosen(*parts, "config.json")) == {*parts, "config.json"}
     with pytest.raises(ModelNotFoundError, match="999999996 of the 999999999 parts of m are missing"):
         chosen(*[f"m-{number:09}-of-999999999.gguf" for number in (1, 2, 4)])
+
+
+INDEXED = (
+    "config.json",
+    "model-1-of-2.safetensors",
+    "model-2-of-2.safetensors",
+    "mtp.safetensors",
+    INDEX_NAME,
+)
+
+
+def weights(*paths: str, indexed: set[str] | None = None) -> list[str]:
+    """The safetensors that are chosen of a repository with an index."""
+    reference = Reference(source="huggingface", name="owner/name")
+    model = Model(reference=reference, files=tuple(File(path, 1) for path in (*INDEXED, *paths)))
+    [found] = candidates(model, indexed=frozenset(indexed) if indexed else None)
+    return [file.path for file in found.files if file.path.endswith(".safetensors")]
+
+
+def test_the_index_says_which_files_are_the_weights() -> None:
+    named = {"model-1-of-2.safetensors", "mtp.safetensors"}
+    assert weights("stale.safetensors", "consolidated.safetensors", indexed=named) == sorted(named)
+    with pytest.raises(
+        ModelNotFoundError, match=r"1 of the 2 files .* the first of them is 'gone\.safetensors'"
+    ):
+        weights(indexed={"mtp.safetensors", "gone.safetensors"})
+
+
+def test_an_index_that_was_not_read_may_name_files_that_are_no_parts() -> None:
+    others = ["consolidated.safetensors", "adapter_model.safetensors", "model.fp16.safetensors"]
+    assert weights(*others) == ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "mtp.safetensors"]
+
+
+@pytest.mark.parametrize("folder", ["fp8", "8bit", "onnx", "original", "mtp", "UD", "checkpoint-1"])
+def test_other_weights_below_the_model_are_left_out(folder: str) -> None:
+    assert chosen("config.json", "model.safetensors", f"{folder}/model.safetensors") == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_a_missing_shard() -> None:

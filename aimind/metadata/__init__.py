@@ -28,6 +28,20 @@ def read(model: Model, open_file: Callable[[File], Reader]) -> Metadata:
     return hugging_face.read(model, open_file)
 
 
+def indexed_files(model: Model, open_file: Callable[[File], Reader]) -> frozenset[str] | None:
+    """The paths of the weights that the index in the model's own folder names; `None` without an index.
+
+    Raises:
+        MetadataError: the index is damaged.
+    """
+    from aimind.metadata import safetensors
+
+    for file in model.files:
+        if file.path == safetensors.INDEX_NAME:
+            return frozenset(safetensors.read_index(open_file(file), file.path))
+    return None
+
+
 def from_config(text: bytes, path: str) -> Metadata:
     """What a folder with this config.json would say, its weights being those that it implies, unquantized.
 

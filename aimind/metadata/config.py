@@ -23,8 +23,10 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 LARGEST_CONFIG_BYTES = 16 << 20  # a tokenizer's too, which lists the words that were added
 LARGEST_NUMBER = 1 << 40
 LONGEST_WORD = 100
-# An empty object of 3 bytes takes 64 in memory. The index of 90,000 tensors has as many commas.
+# An empty object of 3 bytes takes 64 bytes in memory. In an index and in the header of a shard there are more
+# than 8 bytes to a value, so that memory stays within a small multiple of what was read.
 MOST_VALUES = 1 << 19
+BYTES_PER_VALUE = 8
 LARGEST_LIST = 1024  # nothing that is asked for has more entries than a model has layers
 # vLLM, SGLang and transformers look for the language model of a multimodal one under these names.
 _TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -45,17 +47,24 @@ def read_json(reader: Reader, path: str, most_bytes: int = LARGEST_CONFIG_BYTES)
 
 
 def parse_json(text: bytes, path: str, *, unique: bool = False) -> dict[str, Json]:
-    """The object that the text is; of equal names the last counts, as in transformers, or none (`unique`).
+    """The object in this JSON text. Of equal names the last one counts, as in transformers.
+
+    `Infinity` and `NaN`, which transformers writes and reads, are floats.
+
+    Args:
+        text: in UTF-8.
+        path: for messages.
+        unique: refuse equal names, as the safetensors format does, and numbers that are not finite.
 
     Raises:
-        MetadataError: it is no JSON in UTF-8 (numbers that are not finite included), nested too deeply,
-            of too many values, or no object.
+        MetadataError: it is not JSON, is nested too deeply, has too many values, or is not an object.
     """
-    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if sum(map(text.count, (b",", b"[", b"{"))) > max(MOST_VALUES, len(text) // BYTES_PER_VALUE):
         raise MetadataError(f"{path} holds more values than any real one", hint=_HINT)
     hook = _unique if unique else None
+    constant = _refuse_constant if unique else None
     try:
-        value: Json = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=hook)
+        value: Json = json.loads(text.decode(), parse_constant=constant, object_pairs_hook=hook)
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"{path} is not JSON: {str(error)[:100]}", hint=_HINT) from error
     if not isinstance(value, dict):

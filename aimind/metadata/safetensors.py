@@ -14,9 +14,9 @@ from aimind.metadata.config import Json, parse_json, read_json
 from aimind.metadata.summary import shown
 from aimind.types import File, Reader, Tensor
 
-# The reference implementation takes 100 MB (MAX_HEADER_SIZE); nobody keeps 50,000 tensors in one file.
-LARGEST_HEADER_BYTES = 16 << 20
-LARGEST_INDEX_BYTES = 32 << 20  # that of a model with 90,000 tensors has 9 MB
+# The reference implementation's limit (MAX_HEADER_SIZE). Headers and indexes of 10^6 tensors exist.
+LARGEST_HEADER_BYTES = 100_000_000
+LARGEST_INDEX_BYTES = 128 << 20
 LONGEST_NAME = 1024
 PARALLEL_READS = 8
 # Holds the header of most shards (85 KB for DeepSeek V3), so that one read is enough.
@@ -61,22 +61,35 @@ def read_tensors(files: Sequence[File], folder: str, open_file: Callable[[File],
     if index is None:
         shards = [file for path, file in sorted(here.items()) if path.endswith(".safetensors")]
         return _without_twins([(None, tensors) for tensors in _headers(shards, open_file)])
-    weight_map = read_json(open_file(index), index.path, LARGEST_INDEX_BYTES).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise MetadataError(f"{index.path} names no shards", hint=_HINT)
-    named = {shard if isinstance(shard, str) else "" for shard in weight_map.values()}
-    missing = sorted(shard for shard in named if join(folder, shard) not in here)
+    by_shard = read_index(open_file(index), index.path)
+    missing = sorted(path for path in by_shard if path not in here)
     if missing:
         raise MetadataError(
-            f"{shown(missing[0])} is missing, {len(missing)} of {len(named)} shards are not here",
+            f"{shown(missing[0])} is missing, {len(missing)} of {len(by_shard)} shards are not here",
             hint="Fetch all shards of the model into one folder.",
         )
-    by_shard: dict[str, set[str]] = {}
-    for name, shard in weight_map.items():
-        by_shard.setdefault(join(folder, str(shard)), set()).add(name)
     paths = sorted(by_shard)
     headers = _headers([here[path] for path in paths], open_file)
-    return _without_twins([(by_shard[path], tensors) for path, tensors in zip(paths, headers, strict=True)])
+    return _without_twins(
+        [(set(by_shard[path]), tensors) for path, tensors in zip(paths, headers, strict=True)]
+    )
+
+
+def read_index(reader: Reader, path: str) -> dict[str, list[str]]:
+    """The names of the tensors in each file of weights, by the file's path, as an index has them.
+
+    Raises:
+        MetadataError: it is damaged, or names no files.
+    """
+    weight_map = read_json(reader, path, LARGEST_INDEX_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise MetadataError(f"{path} names no shards", hint=_HINT)
+    by_shard: dict[str, list[str]] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str):
+            raise MetadataError(f"{path} is damaged: {shown(name)} is in no file", hint=_HINT)
+        by_shard.setdefault(join(dirname(path), shard), []).append(name)
+    return by_shard
 
 
 def _headers(shards: Sequence[File], open_file: Callable[[File], Reader]) -> list[list[Tensor]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
 from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, UnsupportedError
-from aimind.types import Host, Metadata, Model, Plan, Reason
+from aimind.types import File, Host, Metadata, Model, Plan, Reader, Reason
 
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Option, Question
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 def offer(asked: Wanted) -> Offer:
     """From the text to the files that could be served, and how to read them."""
-    from aimind import files, hub, reference
+    from aimind import files, hub, metadata, reference
     from aimind.alternatives import Offer
 
     text = asked.text
@@ -39,17 +39,49 @@ def offer(asked: Wanted) -> Offer:
             f"note: {text} is taken from {hub.hub_of(parsed.source).title}; the folder here is ./{twin}"
         )
     model = hub.resolve(parsed)
-    candidates = files.candidates(model, projector=asked.projector)
+    open_file = _opener(model)
+    indexed = _indexed(model, open_file)
+    candidates = files.candidates(model, projector=asked.projector, indexed=indexed)
     siblings = files.siblings(model, candidates[0], projector=asked.projector)
-    return Offer(candidates=candidates, siblings=siblings, read=functools.cache(_read))
+    read = functools.cache(lambda narrowed: metadata.read(narrowed, open_file))
+    return Offer(candidates=candidates, siblings=siblings, read=read)
+
+
+def _opener(model: Model) -> Callable[[File], Reader]:
+    """Opens the model's files; the index only once, since it is read to choose files and again for sizes."""
+    from aimind import files, hub
+
+    opened: list[Reader] = []
+
+    def open_file(file: File) -> Reader:
+        if file.path != files.INDEX_NAME:
+            return hub.open_file(model, file)
+        if not opened:
+            opened.append(hub.open_file(model, file))
+        return opened[0]
+
+    return open_file
+
+
+def _indexed(model: Model, open_file: Callable[[File], Reader]) -> frozenset[str] | None:
+    """The files that the model's index names; `None` where one file or a quantization is asked for."""
+    from aimind import metadata
+
+    reference = model.reference
+    if reference.file is not None or reference.quantization not in (None, "SAFETENSORS"):
+        return None
+    return metadata.indexed_files(model, open_file)
 
 
 def only(model: Model, asked: Wanted) -> Offer:
     """These files, and no others."""
+    from aimind import metadata
     from aimind.alternatives import Offer
 
     _prepare_hub(asked)
-    return Offer(candidates=(model,), siblings=(), read=functools.cache(_read))
+    open_file = _opener(model)
+    read = functools.cache(lambda narrowed: metadata.read(narrowed, open_file))
+    return Offer(candidates=(model,), siblings=(), read=read)
 
 
 def _prepare_hub(asked: Wanted) -> None:
@@ -59,13 +91,6 @@ def _prepare_hub(asked: Wanted) -> None:
         hub.go_offline()
     if asked.token_file is not None:
         hub.use_token(asked.token_file)
-
-
-def _read(model: Model) -> Metadata:
-    """Its headers, wherever it is."""
-    from aimind import hub, metadata
-
-    return metadata.read(model, lambda file: hub.open_file(model, file))
 
 
 class _UnreadError(Exception):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from aimind.errors import MetadataError
-from aimind.metadata.safetensors import FIRST_READ_BYTES, INDEX_NAME, read_header, read_tensors
+from aimind.metadata.safetensors import FIRST_READ_BYTES, INDEX_NAME, read_header, read_index, read_tensors
 from aimind.types import Tensor
 from tests.metadata.local import Account, Text, model
 
@@ -41,6 +41,23 @@ def test_reads_what_the_reference_writes(tmp_path: Path) -> None:
             part = oracle.get_slice(name)
             expected = (tuple(part.get_shape()), part.get_dtype(), arrays[name].nbytes)
             assert (tensors[name].shape, tensors[name].dtype, tensors[name].size_bytes) == expected
+
+
+def test_a_header_of_many_tensors() -> None:
+    """Some published files have hundreds of thousands, and the format allows headers of 100 MB."""
+    entries = {
+        f"model.layers.{number}.weight": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+        for number in range(200_000)
+    }
+    text = json.dumps(entries).encode()
+    assert len(read_header(Text(struct.pack("<Q", len(text)) + text), "model.safetensors")) == 200_000
+
+
+def test_an_index_of_many_tensors() -> None:
+    entries = {f"model.layers.{number}.mlp.weight": "model.safetensors" for number in range(600_000)}
+    text = json.dumps({"weight_map": entries}).encode()
+    index = read_index(Text(text), "model.safetensors.index.json")
+    assert len(index["model.safetensors"]) == 600_000
 
 
 def test_a_header_takes_one_read_or_two(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.hostile import Bounded, check, outcome
 from tests.metadata import craft
 
 EDGES = (0, 1, 7, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 62, 1 << 63, (1 << 64) - 1)
-ODD: tuple[object, ...] = (*EDGES, -1, 0.5, None, [], {}, [0], "auto")
+ODD: tuple[object, ...] = (*EDGES, -1, 0.5, None, [], {}, [0], "auto", math.inf, -math.inf, math.nan)
 KEYS: dict[str, object] = {
     "general.architecture": "gemma3",
     "general.file_type": 1,
