@@ -20,6 +20,8 @@ def lacks(metadata: Metadata, _host: Host, backend: Backend) -> str | None:
     sglang = f"SGLang {backend.version}"
     if not _READ.fullmatch(name):
         return f"{sglang} reads no weights in {name}"
+    if "average-bits" in metadata.quantization_traits:
+        return f"{sglang} reads weights that all have as many bits, and these ({name}) have several"
     if name in ("AWQ", "GPTQ") and bits not in (4, 8):
         return f"{sglang} reads {name} of 4 or 8 bits, and these weights have {bits}"
     if "asymmetric" in metadata.quantization_traits:

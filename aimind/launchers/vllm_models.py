@@ -55,6 +55,10 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
         (_READ.fullmatch(name) is None, f"{vllm} reads no weights in {name}"),
         (name == "AWQ" and bits != 4, f"{vllm} reads AWQ of 4 bits, and these weights have {bits}"),
         (
+            "average-bits" in traits,
+            f"{vllm} reads weights that all have as many bits, and these ({name}) have several",
+        ),
+        (
             name == "GPTQ" and bits not in (4, 8),
             f"{vllm} reads GPTQ of 4 or 8 bits, and these weights have {bits}",
         ),

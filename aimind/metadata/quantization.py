@@ -55,10 +55,19 @@ def _read(section: Config) -> Quantization:
     if method == "bitsandbytes":
         four = section.flag("load_in_4bit")
         return Quantization("BNB-4bit" if four else "BNB-8bit", 4 if four else 8)
-    bits = section.integer("bits", "w_bit") or 4
+    bits, is_average = _bits(section)
     if not method and section.integer("bits") and section.integer("group_size"):
         return Quantization(f"MLX-{bits}bit", bits, _group_size(section))  # mlx_lm/utils.py names no method
-    return Quantization(method.upper() or None, bits, _group_size(section), _traits(section, method))
+    traits = _traits(section, method) | (frozenset({"average-bits"}) if is_average else frozenset())
+    return Quantization(method.upper() or None, bits, _group_size(section), traits)
+
+
+def _bits(section: Config) -> tuple[int, bool]:
+    """Bits of a weight, and whether they are an average rounded up: EXL2 and AutoRound have 4.65 or 3.5."""
+    number = section.number("bits")
+    if number is not None and not number.is_integer() and number > 0:
+        return math.ceil(number), True
+    return section.integer("bits", "w_bit") or 4, False
 
 
 def _traits(section: Config, method: str) -> frozenset[str]:

@@ -229,7 +229,8 @@ class Metadata:
         quantization: of the weights as a person would name it (`Q4_K_M`, `AWQ`); `None` for a plain dtype.
         quantization_bits: of a quantized weight; `None` where it is not quantized, or for GGUF.
         quantization_traits: of GPTQ `asymmetric`, and `act-order` where groups follow the activations; of FP8
-            `per-channel` where each row of weights has a scale, and activations are computed in FP8 too.
+            `per-channel` where each row of weights has a scale, and activations are computed in FP8 too;
+            `average-bits` where the bits are an average, rounded up here.
         dtype: of most weights, by bytes, as the file names it.
         parameters: their number.
         hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.

@@ -137,6 +137,9 @@ def test_by_force_it_is_tried_all_the_same() -> None:
         (gptq(bits=4, desc_act=True), "these groups of 128 follow the activations"),
         (quantized(quant_method="bitsandbytes", load_in_4bit=True), "reads no weights in BNB-4bit"),
         (quantized(quant_method="aqlm"), "reads no weights in AQLM"),
+        (quantized(quant_method="exl2", bits=4.65, head_bits=6), "reads no weights in EXL2"),
+        (quantized(quant_method="exl3", bits=3.5), "reads no weights in EXL3"),
+        (quantized(quant_method="auto-round", bits=3.5), "AUTO-ROUND) have several"),
     ],
 )
 def test_quantizations_that_it_reads_nowhere(metadata: Metadata, why: str) -> None:

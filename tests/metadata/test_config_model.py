@@ -214,6 +214,11 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, Quantization("GPTQ", 4, 128)),
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, Quantization("GPTQ", 8, None)),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, Quantization("AWQ", 4, 64)),
+        (
+            {"quant_method": "exl2", "bits": 4.65},
+            Quantization("EXL2", 5, None, frozenset({"average-bits"})),
+        ),
+        ({"quant_method": "awq", "bits": 4.0, "group_size": 64}, Quantization("AWQ", 4, 64)),
         ({"quant_method": "awq", "w_bit": 4, "q_group_size": 64}, Quantization("AWQ", 4, 64)),
         ({"group_size": 64, "bits": 4, "mode": "affine"}, Quantization("MLX-4bit", 4, 64)),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, Quantization("FP8", 8, 128)),
