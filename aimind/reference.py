@@ -24,6 +24,7 @@ import os
 import re
 from dataclasses import replace
 
+from aimind import addresses
 from aimind.errors import BadReferenceError, UsageError
 from aimind.types import Reference, Source
 
@@ -65,8 +66,9 @@ def parse(
     """
     if len(text) > LONGEST or "\0" in text:
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
-    parsed = _demo(text) or _local(text) or _hub(text, hub)
+    parsed = _demo(text) or _local(text) or _hub(addresses.short_form(text), hub)
     if parsed is None:
+        addresses.refuse_ollama(text)
         raise _bad(text, "names no model in any of the accepted forms")
     if quantization is not None:
         parsed = _with_quantization(text, parsed, quantization)

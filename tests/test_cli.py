@@ -503,3 +503,13 @@ def test_debug_shows_the_traceback(run: Run) -> None:
     shown = run("plan", "./missing.gguf", "--debug")
     assert shown.returncode == 3
     assert "Traceback" in shown.stderr
+
+
+def test_a_file_here_that_is_typed_without_its_folder(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "small"
+    folder.mkdir(parents=True)
+    models.header("llama-3.1-8b.Q4_K_M", folder)
+    shown = run("plan", "models/small/llama-3.1-8b.Q4_K_M.gguf")
+    assert shown.returncode == 2
+    assert "is a file on this machine" in shown.stderr
+    assert "./models/small/llama-3.1-8b.Q4_K_M.gguf" in shown.stderr

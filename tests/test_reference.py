@@ -66,13 +66,63 @@ def test_forms(text: str, expected: Reference) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("https://huggingface.co/owner/name", "owner/name"),
+        ("http://www.huggingface.co/owner/name/", "owner/name"),
+        ("https://hf-mirror.com/owner/name?library=vllm#files", "owner/name"),
+        ("https://huggingface.co/owner/name/discussions/3", "owner/name"),
+        ("https://huggingface.co/owner/name/tree/main", "owner/name@main"),
+        ("https://huggingface.co/owner/name/tree/refs%2Fpr%2F3", "owner/name@refs/pr/3"),
+        ("https://huggingface.co/owner/name/tree/feature%2Fx", "owner/name@feature%2Fx"),
+        ("https://huggingface.co/owner/name/blob/main/sub/x%20y.gguf", "owner/name@main/sub/x y.gguf"),
+        ("https://huggingface.co/owner/name/resolve/main/x.gguf?download=true", "owner/name@main/x.gguf"),
+        ("huggingface.co/owner/name", "owner/name"),
+        ("hf.co/owner/name:Q4_K_M", "owner/name:Q4_K_M"),
+        ("hf://owner/name", "owner/name"),
+        ("hf://models/owner/name@v1/x.gguf", "owner/name@v1/x.gguf"),
+        ("https://modelscope.cn/models/owner/name", "ms:owner/name"),
+        ("https://www.modelscope.cn/models/owner/name/summary", "ms:owner/name"),
+        ("https://www.modelscope.ai/models/owner/name/files", "ms:owner/name"),
+        ("https://modelscope.cn/models/owner/name/file/view/master/x.gguf", "ms:owner/name@master/x.gguf"),
+        ("https://modelscope.cn/models/owner/name/resolve/v1/x.gguf", "ms:owner/name@v1/x.gguf"),
+    ],
+)
+def test_addresses_that_people_paste(monkeypatch: pytest.MonkeyPatch, text: str, short: str) -> None:
+    assert parse(text) == parse(short)
+    monkeypatch.setenv("AIMIND_HUB", "modelscope")
+    assert parse(text) == parse(short if short.startswith("ms:") else f"hf:{short}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("llama3", "has no owner", "aimind search llama3 --gguf"),
+        ("qwen3:0.6b", "has no owner", "aimind search qwen3 0.6b --gguf"),
+        ("ollama://qwen3:0.6b", "has no owner", "aimind search qwen3 0.6b --gguf"),
+        ("https://ollama.com/library/qwen3", "has no owner", "aimind search qwen3 --gguf"),
+        ("https://huggingface.co/datasets/a/b", "not the address of a model", "ends in owner/name"),
+        ("hf://spaces/a/b", "not the address of a model", "ends in owner/name"),
+        ("https://huggingface.co/", "not the address of a model", "ends in owner/name"),
+        ("https://huggingface.co/a/b/tree/main/Q4_K_M", "a folder inside", "hf:a/b"),
+        ("https://example.com/m.gguf", "not an address on Hugging Face", "./model.gguf"),
+    ],
+)
+def test_addresses_of_something_else(text: str, message: str, hint: str) -> None:
+    with pytest.raises(BadReferenceError) as caught:
+        parse(text)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
         " ",
         "-",
         "--help",
-        "gpt2",
         "m.gguf",
         "demo@main",
         "demo:",
@@ -111,7 +161,6 @@ def test_forms(text: str, expected: Reference) -> None:
         "hf:hf:owner/name",
         "ms:/m",
         "gs:owner/name",
-        "https://huggingface.co/owner/name",
         "owner/name/../x.gguf",
         "owner/name/./x.gguf",
         "owner/name//x.gguf",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
 from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, UnsupportedError
-from aimind.types import File, Host, Metadata, Model, Plan, Reader, Reason
+from aimind.types import File, Host, Metadata, Model, Plan, Reader, Reason, Reference
 
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Option, Question
@@ -34,6 +34,11 @@ def offer(asked: Wanted) -> Offer:
             raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
         raise
     twin = hub.local_twin(parsed)
+    if twin is not None and os.path.isfile(twin):  # noqa: PTH113 - any text, also what no path can be made of
+        raise BadReferenceError(
+            f"{twin} is a file on this machine; without ./ it names a file of a repository",
+            hint=f"Write ./{twin} for the file here, or {_on_hub(parsed)} for the repository's.",
+        )
     if twin is not None:
         show.note(
             f"note: {text} is taken from {hub.hub_of(parsed.source).title}; the folder here is ./{twin}"
@@ -45,6 +50,12 @@ def offer(asked: Wanted) -> Offer:
     siblings = files.siblings(model, candidates[0], projector=asked.projector)
     read = functools.cache(lambda narrowed: metadata.read(narrowed, open_file))
     return Offer(candidates=candidates, siblings=siblings, read=read)
+
+
+def _on_hub(parsed: Reference) -> str:
+    from aimind.reference import unparse
+
+    return unparse(parsed, anywhere=True)
 
 
 def _opener(model: Model) -> Callable[[File], Reader]:

@@ -15,6 +15,9 @@ WORD = st.text(string.ascii_letters + string.digits + "_-.@%:/~\\ é\n", max_siz
 # Mostly nonsense, made of what the grammar is made of.
 TEXTS = st.lists(
     st.sampled_from(["hf:", "ms:", "file:", "demo", "./", "~/", "/", "@", ":", "%2F", "refs/pr/", "a", "b.c"])
+    | st.sampled_from(
+        ["https://huggingface.co/", "hf.co/", "hf://", "https://modelscope.cn/models/", "/blob/"]
+    )
     | st.sampled_from(["Q4_K_M", "gguf", "x.gguf", "-", "--", "..", "C:\\", "owner", "owner/name"])
     | WORD,
     max_size=8,
