@@ -52,6 +52,15 @@ class MetadataError(AimindError):
     exit_code = 5
 
 
+class WrongFileError(MetadataError):
+    """A file is not a model (an adapter, a drafter), or not this model's projector; `path` names it."""
+
+    def __init__(self, message: str, *, hint: str, path: str) -> None:
+        """Keep the path, so that the choice can be made again without the file."""
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
 class UnknownArchitectureError(AimindError):
     """The model's memory cannot be estimated."""
 

@@ -32,7 +32,8 @@ _QUANTIZATION = re.compile(
 )
 INDEX_NAME = "model.safetensors.index.json"  # which files vLLM, SGLang and transformers load
 _MODULE = re.compile(r"\d+_\w+")  # of Sentence Transformers: 1_Pooling, 2_Dense
-_DRAFTS = frozenset({"draft", "mtp", "eagle", "eagle3"})
+# Words of the names of small models that only propose tokens to a large one, and of their folders.
+_DRAFTS = frozenset({"assistant", "dflash", "draft", "drafter", "dspark", "eagle", "eagle3", "mtp"})
 _SKIPPED_FOLDERS = frozenset("original onnx openvino coreml tf flax metal mlx gguf runs".split())
 _SUPPORT = frozenset(".json .jinja .txt .model .tiktoken .py .yaml .yml .bpe .vocab .spm .npy".split())
 _NO_SUPPORT = frozenset({"trainer_state.json", "requirements.txt", "license.txt"})
@@ -122,6 +123,13 @@ class _Gguf:
         """Of all its parts."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def is_drafter(self) -> bool:
+        """Whether its name, or that of a folder above it, is one of a drafter's."""
+        folders = PurePosixPath(self.files[0].path).parts[:-1]
+        words = self.words.union(*(_words(folder) for folder in folders))
+        return bool(words & _DRAFTS)
+
 
 def _of_file(model: Model, path: str, projector: str | None) -> Sequence[File]:
     file = next((file for file in model.files if file.path == path), None)
@@ -183,7 +191,10 @@ def _models(files: Iterable[File]) -> list[_Gguf]:
         for one in models
         if not one.files[0].is_projector and not (one.quantization is None and _is_matrix(one.words))
     ]
-    return [one for one in models if not one.words & _DRAFTS] or models
+    largest = max(models, key=lambda one: one.size_bytes, default=None)
+    if largest is None or largest.is_drafter:
+        return models
+    return [one for one in models if not one.is_drafter]
 
 
 def _gguf(parts: Sequence[File]) -> _Gguf:

@@ -15,7 +15,9 @@ import pytest
 from aimind.launchers.ggml import BUILD
 from tests import models
 from tests.fakes import nvml
+from tests.metadata import craft
 
+DEMO = next((Path(__file__).parents[1] / "aimind" / "demo").glob("*.gguf"))
 AIMIND = Path(sys.executable).with_name("aimind")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -513,3 +515,20 @@ def test_a_file_here_that_is_typed_without_its_folder(run: Run, tmp_path: Path) 
     assert shown.returncode == 2
     assert "is a file on this machine" in shown.stderr
     assert "./models/small/llama-3.1-8b.Q4_K_M.gguf" in shown.stderr
+
+
+def test_a_file_that_is_no_model_is_left_out(run: Run, tmp_path: Path) -> None:
+    """The header decides, not the name: the usual quantization here is an adapter's."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    whole = DEMO.read_bytes()
+    (folder / "m-F16.gguf").write_bytes(whole)
+    craft.write(folder, "m-Q4_K_M.gguf", {"general.architecture": "llama", "general.type": "adapter"}, [])
+    shown = run("plan", "./m", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert [file["path"] for file in json.loads(shown.stdout)["model"]["files"]] == ["m-F16.gguf"]
+    assert "m-Q4_K_M.gguf is a LoRA adapter, not a model; it is left out" in shown.stderr
+    named = run("plan", "./m/m-Q4_K_M.gguf")
+    assert named.returncode == 5
+    (folder / "m-F16.gguf").unlink()
+    assert run("plan", "./m").returncode == 5

@@ -299,6 +299,23 @@ def test_part_numbers_of_any_width() -> None:
         chosen(*[f"m-{number:09}-of-999999999.gguf" for number in (1, 2, 4)])
 
 
+def test_drafters_lose_against_the_largest_model() -> None:
+    """Whatever a drafter's name or folder is, and whatever quantization of it would be preferred."""
+    drafters = {
+        "dspark/dspark-M-Q4_K_M.gguf": 10,
+        "M-DFlash-Q4_K_M.gguf": 10,
+        "M-assistant-Q4_0.gguf": 10,
+        "MTP/M-Q4_K_M.gguf": 10,
+        "EAGLE3/M-Q4_K_M.gguf": 10,
+    }
+    paths = {"UD-Q8_K_XL/M-UD-Q8_K_XL.gguf": 100, **drafters}
+    reference = Reference(source="huggingface", name="owner/name")
+    model = Model(reference=reference, files=tuple(File(path, size) for path, size in paths.items()))
+    assert [file.path for file in choose(model).files] == ["UD-Q8_K_XL/M-UD-Q8_K_XL.gguf"]
+    alone = Model(reference=reference, files=(File("my-assistant-7B-Q4_K_M.gguf", 100),))
+    assert choose(alone).files == alone.files
+
+
 INDEXED = (
     "config.json",
     "model-1-of-2.safetensors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from posixpath import basename, dirname
 
-from aimind.errors import MetadataError
+from aimind.errors import AimindError, MetadataError, UnsupportedError
 from aimind.metadata.config import LARGEST_CONFIG_BYTES, Config, read_json
 from aimind.types import File, Model, Reader
 
@@ -47,13 +47,14 @@ class Folder:
 
         Raises:
             MetadataError: there is none, or it is damaged.
+            UnsupportedError: the model is described in Mistral's own format alone.
         """
         config = self.json("config.json")
         if config is None:
             raise self._without_config()
         return config
 
-    def _without_config(self) -> MetadataError:
+    def _without_config(self) -> AimindError:
         name = self.model.reference.name
         if "adapter_config.json" in self.names:
             return MetadataError(
@@ -61,9 +62,9 @@ class Folder:
                 hint="Serve its base model, and name the adapter there.",
             )
         if "params.json" in self.names:
-            return MetadataError(
-                f"{name} has Mistral's params.json and no config.json",
-                hint="Use a repository of the model in Hugging Face's format.",
+            return UnsupportedError(
+                f"{name} is in Mistral's own format (params.json, no config.json), which cannot be planned",
+                hint="Serve the model from a repository in Hugging Face's format, or in GGUF.",
             )
         return MetadataError(
             f"{name} has neither GGUF files nor a config.json",

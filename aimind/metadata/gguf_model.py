@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from aimind.errors import MetadataError
+from aimind.errors import MetadataError, WrongFileError
 from aimind.metadata import gguf_layers as layering
 from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
@@ -34,14 +34,21 @@ _NOT_A_MODEL = {
     "clip": "a vision or audio projector",
     "imatrix": "an importance matrix",
     "vocab": "a vocabulary",
+    "dflash": "a drafter",
+    "eagle3": "a drafter",
+    "gemma4-assistant": "a drafter",
 }
+# Projectors of the first LLaVA converters: `projection_dim` is that of the picture model's own text encoder.
+_OLD_PROJECTORS = frozenset({"mlp", "mlp_norm", "ldp", "ldpv2", "resampler", "adapter"})
+_TOWER_PREFIXES = ("v.", "a.")
 
 
 def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Metadata:
     """The model in these headers: one file's, or those of all parts in order.
 
     Raises:
-        MetadataError: not a model, parts missing, or keys and tensors that contradict each other.
+        WrongFileError: not a model, or the projector of another model.
+        MetadataError: parts missing, or keys and tensors that contradict each other.
     """
     first = parts[0]
     architecture = _architecture(first)
@@ -57,6 +64,8 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
     heads, kv_heads = summary.heads(layers)
     names = {tensor.name for tensor in others}
     hidden, rows = _embedding(others)
+    for projector in projectors:
+        _check_projector(projector, first.path, keys.number("embedding_length") or hidden)
     vocabulary = first.lengths.get("tokenizer.ggml.tokens") or keys.number("vocab_size") or rows
     dtype = summary.usual_dtype(tensors)
     return Metadata(
@@ -100,11 +109,40 @@ def _architecture(header: Header) -> str:
         raise MetadataError(f"{header.path} does not say its architecture", hint=FETCH_AGAIN)
     kind = header.values.get("general.type", "model")
     if what := _NOT_A_MODEL.get(str(kind)) or _NOT_A_MODEL.get(architecture):
-        raise MetadataError(
+        raise WrongFileError(
             f"{header.path} is {what}, not a model",
             hint="Give the model's own file; this one goes beside it.",
+            path=header.path,
         )
     return architecture
+
+
+def _check_projector(projector: Header, model_path: str, width: int) -> None:
+    """Whether what the projector puts out is as wide as what the model takes in, as llama.cpp demands.
+
+    Raises:
+        WrongFileError: it is not.
+    """
+    found = _projection_widths(projector)
+    if not found or width in found:
+        return
+    shown = ", ".join(map(str, sorted(found)[:4]))
+    raise WrongFileError(
+        f"the projector found is another model's: its width is {shown}, and {model_path} has {width}",
+        hint="--mmproj none serves the model without it.",
+        path=projector.path,
+    )
+
+
+def _projection_widths(projector: Header) -> set[int]:
+    """How wide its output can be: as its keys have it, else each size of the tensors behind its towers."""
+    values = projector.values
+    stated = {values.get(f"clip.{part}.projection_dim") for part in ("vision", "audio")}
+    widths = {width for width in stated if isinstance(width, int)}
+    if widths and values.get("clip.projector_type", "mlp") not in _OLD_PROJECTORS:
+        return widths
+    behind = [tensor for tensor in projector.tensors if not tensor.name.startswith(_TOWER_PREFIXES)]
+    return {size for tensor in behind for size in tensor.shape}
 
 
 def _painter(tensors: Sequence[Tensor]) -> str | None:

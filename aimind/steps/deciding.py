@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
-from aimind.errors import AimindError, BadReferenceError, DoesNotFitError, UnsupportedError
+from aimind.errors import (
+    AimindError,
+    BadReferenceError,
+    DoesNotFitError,
+    MetadataError,
+    UnsupportedError,
+    WrongFileError,
+)
 from aimind.types import File, Host, Metadata, Model, Plan, Reader, Reason, Reference
 
 if TYPE_CHECKING:
@@ -46,10 +53,40 @@ def offer(asked: Wanted) -> Offer:
     model = hub.resolve(parsed)
     open_file = _opener(model)
     indexed = _indexed(model, open_file)
-    candidates = files.candidates(model, projector=asked.projector, indexed=indexed)
-    siblings = files.siblings(model, candidates[0], projector=asked.projector)
     read = functools.cache(lambda narrowed: metadata.read(narrowed, open_file))
-    return Offer(candidates=candidates, siblings=siblings, read=read)
+    while True:
+        candidates = files.candidates(model, projector=asked.projector, indexed=indexed)
+        wrong = _wrong_file(candidates[0], read)
+        if wrong is None:
+            siblings = files.siblings(model, candidates[0], projector=asked.projector)
+            return Offer(candidates=candidates, siblings=siblings, read=read)
+        if wrong.path in (model.reference.file, asked.projector):
+            raise wrong
+        show.note(f"note: {wrong.message}; it is left out")
+        model = _without(model, wrong)
+
+
+def _wrong_file(candidate: Model, read: Callable[[Model], Metadata]) -> WrongFileError | None:
+    """What is wrong with the choice of files; other errors are raised where the metadata is needed."""
+    try:
+        read(candidate)
+    except WrongFileError as problem:
+        return problem
+    except (MetadataError, UnsupportedError):
+        return None
+    return None
+
+
+def _without(model: Model, problem: WrongFileError) -> Model:
+    """The model's files but the wrong one.
+
+    Raises:
+        WrongFileError: no file would be left that could be a model.
+    """
+    left = tuple(file for file in model.files if file.path != problem.path)
+    if not any(file.is_gguf and not file.is_projector for file in left):
+        raise problem
+    return dataclasses.replace(model, files=left)
 
 
 def _on_hub(parsed: Reference) -> str:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from aimind.errors import MetadataError
+from aimind.errors import MetadataError, WrongFileError
 from aimind.types import Attention, LatentAttention, Metadata, RecurrentState
 from aimind.types.ggml import TENSOR_TYPES
 from tests import models
@@ -368,6 +368,33 @@ def test_a_projector_beside_makes_it_see_and_hear(tmp_path: Path) -> None:
     assert all(tensor.name != "v.patch_embd.weight" for tensor in metadata.others)
 
 
+def beside(folder: Path, kind: str, *tensors: T, **values: object) -> Metadata:
+    """A model of 32 elements a token with a projector of that type."""
+    clip = {f"clip.{name.replace('__', '.')}": value for name, value in values.items()}
+    stated = {"general.architecture": "clip", "clip.projector_type": kind, **clip}
+    write(folder, "mmproj-model-f16.gguf", stated, [T("v.patch_embd.weight", (32, 32)), *tensors])
+    blocks = [*layer(0, *ATTENTION), *layer(1, *ATTENTION)]
+    return of(folder, keys("llama", **HEADS), *blocks)
+
+
+def test_a_projector_goes_with_models_of_its_width(tmp_path: Path) -> None:
+    width = of(tmp_path, keys("llama", **HEADS), *layer(0, *ATTENTION), *layer(1, *ATTENTION)).hidden_size
+    assert beside(tmp_path, "gemma3", vision__projection_dim=width).modalities
+    # The first converters wrote the width of the picture model's text encoder there.
+    assert beside(tmp_path, "mlp", T("mm.2.weight", (4096, width)), vision__projection_dim=768).modalities
+    assert beside(tmp_path, "merger", T("mm.1.bias", (width,))).modalities
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensor", "stated"),
+    [("gemma3", T("mm.x.weight", (64, 64)), 2560), ("mlp", T("mm.2.weight", (4096, 2560)), 768)],
+)
+def test_a_projector_of_another_model(tmp_path: Path, kind: str, tensor: T, stated: int) -> None:
+    with pytest.raises(WrongFileError, match="is another model's: its width is") as caught:
+        beside(tmp_path, kind, tensor, vision__projection_dim=stated)
+    assert caught.value.path == "mmproj-model-f16.gguf"
+
+
 # ── What is refused ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -377,6 +404,7 @@ def test_a_projector_beside_makes_it_see_and_hear(tmp_path: Path) -> None:
         ({}, "does not say its architecture"),
         ({"general.architecture": "clip"}, "a vision or audio projector, not a model"),
         ({"general.architecture": "llama", "general.type": "adapter"}, "a LoRA adapter, not a model"),
+        ({"general.architecture": "eagle3"}, "a drafter, not a model"),
         ({"general.architecture": "llama"}, "no llama.embedding_length"),
         (keys("llama", **HEADS, block_count=3), "has 2 layers and says 3"),
         (keys("llama", **HEADS, block_count=1 << 31), "has 2 layers and says"),

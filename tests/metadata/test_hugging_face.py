@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from aimind.errors import MetadataError
+from aimind.errors import MetadataError, UnsupportedError
 from aimind.metadata import from_config
 from aimind.metadata.config import Config
 from aimind.metadata.expected import tensors_of
@@ -200,13 +200,18 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("adapter_config.json", "LoRA adapter"), ("params.json", "Mistral's")]
-)
-def test_other_things(folder: Path, name: str, message: str) -> None:
-    (folder / "config.json").rename(folder / name)
-    with pytest.raises(MetadataError, match=message):
+def test_an_adapter(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(MetadataError, match="LoRA adapter"):
         read(folder)
+
+
+def test_mistral_s_own_format(folder: Path) -> None:
+    """Nothing is damaged, so the exit code is that of a model that cannot be served."""
+    (folder / "config.json").rename(folder / "params.json")
+    with pytest.raises(UnsupportedError, match="Mistral's own format") as caught:
+        read(folder)
+    assert caught.value.exit_code == 7
 
 
 def test_weights_of_another_model(folder: Path) -> None:
