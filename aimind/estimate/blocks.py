@@ -164,10 +164,10 @@ class Blocks:
             expand(self._store_values(values, v, inputs))
         cells = self._cells(attention)
         streams = self.step.streams
-        stored_k = _cached(
+        stored_k = cached_view(
             keys, (attention.key_size, cells, attention.num_kv_heads, streams), self.step.key_block
         )
-        stored_v = _cached(
+        stored_v = cached_view(
             values, (attention.value_size, cells, attention.num_kv_heads, streams), self.step.value_block
         )
         out = self.mix(q, stored_k, stored_v, inputs.mask, attention)
@@ -190,8 +190,8 @@ class Blocks:
             expand(node)
         expand(write(keys, view(k, (k.shape[0], k.shape[2])), inputs.key_ids))
         shape = (attention.key_size, step.cells, 1, step.streams)
-        stored_k = _cached(keys, shape, step.key_block)
-        stored_v = _cached(keys, (attention.value_size, *shape[1:]), step.key_block)
+        stored_k = cached_view(keys, shape, step.key_block)
+        stored_v = cached_view(keys, (attention.value_size, *shape[1:]), step.key_block)
         return expand(self.mix(q, stored_k, stored_v, inputs.mask, attention, decompress=decompress))
 
     def _store_values(self, values: Node, v: Node, inputs: Inputs) -> Node:
@@ -363,7 +363,7 @@ def _rotated(x: Node, rotation: Node) -> Node:
     return view(mul_mat(rotation, flat), x.shape, dense=True)
 
 
-def _cached(owner: Node, shape: tuple[int, ...], block: tuple[int, int]) -> Node:
+def cached_view(owner: Node, shape: tuple[int, ...], block: tuple[int, int]) -> Node:
     """A view of a whole cache; a copy of it on another device has its padding."""
     node = view(owner, shape)
     node.size_bytes = node.device_bytes = owner.size_bytes

@@ -24,7 +24,7 @@ from aimind.estimate.graph import Node, stored
 from aimind.estimate.network import Network, understands
 from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
 from aimind.estimate.weights import Places
-from aimind.types import Attention, Estimate, Layer, Metadata, Tensor
+from aimind.types import Attention, Estimate, LatentAttention, Layer, Metadata, Tensor
 
 # The CUDA context, its kernels and cuBLAS's workspaces, which no buffer of llama.cpp holds: 300 to 500 MiB
 # are seen by experience. The upper figure, approximate.
@@ -310,6 +310,8 @@ def _layer_cache(model: Profile, settings: Settings, step: Step, layer: Layer, *
     sizes = [
         cache.tensor_bytes(kind, elements, cells, on_device=on_device) for kind, elements in rows if elements
     ]
+    if isinstance(memory, LatentAttention) and memory.indexer_size:
+        sizes.append(cache.tensor_bytes(settings.type_k, memory.indexer_size, cells, on_device=on_device))
     return sum(padded(size, DEVICE_ALIGNMENT) if on_device else size for size in sizes)
 
 

@@ -18,19 +18,26 @@ _SCAN_STATES = frozenset({96, 128, 256})
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What one layer keeps of all sequences; which of them are in this step, and which are not."""
+    """What one layer keeps of all sequences, and which of them a step reads.
+
+    Attributes:
+        order: the sequences of this step.
+        other_order: those outside it, none at the largest step, but their places count.
+        scan_others: those that a scan counts as outside.
+    """
 
     conv: Node
     ssm: Node
     order: Node
     other_order: Node
+    scan_others: Node
 
 
 def load(blocks: Blocks, state: Node, states: States) -> Node:
     """The states of the step's sequences (`build_rs`)."""
     _clear(blocks, state)
     loaded = blocks.graph.expand(get_rows(view(state, state.shape, dense=True), states.order))
-    _keep_others(blocks, state, states)
+    _keep_others(blocks, state, states.other_order)
     return loaded
 
 
@@ -39,11 +46,11 @@ def _clear(blocks: Blocks, state: Node) -> None:
     blocks.graph.expand(write(view(state, state.shape[:1]), op="scale"))
 
 
-def _keep_others(blocks: Blocks, state: Node, states: States) -> None:
-    """Sequences outside this step keep their states: none at the largest step, but their places count."""
-    others = get_rows(view(state, state.shape, dense=True), states.other_order)
+def _keep_others(blocks: Blocks, state: Node, order: Node) -> None:
+    """Sequences outside this step, which `order` lists, keep their states."""
+    others = get_rows(view(state, state.shape, dense=True), order)
     blocks.graph.expand(others)
-    blocks.graph.expand(write(view(state, (state.shape[0], 0)), others, op="cpy"))
+    blocks.graph.expand(write(view(state, others.shape), others, op="cpy"))
 
 
 def _convolve(blocks: Blocks, states: States, x: Node, weight: str) -> Node:
@@ -74,8 +81,8 @@ def mamba2(blocks: Blocks, x: Node, states: States) -> Node:
     channels = weights["ssm_conv1d"].shape[1]
     inner = weights["ssm_out"].shape[0]
     heads = prod(weights["ssm_a"].shape)
-    groups = weights["ssm_norm"].shape[1] if "ssm_norm" in weights else 1
-    state = (channels - inner) // 2 // groups
+    state = prod(states.ssm.shape) // sequences // inner
+    groups = (channels - inner) // 2 // state
     head = (inner // heads, heads, tokens, sequences)
     projected = blocks.linear("ssm_in", x)
     projected = view(projected, (projected.shape[0], tokens, sequences), dense=True)
@@ -94,7 +101,7 @@ def mamba2(blocks: Blocks, x: Node, states: States) -> Node:
     y_all.host_only = state not in _SCAN_STATES
     _clear(blocks, states.ssm)
     blocks.graph.expand(y_all)
-    _keep_others(blocks, states.ssm, states)
+    _keep_others(blocks, states.ssm, states.scan_others)
     blocks.graph.expand(write(view(states.ssm, states.ssm.shape), view(y_all, states.ssm.shape), op="cpy"))
     y = operation(
         "add", head, view(y_all, head, dense=True), operation("mul", head, x_heads, weights["ssm_d"])
@@ -131,7 +138,7 @@ def mamba1(blocks: Blocks, x: Node, states: States) -> Node:
     y_all.host_only = state != 16 or inner % 128 != 0
     _clear(blocks, states.ssm)
     blocks.graph.expand(y_all)
-    _keep_others(blocks, states.ssm, states)
+    _keep_others(blocks, states.ssm, states.scan_others)
     blocks.graph.expand(write(view(states.ssm, states.ssm.shape), view(y_all, states.ssm.shape), op="cpy"))
     y = operation(
         "add", mixed.shape, view(y_all, mixed.shape, dense=True), same("mul", mixed, weights["ssm_d"])

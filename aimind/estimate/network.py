@@ -106,16 +106,16 @@ class Network:
         if self.architecture in families.SCALED_LAYERS:
             x = expand(same("scale", x))
         width = size * (1 + self.metadata.deepstack)
+        rows = None
+        if step.mixed_inputs:
+            mixed_tokens = graph_input((step.tokens,), I32)
+            rows = expand(get_rows(self._other("token_embd.weight", self.host), mixed_tokens))
         if width > size:
             self.features = expand(operation("pad", (width, step.tokens), x))
             x = expand(view(self.features, (size, step.tokens)))
         expand(graph_input((width, step.tokens), F32))  # for callers that bring embeddings instead of tokens
-        if step.mixed_inputs:  # and for those that bring both
-            rows = expand(
-                get_rows(self._other("token_embd.weight", self.host), graph_input((step.tokens,), I32))
-            )
-            both = expand(same("dup", graph_input((size, step.tokens), F32)))
-            expand(write(both, rows, graph_input((step.tokens,), I64)))
+        if rows is not None:  # and for those that bring both
+            self._mix_inputs(rows, width)
         if step.mixed_inputs and self.architecture in families.SCALED_ROWS:
             x = same("mul", x, graph_input((1, step.tokens), F32))
         elif self.architecture in families.SCALED_EMBEDDING:
@@ -126,6 +126,15 @@ class Network:
         if "altup_proj.weight" in self.others:
             x = alternating.spread(x, self._other("altup_proj.weight", head))
         return x
+
+    def _mix_inputs(self, rows: Node, width: int) -> None:
+        """Write the tokens' rows between embeddings of `width` elements, which deepstack makes wider."""
+        expand, tokens = self.graph.expand, self.step.tokens
+        if width > rows.shape[0]:
+            rows = operation("pad", (width, tokens), rows)
+        slots = graph_input((tokens,), I64)
+        embeddings = graph_input((width, tokens), F32)
+        expand(write(same("dup", embeddings), rows, slots))
 
     def _with_positions(self, x: Node, first: int) -> Node:
         """What some models add to the embedding, and norm."""

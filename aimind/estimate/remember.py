@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from aimind.estimate import cache, families, mixers
+from aimind.estimate import cache, families, mixers, sparse
 from aimind.estimate.blocks import Blocks, Inputs
 from aimind.estimate.graph import (
     F16,
@@ -58,10 +59,14 @@ class Remember:
         self.positions = graph_input((self.step.tokens * kinds,), I32)
         sequences = graph_input((self.step.sequences,), I32)
         self.order, self.other_order = view(sequences, (self.step.sequences,)), view(sequences, (0,))
+        self.scan_others = self.other_order
+        if self.step.mixed_inputs:  # as of the same version a scan counts all sequences but one as outside
+            self.scan_others = view(sequences, (self.step.sequences - 1,))
         tempered = self.architecture in families.TEMPERED
         self.temperature = graph_input((1, 1, self.step.tokens), F32) if tempered else None
         self.inputs: dict[bool, Inputs] = {}
         self.stored: dict[bool, tuple[Node, Node]] = {}
+        self.indexer: sparse.Indexer | None = None
 
     def mix(self, x: Node, normed: Node, layer: Layer, place: int) -> Node | None:
         """What attention and state make of the layer's input, or both side by side; `None` without."""
@@ -151,12 +156,15 @@ class Remember:
         return self.blocks.graph.expand(self.blocks.mix(q, k, v, inputs.mask, attention))
 
     def _low_rank_queries(self, x: Node, shape: tuple[int, ...]) -> Node:
-        blocks, weights = self.blocks, self.blocks.weights
-        if "attn_q_a" in weights:
-            q = mul_mat(weights["attn_q_b"], blocks.norm("attn_q_a_norm", mul_mat(weights["attn_q_a"], x)))
-        else:
-            q = mul_mat(weights["attn_q"], x)
-        return view(q, shape, dense=True)
+        if "attn_q_a" in self.blocks.weights:
+            return self._raised_queries(self._compressed_queries(x), shape)
+        return view(mul_mat(self.blocks.weights["attn_q"], x), shape, dense=True)
+
+    def _compressed_queries(self, x: Node) -> Node:
+        return self.blocks.norm("attn_q_a_norm", mul_mat(self.blocks.weights["attn_q_a"], x))
+
+    def _raised_queries(self, compressed: Node, shape: tuple[int, ...]) -> Node:
+        return view(mul_mat(self.blocks.weights["attn_q_b"], compressed), shape, dense=True)
 
     def _decompressed(self, x: Node, attention: Attention, place: int) -> Node:
         """Latent attention whose keys and values are stored in full (src/models/minicpm3.cpp)."""
@@ -185,7 +193,13 @@ class Remember:
         """Latent attention: queries are carried over to the compressed space (src/models/deepseek2.cpp)."""
         blocks, weights, tokens = self.blocks, self.blocks.weights, x.shape[1]
         heads, rank, rope = latent.num_heads, latent.kv_lora_rank, latent.rope_size
-        q = self._low_rank_queries(x, (latent.key_size, heads, tokens))
+        inputs = self._inputs(Attention(num_heads=heads, num_kv_heads=1, key_size=0, value_size=0))
+        if latent.indexer_top_k and "attn_q_a" in weights:
+            queries = self._compressed_queries(x)
+            inputs = replace(inputs, mask=self._sparse_mask(x, queries, latent, inputs.mask, place))
+            q = self._raised_queries(queries, (latent.key_size, heads, tokens))
+        else:
+            q = self._low_rank_queries(x, (latent.key_size, heads, tokens))
         compressed = mul_mat(weights["attn_kv_a_mqa"], x)
         k_rope, q_rope = view(compressed, (rope, 1, tokens)), view(q, (rope, heads, tokens))
         if self.rotates:
@@ -199,11 +213,18 @@ class Remember:
         key = operation("concat", (rank + rope, 1, tokens), kv, k_rope)
         attention = Attention(num_heads=heads, num_kv_heads=1, key_size=rank + rope, value_size=rank)
         keys = self._cache(self.key_type, cache.key_elements(latent), self.step.cells, place)
-        inputs = self._inputs(attention)
         out = blocks.attend_latent(
             query, key, keys=keys, inputs=inputs, attention=attention, decompress=weights["attn_v_b"]
         )
         return blocks.linear("attn_output", out)
+
+    def _sparse_mask(self, x: Node, queries: Node, latent: LatentAttention, mask: Node, place: int) -> Node:
+        """The mask with all but the tokens that the layer's indexer chooses."""
+        if self.indexer is None:
+            self.indexer = sparse.Indexer(self.blocks, latent.indexer_size)
+        keys = self._cache(self.key_type, latent.indexer_size, self.step.cells, place)
+        chosen = self.indexer.choose(x, queries, keys, latent, rope=lambda node: self._rope(node, place))
+        return sparse.masked(self.step, mask, chosen)
 
     def _recurrent(self, x: Node, state: RecurrentState, place: int) -> Node:
         return _MIXERS[state.kind](self.blocks, x, self.states(state, place))
@@ -215,7 +236,7 @@ class Remember:
             stored(elements * sequences * F32, (elements, sequences), place, weight=False)
             for elements in (state.conv_elements, state.ssm_elements)
         )
-        return mixers.States(conv, ssm, self.order, self.other_order)
+        return mixers.States(conv, ssm, self.order, self.other_order, self.scan_others)
 
     def _caches(self, memory: Attention, place: int) -> tuple[Node, Node]:
         """Of keys and values: the layer's own, or those of the last layer of its kind that has some."""

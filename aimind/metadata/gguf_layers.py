@@ -127,6 +127,8 @@ def layers(keys: Keys, stack: Stack, count: int) -> tuple[Layer, ...]:
             if isinstance(attention, Attention):
                 shared, rotary = index >= shared_from, _rotates(keys, index, windows)
                 attention = replace(attention, shared=shared, rotary=rotary)
+            else:
+                attention = _with_indexer(keys, tensors, attention)
         recurrent = _recurrent(keys, tensors, heads[0] if heads else 0)
         if keys.architecture not in KNOWN:
             attention = gguf_unknown.attention(tensors, attention)
@@ -225,6 +227,17 @@ def _attention(
         value_size=value_size,
         window=window,
         causal=causal,
+    )
+
+
+def _with_indexer(keys: Keys, tensors: Mapping[str, Tensor], attention: LatentAttention) -> LatentAttention:
+    """The same with the keys by which sparse attention chooses tokens, if the layer has an indexer."""
+    if "indexer.attn_k.weight" not in tensors:
+        return attention
+    return replace(
+        attention,
+        indexer_size=tensors["indexer.attn_k.weight"].shape[1],
+        indexer_top_k=keys.number("attention.indexer.top_k"),
     )
 
 

@@ -148,13 +148,20 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentAttention:
-    """Multi-head latent attention (MLA): one compressed vector a token, whatever the number of heads."""
+    """Multi-head latent attention (MLA): one compressed vector a token, whatever the number of heads.
+
+    Attributes:
+        indexer_size: elements of the key that a sparse layer caches beside it to choose tokens by; 0 without.
+        indexer_top_k: tokens that such a layer chooses.
+    """
 
     num_heads: int
     kv_lora_rank: int
     rope_size: int
     key_size: int
     value_size: int
+    indexer_size: int = 0
+    indexer_top_k: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
