@@ -54,6 +54,7 @@ def ps_command(*, as_json: bool) -> None:
     from aimind import instances
 
     sights = instances.everything()
+    instances.remove_leftovers(sights)
     used, found = _used(sights)
     if as_json:
         show.data({"instances": [show.instance_document(each, used.get(each.name)) for each in sights]})

@@ -6,7 +6,7 @@ There is no daemon: an instance is a folder of files, and lives for as long as i
 
 from __future__ import annotations
 
-from aimind.instances.claims import Claims, Held, check_free, claimed_by, claims
+from aimind.instances.claims import Claims, Held, check_free, claimed_by, claims, remove_leftovers
 from aimind.instances.control import finish_stop, follow_start, remove, send
 from aimind.instances.look import Sight, all_names, everything, living, look
 from aimind.instances.memory import Used, device_key, used, without_promises
@@ -30,6 +30,7 @@ __all__ = [
     "living",
     "look",
     "remove",
+    "remove_leftovers",
     "scratch",
     "send",
     "used",

@@ -74,7 +74,9 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self.living = look.living()
+        sights = look.everything()
+        remove_leftovers(sights)
+        self.living = tuple(sight for sight in sights if sight.running)
 
     def free(self, host: Host) -> Host:
         """The machine with what is promised to others not free."""
@@ -156,8 +158,20 @@ def runs_already(name: str) -> InstanceError:
     return InstanceError(f"instance {name} runs already", hint=f"`aimind stop {name}`, or another --name")
 
 
+def remove_leftovers(sights: tuple[look.Sight, ...]) -> None:
+    """Remove the temporary folders of runs that were killed together with all that would have done so."""
+    for sight in sights:
+        if sight.running or sight.state is None or sight.state.temporary is None:
+            continue
+        with contextlib.suppress(InstanceError):  # it cannot be written here, and is in nobody's way
+            lock = locks.take(sight.folder / records.LOCK, patience_seconds=0)
+            if lock is not None:
+                _remove_leftovers(sight.folder)
+                os.close(lock)
+
+
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary folder of a run that was killed together with all that would have done so."""
+    """The same of one instance whose lock is ours."""
     try:
         left = records.read_state(folder).temporary
     except (FileNotFoundError, InstanceError):

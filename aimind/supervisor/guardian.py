@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 
-from aimind.supervisor.leftovers import SHARED_MEMORY, remove_folder, tell_of_segments
+from aimind.supervisor.leftovers import SHARED_MEMORY, make_folder, remove_folder, tell_of_segments
 from aimind.supervisor.processes import become_subreaper, die_with_parent, end_descendants
 from aimind.supervisor.sentinel import ignore_signals
 
@@ -35,7 +35,7 @@ class Start:
     Attributes:
         argv, env, cwd: of the backend.
         output: descriptor for its stdout and stderr.
-        folder: for its temporary files.
+        folder: for its temporary files, which the guardian makes; `None` where it gets none of its own.
         shared: what it has of shared memory.
         alive: descriptors that tell the sentinels what there is to remove, and by their end that we are gone.
     """
@@ -68,6 +68,8 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         os.setsid()  # a signal for the supervisor's whole process group leaves the guardian alone
         become_subreaper()
         executed, unexecuted = os.pipe()
+        if start.folder is not None and make_folder(start.folder):
+            start.env = {**start.env, "TMPDIR": start.folder}
         guardian = os.getpid()
         backend = os.fork()
         if backend == 0:

@@ -27,21 +27,25 @@ TREE_SECONDS, MACHINE_SECONDS = 1.0, 5.0
 # ── Temporary files ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_folder() -> str | None:
-    """A new folder that only we can read, for temporary files; `None` where none can be made."""
-    for parent in (os.environ.get("TMPDIR", "/tmp"), "/tmp"):
-        for _ in range(100):
-            path = os.path.join(os.path.abspath(parent), f"aimind-{os.urandom(4).hex()}")  # noqa: PTH100, PTH118
-            if len(os.fsencode(path)) > LONGEST_FOLDER:
-                break
-            try:
-                os.mkdir(path, 0o700)  # noqa: PTH102 (pathlib costs memory)
-            except FileExistsError:
-                continue
-            except OSError:  # no such folder, or no right to write there
-                break
+def choose_folder() -> str | None:
+    """The path of a folder for temporary files that is not there yet; `None` where none can be made.
+
+    It is made later, by a process that others watch: who knows its path can remove it, whoever is killed.
+    """
+    for parent in (os.path.abspath(os.environ.get("TMPDIR", "/tmp")), "/tmp"):  # noqa: PTH100 (pathlib costs memory)
+        path = f"{parent}/aimind-{os.urandom(6).hex()}"
+        if len(os.fsencode(path)) <= LONGEST_FOLDER and os.access(parent, os.W_OK | os.X_OK):
             return path
     return None
+
+
+def make_folder(path: str) -> bool:
+    """Make a folder that only we can read; whether that was possible."""
+    try:
+        os.mkdir(path, 0o700)  # noqa: PTH102 (pathlib costs memory)
+    except OSError:
+        return False
+    return True
 
 
 def remove_folder(path: str) -> None:

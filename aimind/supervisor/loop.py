@@ -9,6 +9,7 @@ import signal
 import time
 from contextlib import suppress
 
+from aimind.supervisor.leftovers import choose_folder
 from aimind.supervisor.listener import taken
 from aimind.supervisor.memory import Memory
 from aimind.supervisor.policy import GiveUp, Rules, decide
@@ -119,14 +120,14 @@ class Supervisor:
         """Start the backend, unless its port is taken."""
         self._restart_at = FOREVER
         why = taken(self._spec["ready"]["url"])
+        folder = None if why or "TMPDIR" in self._spec["env"] else choose_folder()
         if why is None or not self._runs:  # a first attempt has a log of its own, whatever comes of it
-            self._report.start(temporary=None, restarts=self._runs)
+            self._report.start(temporary=folder, restarts=self._runs)  # it is known before it is there
         if why is not None:
             self._on_failure(f"the backend cannot start: {why}", returncode=1, now=now, hint=PORT_HINT)
             return
         self._runs += 1
-        self._run = Run(self._spec, env=self._env, report=self._report, now=now)
-        self._report.state.change(temporary=self._run.tree.folder)
+        self._run = Run(self._spec, env=self._env, folder=folder, report=self._report, now=now)
 
     # ── One turn ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from aimind.supervisor.leftovers import make_folder
 from aimind.supervisor.listener import stranger
 from aimind.supervisor.output import Log, Mask
 from aimind.supervisor.probe import FOREVER, Health, split
@@ -32,10 +31,10 @@ class Run:
         silent: its output has ended.
     """
 
-    def __init__(self, spec: Spec, *, env: Mapping[str, str], report: Report, now: float) -> None:
-        """Start the backend."""
-        folder = None if "TMPDIR" in spec["env"] else make_folder()
-        env = {**env, "TMPDIR": folder} if folder else env
+    def __init__(
+        self, spec: Spec, *, env: Mapping[str, str], folder: str | None, report: Report, now: float
+    ) -> None:
+        """Start the backend; `folder`: for its temporary files, not there yet."""
         keep = [spec["instance"]["lock"]] if spec["instance"] else []
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         guardian, url = self.tree.guardian, spec["ready"]["url"]

@@ -67,7 +67,7 @@ class Tree:
         guardian: its process id, the backend's parent.
         sentinels: their process ids, the outer one first; none where there are none.
         pid: of the backend, once the guardian told it.
-        folder: for its temporary files; `None` where it has none of its own.
+        folder: for its temporary files; `None` where it gets none of its own.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Tree:
             argv: the backend's command.
             env: its environment.
             cwd: its working folder.
-            folder: for its temporary files, removed with the tree.
+            folder: for its temporary files, not there yet, and removed with the tree.
             keep: descriptors of locks that are held for as long as anything of the tree may be alive.
 
         Raises:

@@ -82,6 +82,28 @@ def test_kill_in_all_orders(tmp_path: Path, seen: Seen) -> None:
     seen("nothing left of 24 processes, and no folder, whatever the order")
 
 
+@fault(
+    "KILL of the supervisor as soon as its temporary folder is there, 30 times",
+    "within 2 s nothing of it is alive, and no folder is left",
+)
+def test_kill_of_what_has_just_begun(tmp_path: Path, seen: Seen) -> None:
+    temporary = os.environ["TMPDIR"]
+    late = ""
+    for number in range(30):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Supervised(fake(folder), folder) as supervised:
+            while not os.listdir(temporary):  # noqa: PTH208 (quicker)
+                pass
+            supervised.process.kill()
+            supervised.process.wait()
+        begin = time.monotonic()
+        wait_for(lambda: not os.listdir(temporary), what="the end of the folder", seconds=10)  # noqa: PTH208
+        if time.monotonic() - begin > PROMISE_SECONDS:
+            late = ", but later than promised"
+    seen(f"nothing is left{late}")
+
+
 def kill_one_by_one(pids: list[int], gap_seconds: float) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):  # the end of another may have been its own

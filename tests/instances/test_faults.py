@@ -199,3 +199,21 @@ def test_a_driver_that_never_answers_keeps_ps_from_nothing(home: Home) -> None:
     assert "GPU-0a7b2f58 " in shown.stdout
     assert "5.0 GiB + 67 MiB RAM" in shown.stdout
     assert home.status()["used"]["devices"] == {}
+
+
+@pytest.mark.parametrize(
+    "words", [("ps",), ("serve", "-d", "demo", "--name", "other", "--port", "0")], ids=" ".join
+)
+def test_the_folder_of_a_run_that_nobody_survived_is_removed(home: Home, words: tuple[str, ...]) -> None:
+    """All that watch were killed at once: who looks next removes what the state names, and nothing else."""
+    home.serve()
+    home.good("stop", "demo")
+    state = home.file() | {"state": "loading", "temporary": str(home.folder / "aimind-0123")}
+    (home.state / "instances" / "demo" / "state.json").write_text(json.dumps(state))
+    left, other = home.folder / "aimind-0123", home.folder / "aimind-4567"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    home.good(*words, *(("--backend", "llama-server") if words[0] == "serve" else ()))
+    assert not left.exists()
+    assert other.exists()
