@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.launchers import vllm
+from aimind.launchers import vllm, vllm_memory
 from aimind.place import place
 from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM, Placement
+from aimind.place.rank_search import ROOMY_TOKENS
 from aimind.types import (
     Device,
     Host,
@@ -68,6 +69,14 @@ def rank(placement: Placement | None) -> tuple[int, ...]:
     return 1, settings.gpu_layers or 0, -(settings.cpu_moe_layers or 0), useful, -len(placement.shards)
 
 
+def paged_rank(placement: Placement | None) -> tuple[int, ...]:
+    """How good it is: placed at all, a useful context, a cache for four of these."""
+    if placement is None:
+        return (0,)
+    useful = (placement.settings.max_model_len or 0) >= CONTEXT_FLOOR
+    return 1, useful, min(placement.kv_cache_tokens or 0, ROOMY_TOKENS) if useful else 0
+
+
 def richer(machine: Host, index: int, more: int) -> Host:
     """The machine with more memory free on a device, or in RAM with an index of -1."""
     if index < 0:
@@ -112,11 +121,11 @@ def test_more_memory_never_makes_a_plan_worse(
 def test_more_memory_never_makes_a_plan_of_ranks_worse(
     metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
 ) -> None:
-    """Law: with more of anything free the model still fits, on no more devices but for a useful context."""
+    """Law: with more of anything free the model still fits, and no cache for useful requests shrinks."""
     index = data.draw(st.integers(-1, len(machine.devices) - 1))
     before = placed(metadata, machine, Request(), memory=PAGED)
     after = placed(metadata, richer(machine, index, int(more_gib * (1 << 30))), Request(), memory=PAGED)
-    assert rank(after) >= rank(before)
+    assert paged_rank(after) >= paged_rank(before)
 
 
 @settings(deadline=None, max_examples=60)
@@ -185,6 +194,32 @@ def test_ranks_never_take_more_than_is_free(sizes: list[float], free: float, lay
         share = found.settings.gpu_memory_utilization or 0.0
         assert shard.device.total_bytes * share <= shard.device.free_bytes
         assert shard.estimate.total_bytes <= shard.device.free_bytes
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    folders,
+    folders,
+    st.floats(8.0, 200.0),
+    st.floats(0.1, 0.8),
+    st.sampled_from(["0.26.0", "0.32.0", "0.33.0"]),
+)
+def test_two_models_side_by_side_fit(
+    one: Metadata, other: Metadata, gib: float, share: float, version: str
+) -> None:
+    """Law: what two plans count fits the device, and vLLM finds the second share free when it starts."""
+    empty = device(0, free_gib=gib)
+    asked = Request(gpu_memory_utilization=share)
+    try:
+        first = place(one, host(empty), asked, memory=PAGED, version=version)
+        held = first.shards[0].estimate.total_bytes
+        left = dataclasses.replace(empty, free_bytes=empty.free_bytes - held)
+        second = place(other, host(left), Request(), memory=PAGED, version=version)
+    except DoesNotFitError:
+        return
+    assert held + second.shards[0].estimate.total_bytes <= empty.total_bytes
+    at_start = left.free_bytes - vllm_memory.CONTEXT_BYTES
+    assert (second.settings.gpu_memory_utilization or 0) * left.total_bytes <= at_start
 
 
 @pytest.mark.parametrize(("sizes", "expected"), [((24.0,), 1), ((12.0, 12.0), 2), ((12.0, 12.0, 12.0), 2)])

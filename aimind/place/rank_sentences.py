@@ -1,0 +1,154 @@
+"""Why ranks are placed as they are, and why they do not fit: sentences from the numbers of the search."""
+
+from __future__ import annotations
+
+from aimind.errors import DoesNotFitError
+from aimind.estimate import paged
+from aimind.phrases import gib, names
+from aimind.place.rank_search import ENGINE_RAM_BYTES, Ranks, RankSearch, Tries, cut_sizes
+from aimind.types import BatchSizes, Change, Device, Reason
+
+# Tokens of smaller steps that are proposed where a model does not fit.
+_STEPS = (8192, 4096, 2048, 1024, 512, 256)
+
+
+def why_idle(search: RankSearch, chosen: Ranks, devices: tuple[Device, ...]) -> tuple[Reason, ...]:
+    """What more of the devices would give that stay idle."""
+    idle = len(devices) - len(chosen.devices)
+    request = search.request
+    if not idle or search.pooling or request.devices is not None or search.copies > 1:
+        return ()
+    if request.tensor_parallel_size is not None or request.pipeline_parallel_size is not None:
+        return ()
+    for tensor in range(chosen.tensor + 1, len(devices) + 1):
+        if search.broken_rule(len(devices), tensor, 1) is not None:
+            continue
+        larger = search.on_devices(devices[:tensor], tensor, 1)
+        if larger is None:
+            continue
+        sentence = (
+            f"{idle} of {len(devices)} devices stay idle: --tensor-parallel {tensor} would cache "
+            f"{search.tokens(larger)} tokens on {tensor}, where this caches {search.tokens(chosen)}"
+        )
+        return (Reason("devices", sentence),)
+    return ()
+
+
+def too_large(search: RankSearch, tries: Tries) -> DoesNotFitError:
+    """Why no cut fits, and changes of the request that may help."""
+    first_and_last = dict.fromkeys((tries.refused[0], tries.refused[-1]))
+    sentences = [_too_small(search, *cut, search.needs[-1]) for cut in first_and_last]
+    return DoesNotFitError(
+        "; ".join(dict.fromkeys(sentences + tries.broken)),
+        hint="see `aimind devices`",
+        changes=_changes(search, tries),
+    )
+
+
+def too_large_for_ram(search: RankSearch) -> DoesNotFitError:
+    """What does not fit the RAM, and changes of the request that may help."""
+    tensor = search.request.tensor_parallel_size or 1
+    weights = search.weights(tensor, 1) * tensor
+    batch = search.batch_sizes(())
+    compute = paged.activation_bytes(
+        search.metadata, tensor_parallel=tensor, tokens=batch.tokens, sequences=batch.sequences
+    )
+    return DoesNotFitError(
+        f"{gib(weights)} of weights, {gib(compute)} for a step of {batch.tokens} tokens, "
+        f"{gib(ENGINE_RAM_BYTES * tensor)} for the engine and {search.needs[-1]} tokens of cache do not fit "
+        f"the {gib(search.host.ram_free_bytes)} of RAM that are free",
+        hint="see `aimind devices`",
+        changes=_smaller_steps(batch),
+    )
+
+
+def _changes(search: RankSearch, tries: Tries) -> tuple[Change, ...]:
+    """Smaller steps where computing takes what the cache needs, and no graphs where these do."""
+    devices, tensor, pipeline = tries.refused[-1]
+    batch = search.batch_sizes(devices)
+    changes = list(_smaller_steps(batch))
+    run = search.runs(devices, tensor, pipeline, batch)[0]
+    if search.memory.rule.graphs(run):
+        changes.append({"enforce_eager": True})
+        smallest = {"max_num_batched_tokens": _STEPS[-1], "max_num_seqs": min(batch.sequences, _STEPS[-1])}
+        changes.append({"enforce_eager": True, **smallest})
+    largest = search.memory.rule.largest_share(run)
+    if search.request.gpu_memory_utilization is None and largest > search.memory.utilization:
+        changes.append({"gpu_memory_utilization": largest})
+    return tuple(changes)
+
+
+def _smaller_steps(batch: BatchSizes) -> tuple[Change, ...]:
+    smaller = [size for size in _STEPS if size < batch.tokens]
+    return tuple(
+        {"max_num_batched_tokens": size, "max_num_seqs": min(batch.sequences, size)}
+        if batch.sequences > size
+        else {"max_num_batched_tokens": size}
+        for size in smaller
+    )
+
+
+def why_cut(search: RankSearch, found: Ranks, tries: Tries) -> Reason:
+    """The devices, and why fewer of them were not taken."""
+    wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + found.overhead_bytes)
+    sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
+    first = tries.fits[0] if tries.fits else found
+    if found is not first:
+        wanted_tokens = search.roomy_tokens * search.copies
+        fewer = cut_sizes(first.tensor, first.pipeline)
+        sentence += f"; {fewer} would cache {search.tokens(first)} tokens of {wanted_tokens} wanted"
+    elif len(found.devices) > 1 and search.request.devices is None and tries.refused:
+        sentence += f"; before that: {_too_small(search, *tries.refused[0], search.needs[0])}"
+    elif len(found.devices) > 1 and search.request.devices is None and tries.broken:
+        sentence += f"; before that: {tries.broken[0]}"
+    return Reason("tensor_parallel_size", f"{cut_sizes(found.tensor, found.pipeline)} on {sentence}")
+
+
+def why_context(search: RankSearch, found: Ranks) -> Reason:
+    """Why a request has so many tokens."""
+    if search.request.max_model_len:
+        return Reason("max_model_len", f"{found.context} tokens: asked for")
+    if found.context == search.limit:
+        return Reason("max_model_len", f"{found.context} tokens: the model's own limit")
+    return Reason(
+        "max_model_len",
+        f"{found.context} tokens: the longest request that a cache of {gib(found.cache_bytes)} holds",
+    )
+
+
+def why_parallel(search: RankSearch, found: Ranks, tokens: int | None) -> tuple[Reason, ...]:
+    """How many requests the cache holds, and the share that leaves it."""
+    if tokens is None:
+        return (
+            Reason(
+                "kv_cache_tokens",
+                f"models for {search.metadata.category} remember nothing between requests",
+            ),
+        )
+    at_once = tokens // found.context
+    sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
+    if found.utilization is None:
+        return (Reason("kv_cache_memory_bytes", sentence),)
+    share = search.memory.rule.describe_share(found.utilization)
+    return (Reason("kv_cache_tokens", sentence), Reason("gpu_memory_utilization", share))
+
+
+def _too_small(
+    search: RankSearch, devices: tuple[Device, ...], tensor: int, pipeline: int, needed: int
+) -> str:
+    """What does not fit: the weights alone, or with all that a rank holds beside them."""
+    fullest = min(devices, key=lambda device: device.free_bytes)
+    batch = search.batch_sizes(devices)
+    (run,) = search.runs((fullest,), tensor, pipeline, batch)
+    rule = search.memory.rule
+    weights, compute = rule.weights(run), rule.compute(run)
+    graphs, overhead = rule.graphs(run), rule.overhead(run)
+    where = f"{names(devices)} ({gib(fullest.free_bytes)} free)"
+    start = f"{cut_sizes(tensor, pipeline)}: {gib(weights)} of weights per rank"
+    if weights > run.free_bytes:
+        return f"{start} alone are more than {where}"
+    parts = [start, f"{gib(compute)} for a step of {batch.tokens} tokens"]
+    if graphs:
+        parts.append(f"{gib(graphs)} of graphs")
+    parts.append(f"{gib(overhead)} of context and libraries")
+    return f"{', '.join(parts)} and a context of {needed} tokens do not fit {where}"
