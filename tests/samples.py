@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from aimind.devices import cpu
 from aimind.launchers import LAUNCHERS
 from aimind.types import (
     Attention,
@@ -55,21 +57,14 @@ def host(*devices: Device, ram_gib: float = 64.0) -> Host:
         os="linux",
         arch="x86_64",
         cores=8,
+        cpu_features=cpu.LEVELS["avx512"],
     )
     backends = []
     for launcher in LAUNCHERS:
         source = launcher.source(machine)
         version = source.version if isinstance(source, Package) else "1"
         backends.append(Backend(name=launcher.NAME, version=version, executable=f"/opt/{launcher.NAME}"))
-    return Host(
-        devices=devices,
-        ram_total_bytes=machine.ram_total_bytes,
-        ram_free_bytes=machine.ram_free_bytes,
-        os=machine.os,
-        arch=machine.arch,
-        cores=machine.cores,
-        backends=tuple(backends),
-    )
+    return dataclasses.replace(machine, backends=tuple(backends))
 
 
 def llama(

@@ -38,7 +38,7 @@ def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Ho
         os=cpu.operating_system(),
         arch=cpu.architecture(),
         cores=cpu.cores(root),
-        amx=cpu.amx(root),
+        cpu_features=cpu.features(root),
         driver=found.driver,
         rocm=_rocm(root) if radeon else None,
     )

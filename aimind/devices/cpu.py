@@ -27,6 +27,26 @@ _ARCHITECTURES: dict[str, Literal["x86_64", "arm64"]] = {
     "aarch64": "arm64",
 }
 
+# Instruction sets that decide what backends can compute, by their names in Linux's /proc/cpuinfo: what
+# PyTorch's dispatch and vLLM's build for the CPU (0.32) ask for.
+FEATURES: dict[Literal["x86_64", "arm64"], frozenset[str]] = {
+    "x86_64": frozenset(
+        "avx2 fma f16c avx_vnni avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni avx512_bf16 "
+        "avx512_fp16 amx_tile amx_bf16 amx_int8 amx_fp16".split()
+    ),
+    "arm64": frozenset("asimd asimdhp asimddp bf16 i8mm sve sve2".split()),
+}
+_AVX2 = frozenset("avx2 fma f16c".split())
+_AVX512 = _AVX2 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni".split())
+# What a described machine can have: the processors of most desktops; servers since 2019 (Cascade Lake) or
+# 2022 (EPYC 9004); Intel's servers since 2023 (Sapphire Rapids).
+LEVELS = {
+    "avx2": _AVX2,
+    "avx512": _AVX512,
+    "amx": _AVX512 | frozenset("avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8".split()),
+}
+USUAL_LEVEL = "avx512"
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -61,11 +81,18 @@ def cores(root: Path = Path("/")) -> int:
     return max(1, int(min([len(os.sched_getaffinity(0)), *cgroup.cpu_quotas(root)])))
 
 
-def amx(root: Path = Path("/")) -> bool:
-    """Whether the processor has Intel's Advanced Matrix Extensions, as those for servers have since 2023."""
-    with suppress(OSError), (root / "proc/cpuinfo").open() as file:  # macOS and Windows have none
-        return "amx_tile" in next((line for line in file if line.startswith("flags")), "").split()
-    return False
+def features(root: Path = Path("/")) -> frozenset[str]:
+    """The instruction sets of the processor that are in `FEATURES`; none where the system does not list them.
+
+    Only Linux has /proc/cpuinfo: `flags` on x86-64, `Features` on ARM. A virtual machine may hide some.
+    """
+    known = FEATURES["x86_64"] | FEATURES["arm64"]
+    with suppress(OSError), (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            name, _, words = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return known & set(words.split())
+    return frozenset()
 
 
 def operating_system() -> Literal["linux", "macos", "windows"]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from aimind.devices import cpu
 from aimind.devices.record import from_json
 from aimind.errors import UsageError
 from aimind.types import Device, Host
@@ -96,7 +97,12 @@ def parse(text: str) -> Host:
     devices = () if on_cpu else _devices(devices_text)
     if on_cpu and dash:
         options.append(f"ram={cpu_ram}")
-    ram_bytes = _ram(options, text)
+    values = _options(options, text)
+    ram_bytes = None
+    if "ram" in values:
+        ram_bytes = _bytes(values["ram"])
+        if ram_bytes is None:
+            raise _not_understood(text)
     if ram_bytes is None:
         ram_bytes = max(LEAST_RAM_BYTES, sum(device.total_bytes for device in devices))
     return Host(
@@ -106,6 +112,7 @@ def parse(text: str) -> Host:
         os="linux",
         arch="x86_64",
         cores=CORES,
+        cpu_features=_cpu_features(values.get("cpu", cpu.USUAL_LEVEL), text),
         elsewhere=True,
     )
 
@@ -159,16 +166,23 @@ def _imagined(name: str, memory_bytes: int, capability: str | None) -> Device:
     )
 
 
-def _ram(options: list[str], text: str) -> int | None:
-    ram_bytes = None
+def _options(options: list[str], text: str) -> dict[str, str]:
+    """What follows the devices, as `ram=128G` and `cpu=avx2`, each at most once."""
+    values: dict[str, str] = {}
     for option in options:
         name, _, value = option.partition("=")
-        if name.strip().lower() != "ram" or ram_bytes is not None:
+        name = name.strip().lower()
+        if name not in ("ram", "cpu") or name in values:
             raise _not_understood(text)
-        ram_bytes = _bytes(value.strip())
-        if ram_bytes is None:
-            raise _not_understood(text)
-    return ram_bytes
+        values[name] = value.strip()
+    return values
+
+
+def _cpu_features(level: str, text: str) -> frozenset[str]:
+    level = level.lower().replace("-", "")
+    if level not in cpu.LEVELS:
+        raise _not_understood(text)
+    return cpu.LEVELS[level]
 
 
 def _bytes(text: str) -> int | None:
@@ -196,6 +210,7 @@ def _not_understood(text: str) -> UsageError:
     names = ", ".join(dict.fromkeys(card.name for card in CARDS))
     return UsageError(
         f"The hardware {text.strip()!r} cannot be understood.",
-        hint="Say 24G, 2x24G, 1x24G+1x16G, H100, 8xH100-80G, cpu-64G or none, perhaps with ,ram=128G; or a "
-        f".json file recorded with `aimind devices --json`. Known cards: {names}.",
+        hint="Say 24G, 2x24G, 1x24G+1x16G, H100, 8xH100-80G, cpu-64G or none, perhaps with ,ram=128G or "
+        f",cpu={'|'.join(cpu.LEVELS)}; or a .json file recorded with `aimind devices --json`. "
+        f"Known cards: {names}.",
     )

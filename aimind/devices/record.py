@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
+from aimind.devices import cpu
 from aimind.errors import UsageError
 from aimind.types import Backend, Device, Host, Tenant
 
@@ -27,7 +28,7 @@ def to_json(host: Host) -> dict[str, object]:
         os=host.os,
         arch=host.arch,
         cores=host.cores,
-        amx=host.amx or None,
+        cpu_features=sorted(host.cpu_features),
         ram_total_bytes=host.ram_total_bytes,
         ram_free_bytes=host.ram_free_bytes,
         driver=host.driver,
@@ -54,11 +55,13 @@ def from_json(document: object) -> Host:
     fields = _Fields(document, "the document")
     if fields.number("schema") != SCHEMA:
         raise _wrong("schema", f"{SCHEMA}, the only one that this version of aimind reads")
+    system = fields.choice("os", _SYSTEMS)
+    arch = fields.choice("arch", _ARCHITECTURES)
     host = Host(
-        os=fields.choice("os", _SYSTEMS),
-        arch=fields.choice("arch", _ARCHITECTURES),
+        os=system,
+        arch=arch,
         cores=fields.number("cores", least=1),
-        amx="amx" in fields and fields.truth("amx"),
+        cpu_features=_cpu_features(fields, arch),
         ram_total_bytes=fields.number("ram_total_bytes", least=1),
         ram_free_bytes=fields.number("ram_free_bytes"),
         driver=fields.text("driver") if "driver" in fields else None,
@@ -72,6 +75,19 @@ def from_json(document: object) -> Host:
     if len({(device.vendor, device.index) for device in host.devices}) < len(host.devices):
         raise _wrong("devices", "of different indices")
     return host
+
+
+def _cpu_features(fields: _Fields, arch: Literal["x86_64", "arm64"]) -> frozenset[str]:
+    """The instruction sets of the processor; files of earlier versions have at most `amx`.
+
+    Where a file says nothing of them, an x86-64 processor is taken for one that `--hardware` describes.
+    """
+    if "cpu_features" in fields:
+        return fields.words("cpu_features", cpu.FEATURES[arch])
+    has_amx = "amx" in fields and fields.truth("amx")
+    if arch == "arm64":
+        return frozenset({"asimd"})
+    return cpu.LEVELS["amx" if has_amx else cpu.USUAL_LEVEL]
 
 
 def _device_to_json(device: Device) -> dict[str, object]:
@@ -164,6 +180,15 @@ class _Fields:
             if option == value:
                 return option
         raise _wrong(self._path(name), f"one of {', '.join(options)}")
+
+    def words(self, name: str, known: frozenset[str]) -> frozenset[str]:
+        value = self._take(name)
+        if not isinstance(value, list):
+            raise _wrong(self._path(name), "a list")
+        for number, word in enumerate(value):
+            if not isinstance(word, str) or word not in known:
+                raise _wrong(f"{self._path(name)}[{number}]", f"one of {', '.join(sorted(known))}")
+        return frozenset(value)
 
     def objects(self, name: str) -> list[_Fields]:
         value = self._take(name)

@@ -89,6 +89,7 @@ def machines() -> Iterator[Machine]:
                 ram_free_bytes=64 * _GIB,
                 os=system,  # type: ignore[arg-type]
                 arch=processor,  # type: ignore[arg-type]
+                cpu_features=frozenset({"avx2"} if processor == "x86_64" else {"asimd"}),
             )
             yield Machine(platform, _MAKERS[maker] if maker else RAM, host)
 

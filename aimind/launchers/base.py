@@ -140,6 +140,21 @@ class ListsModels(Protocol):
 
 
 @runtime_checkable
+class HasLibraries(Protocol):
+    """A launcher whose backend can compute what its compiled library has operations for.
+
+    Attributes:
+        OPERATIONS: names that PyTorch registers, of which some libraries lack some.
+    """
+
+    @property
+    def OPERATIONS(self) -> tuple[str, ...]: ...
+
+    def library(self, host: Host, /) -> str | None:
+        """The library that is loaded on this machine, below the site-packages; `None` where none decides."""
+
+
+@runtime_checkable
 class Narrows(Protocol):
     """A launcher that knows what one version of its backend cannot load."""
 

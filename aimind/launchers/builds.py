@@ -17,6 +17,11 @@ def made_by(host: Host, vendor: str) -> tuple[Device, ...]:
     return tuple(device for device in host.devices if device.vendor == vendor)
 
 
+def on_cpu(host: Host) -> bool:
+    """Whether a build that is for NVIDIA, AMD or no device is the one for none here."""
+    return not made_by(host, "nvidia") and not made_by(host, "amd")
+
+
 def runs_cuda_13(host: Host) -> bool:
     """Whether the NVIDIA driver runs programs made for CUDA 13; an imagined machine has the newest."""
     return (_branch(host.driver) or DRIVER_OF_CUDA_13) >= DRIVER_OF_CUDA_13

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_flags, vllm_memory, vllm_models
+from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_cpu, vllm_flags, vllm_memory, vllm_models
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
@@ -50,6 +50,8 @@ HELP = vllm_flags.HELP
 REGISTRY = vllm_models.REGISTRY
 lacks = vllm_models.lacks
 check = vllm_cache.check_version
+OPERATIONS = vllm_cpu.OPERATIONS
+library = vllm_cpu.library
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(
@@ -102,7 +104,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     for device in made_by(host, "nvidia"):
         if device.capability and float(device.capability) < 7.5:
             return f"{device.name} has compute capability {device.capability}, and vLLM needs 7.5"
-    return without_code(host, vllm_builds.TARGETS)
+    return vllm_cpu.refuse(host) or without_code(host, vllm_builds.TARGETS)
 
 
 def command(plan: Plan, weights: str) -> Command:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from aimind.launchers.builds import made_by
+from aimind.launchers import vllm_cpu
+from aimind.launchers.builds import on_cpu
 from aimind.types import Backend, Host, Metadata, Registry
 
 REGISTRY = Registry(
@@ -44,58 +45,36 @@ def _architecture(metadata: Metadata, backend: Backend) -> str | None:
 
 
 def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | None:
-    """The first of the conditions on quantized weights that they do not meet."""
-    name, bits, traits = metadata.quantization, metadata.quantization_bits, metadata.quantization_traits
-    if name is None or not backend.version.startswith(_OF_QUANTIZATIONS):
+    """Why this version cannot read the quantized weights, or its build for the CPU not compute with them."""
+    if metadata.quantization is None or not backend.version.startswith(_OF_QUANTIZATIONS):
         return None
-    vllm = f"vLLM {backend.version}"
-    on_cpu = not (made_by(host, "nvidia") or made_by(host, "amd"))
-    tiled = host.amx or not on_cpu
-    conditions = (
-        (_READ.fullmatch(name) is None, f"{vllm} reads no weights in {name}"),
-        (name == "AWQ" and bits != 4, f"{vllm} reads AWQ of 4 bits, and these weights have {bits}"),
-        (
-            "average-bits" in traits,
-            f"{vllm} reads weights that all have as many bits, and these ({name}) have several",
-        ),
-        (
-            name == "GPTQ" and bits not in (4, 8),
-            f"{vllm} reads GPTQ of 4 or 8 bits, and these weights have {bits}",
-        ),
-        (
-            "asymmetric" in traits,
-            f"{vllm} reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)",
-        ),
-        (
-            "act-order" in traits,
-            f"{vllm} reads groups of weights in order, and these groups of {metadata.group_size} "
-            "follow the activations (desc_act: true)",
-        ),
-        (on_cpu and name == "NVFP4", f"the CPU build of {vllm} has no kernels for NVFP4"),
-        (
-            on_cpu and name in ("GPTQ", "W8A16") and bits == 8,
-            f"the CPU build of {vllm} has kernels for weights of 4 bits beside 16, and these ({name}) have 8",
-        ),
-        (
-            on_cpu and name == "FP8" and not metadata.group_size and "per-channel" not in traits,
-            f"the CPU build of {vllm} computes FP8 with a scale for each channel or block, and not as these "
-            "weights have it",
-        ),
-        (
-            not tiled and name == "FP8" and metadata.group_size,
-            f"the CPU build of {vllm} computes FP8 in blocks by AMX, which this processor has not",
-        ),
-        (
-            not tiled and any(layer.num_experts for layer in metadata.layers) and _tiles(name, host),
-            f"the CPU build of {vllm} computes experts in {name} by AMX, which this processor has not",
-        ),
-    )
-    return next((sentence for broken, sentence in conditions if broken), None)
+    unreadable = _unreadable(metadata)
+    if unreadable is not None:
+        return f"vLLM {backend.version} {unreadable}"
+    if not on_cpu(host):
+        return None
+    return vllm_cpu.lacks(metadata, host, backend)
 
 
-def _tiles(name: str, host: Host) -> bool:
-    """Whether experts of that quantization have no kernels for a processor without tiles."""
-    return name in ("AWQ", "GPTQ", "MXFP4", "W4A16") or (name == "W8A8" and host.arch == "x86_64")
+def _unreadable(metadata: Metadata) -> str | None:
+    """What no build reads, as the end of a sentence."""
+    name, bits, traits = metadata.quantization or "", metadata.quantization_bits, metadata.quantization_traits
+    if _READ.fullmatch(name) is None:
+        return f"reads no weights in {name}"
+    if name == "AWQ" and bits != 4:
+        return f"reads AWQ of 4 bits, and these weights have {bits}"
+    if "average-bits" in traits:
+        return f"reads weights that all have as many bits, and these ({name}) have several"
+    if name == "GPTQ" and bits not in (4, 8):
+        return f"reads GPTQ of 4 or 8 bits, and these weights have {bits}"
+    if "asymmetric" in traits:
+        return f"reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)"
+    if "act-order" in traits:
+        return (
+            f"reads groups of weights in order, and these groups of {metadata.group_size} follow the "
+            "activations (desc_act: true)"
+        )
+    return None
 
 
 def arguments(metadata: Metadata) -> tuple[str, ...]:

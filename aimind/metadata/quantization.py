@@ -116,8 +116,12 @@ def _compressed_tensors(section: Config) -> Quantization:
         group_size = max(block)
     if weights and weights.text("type") == "float":
         name = {4: "NVFP4" if group_size == 16 else "MXFP4"}.get(bits, "FP8")
-        per_channel = weights.text("strategy") == "channel" and activations is not None
-        return Quantization(name, bits, group_size, frozenset({"per-channel"} if per_channel else ()))
+        traits = []
+        if activations is None and name == "FP8":
+            traits.append("weight-only")
+        elif activations is not None and weights.text("strategy") == "channel":
+            traits.append("per-channel")
+        return Quantization(name, bits, group_size, frozenset(traits))
     computed = (activations.integer("num_bits") if activations else None) or 16
     return Quantization(f"W{bits}A{computed}", bits, group_size)
 

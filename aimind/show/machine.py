@@ -26,10 +26,19 @@ def devices(host: Host) -> None:
         )
     rows.add_row(
         "RAM",
-        f"{host.os} {host.arch}, {host.cores} cores",
+        ", ".join([f"{host.os} {host.arch}", f"{host.cores} cores", *_instruction_sets(host)]),
         gib(host.ram_total_bytes),
         gib(host.ram_free_bytes),
         "",
         "",
     )
     screen.print(rows)
+
+
+def _instruction_sets(host: Host) -> list[str]:
+    """Those of the processor that a person knows by name."""
+    names = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "i8mm": "I8MM", "sve": "SVE"}
+    found = [name for feature, name in names.items() if feature in host.cpu_features]
+    if "AVX-512" in found:
+        found.remove("AVX2")
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aimind.errors import UsageError
-from aimind.types import Backend, Host, Package, Program, Registry, Request
+from aimind.types import Backend, Host, Package, Program, Request
 
 if TYPE_CHECKING:
     from aimind.instances import Sight
@@ -58,12 +58,10 @@ def with_backends(host: Host, request: Request) -> Host:
 def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]:
     """What of a backend is installed on this machine, and what can be."""
     from aimind import environments
-    from aimind.launchers.base import ListsModels
 
     came_from = environments.chosen(launcher.source(host))
     here = environments.find(launcher.NAME, came_from)
-    if isinstance(launcher, ListsModels):
-        here = tuple(with_models(launcher.REGISTRY, backend) for backend in here)
+    here = tuple(with_abilities(launcher, host, backend) for backend in here)
     if request.extra or request.defaults.of(launcher.NAME).args:
         here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
     yield from here
@@ -109,11 +107,17 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
     return dataclasses.replace(backend, flags=told)
 
 
-def with_models(registry: Registry, backend: Backend) -> Backend:
-    """The backend with the architectures that it can load, by its own table."""
-    from aimind.environments import models
+def with_abilities(launcher: Launcher, host: Host, backend: Backend) -> Backend:
+    """The installed backend with what its own files list: architectures, and operations of the library."""
+    from aimind.environments import libraries, models
+    from aimind.launchers.base import HasLibraries, ListsModels
 
-    return dataclasses.replace(backend, architectures=models.known(backend, registry))
+    if isinstance(launcher, ListsModels):
+        backend = dataclasses.replace(backend, architectures=models.known(backend, launcher.REGISTRY))
+    if isinstance(launcher, HasLibraries) and (file := launcher.library(host)) is not None:
+        found = libraries.operations(backend, file, launcher.OPERATIONS)
+        backend = dataclasses.replace(backend, operations=found)
+    return backend
 
 
 def _to_be_brought(

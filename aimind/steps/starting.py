@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aimind import show
 from aimind.errors import InstallError, UnsupportedError
 from aimind.options import is_secret
-from aimind.steps.equipping import source, with_models
+from aimind.steps.equipping import source, with_abilities
 from aimind.types import PRIVATE_VARIABLES, Command, Host, Package, Plan, TinyRequest
 
 if TYPE_CHECKING:
@@ -146,12 +146,12 @@ def install(plan: Plan, host: Host) -> None:
 def _check_model(plan: Plan, host: Host) -> None:
     """Now that the backend is here it can be asked whether it knows the model."""
     from aimind.launchers import LAUNCHERS
-    from aimind.launchers.base import ListsModels
+    from aimind.launchers.base import Narrows
     from aimind.select import lacking, named
 
     launcher = named(plan.backend.name, LAUNCHERS)
-    if isinstance(launcher, ListsModels) and not plan.settings.force:
-        backend = with_models(launcher.REGISTRY, plan.backend)
+    if isinstance(launcher, Narrows) and not plan.settings.force:
+        backend = with_abilities(launcher, host, plan.backend)
         if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
             raise UnsupportedError(
                 f"{backend.name} is installed, and cannot serve this model: {why}",

@@ -30,6 +30,8 @@ class Backend:
         scripts: shell scripts that set its environment up, to be sourced in this order.
         flags: all that this version takes, as it says itself; `None` where it was not asked.
         architectures: all that this version can load, by its own table; `None` where that is not known.
+        operations: those of its launcher's `OPERATIONS` that its compiled library for this processor has;
+            `None` where that is not known.
         origin: whose build it is, where that is not the backend's own project by the package registry.
         assumed: nobody has looked: the plan is for another machine, and takes it as installed there.
         python: the version of its environment's Python.
@@ -48,6 +50,7 @@ class Backend:
     scripts: tuple[str, ...] = ()
     flags: frozenset[str] | None = field(default=None, repr=False)
     architectures: frozenset[str] | None = field(default=None, repr=False)
+    operations: frozenset[str] | None = field(default=None, repr=False)
     origin: str = ""
     assumed: bool = False
     python: str = ""

@@ -39,7 +39,9 @@ class Host:
         devices: those that may be used.
         ram_total_bytes, ram_free_bytes: within the cgroup's limit where there is one.
         os: `linux`, `macos` or `windows`; arch: `x86_64` or `arm64`.
-        cores: that this process may run on; amx: they multiply matrices in tiles (Intel's AMX).
+        cores: that this process may run on.
+        cpu_features: instruction sets of the processor that decide what a backend can compute, by their names
+            in Linux's /proc/cpuinfo (`avx2`, `avx512f`, `amx_tile`; `i8mm`).
         backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version; rocm: of AMD's ROCm, where it is installed.
         elsewhere: it is another machine (`--hardware`): what is installed here says nothing about it.
@@ -52,7 +54,7 @@ class Host:
     os: Literal["linux", "macos", "windows"]
     arch: Literal["x86_64", "arm64"]
     cores: int = 1
-    amx: bool = False
+    cpu_features: frozenset[str] = frozenset()
     backends: tuple[Backend, ...] = ()
     driver: str | None = None
     rocm: str | None = None

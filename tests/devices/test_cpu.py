@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping
@@ -173,17 +174,25 @@ def test_this_machine() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("processor\t: 0\nflags\t\t: fpu avx512f amx_bf16 amx_tile amx_int8\n", True),
-        ("processor\t: 0\nflags\t\t: fpu avx512f\nbugs\t\t: amx_tile\n", False),
-        ("processor\t: 0\nFeatures\t: asimd sve\n", False),
-        (None, False),
+        ("processor\t: 0\nflags\t\t: fpu avx512f amx_tile amx_int8\n", {"avx512f", "amx_tile", "amx_int8"}),
+        ("processor\t: 0\nflags\t\t: fpu avx2\nbugs\t\t: amx_tile\n\nflags\t\t: avx512f\n", {"avx2"}),
+        ("processor\t: 0\nvmx flags\t: avx2\nFeatures\t: fp asimd sve i8mm\n", {"asimd", "sve", "i8mm"}),
+        ("processor\t: 0\n", set()),
+        (None, set()),
     ],
 )
-def test_matrix_extensions(tmp_path: Path, text: str | None, expected: bool) -> None:
+def test_instruction_sets(tmp_path: Path, text: str | None, expected: set[str]) -> None:
     if text is not None:
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc/cpuinfo").write_text(text)
-    assert cpu.amx(tmp_path) == expected
+    assert cpu.features(tmp_path) == expected
+
+
+def test_levels_are_of_known_instruction_sets() -> None:
+    """Each has more than the one before; in the order of the table."""
+    levels = list(cpu.LEVELS.values())
+    assert all(less < more for less, more in itertools.pairwise(levels))
+    assert levels[-1] <= cpu.FEATURES["x86_64"]
 
 
 AVAILABLE = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1

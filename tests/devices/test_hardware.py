@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimind import devices
-from aimind.devices import hardware
+from aimind.devices import cpu, hardware
 from aimind.errors import UsageError
 from aimind.types import Host
 
@@ -71,6 +71,19 @@ def test_known_cards(text: str, count: int, usable_gib: float, capability: str) 
         assert device.capability == capability
 
 
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("24G", cpu.USUAL_LEVEL),
+        ("cpu-64G,cpu=avx2", "avx2"),
+        ("none,ram=8G,cpu=AVX-512", "avx512"),
+        ("2x24G,CPU=amx,ram=64G", "amx"),
+    ],
+)
+def test_the_processor_has_the_instruction_sets_of_a_level(text: str, level: str) -> None:
+    assert hardware.parse(text).cpu_features == cpu.LEVELS[level]
+
+
 def test_every_card_is_found_by_its_name_and_size() -> None:
     for card in hardware.CARDS:
         (device,) = hardware.parse(f"{card.name}-{card.size_gib}G").devices
@@ -80,7 +93,7 @@ def test_every_card_is_found_by_its_name_and_size() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    "24;x24G;0x24G;1000x24G;24G+;+24G;0G;24G,;24G,ram=;24G,ram=x;24G,cores=4;24G,ram=1G,ram=2G;cpu-;cpu-x;"
+    "24;x24G;0x24G;1000x24G;24G+;+24G;0G;24G,;24G,ram=;24G,ram=x;24G,cores=4;24G,ram=1G,ram=2G;24G,cpu=;24G,cpu=sse;24G,cpu=avx2,cpu=amx;cpu-;cpu-x;"
     "cpu-8G,ram=8G;cpu+24G;none-8G;Voodoo2;-80G;1234567G;2x;".split(";"),
 )
 def test_nonsense_is_refused_with_the_accepted_forms(text: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aimind import devices
+from aimind.devices import cpu
 from aimind.errors import UsageError
 from aimind.types import Backend, Device, Host, Tenant
 
@@ -30,11 +31,11 @@ HOST = Host(
     os="linux",
     arch="arm64",
     cores=3,
-    amx=True,
+    cpu_features=frozenset({"asimd", "i8mm"}),
     backends=(Backend(name="vllm", version="1.2", executable="/opt/vllm", installed=False),),
     driver="560.35.03",
 )
-OPTIONAL = {"amx", "driver", "capability", "used_bytes"}
+OPTIONAL = {"cpu_features", "driver", "capability", "used_bytes"}
 Path = tuple[str | int, ...]
 
 names = st.text(max_size=8)
@@ -65,17 +66,21 @@ def some_devices(draw: st.DrawFn) -> tuple[Device, ...]:
     )
 
 
-hosts = st.builds(
-    Host,
-    devices=some_devices(),
-    ram_total_bytes=st.integers(2**40, 2**50),
-    ram_free_bytes=st.integers(0, 2**40),
-    os=st.sampled_from(["linux", "macos", "windows"]),
-    arch=st.sampled_from(["x86_64", "arm64"]),
-    cores=st.integers(1, 512),
-    amx=st.booleans(),
-    backends=st.lists(st.builds(Backend, name=names, version=names, executable=names), max_size=2).map(tuple),
-    driver=st.none() | names,
+hosts = st.sampled_from(sorted(cpu.FEATURES.items())).flatmap(
+    lambda processor: st.builds(
+        Host,
+        devices=some_devices(),
+        ram_total_bytes=st.integers(2**40, 2**50),
+        ram_free_bytes=st.integers(0, 2**40),
+        os=st.sampled_from(["linux", "macos", "windows"]),
+        arch=st.just(processor[0]),
+        cores=st.integers(1, 512),
+        cpu_features=st.frozensets(st.sampled_from(sorted(processor[1]))),
+        backends=st.lists(st.builds(Backend, name=names, version=names, executable=names), max_size=2).map(
+            tuple
+        ),
+        driver=st.none() | names,
+    )
 )
 
 
@@ -172,6 +177,30 @@ def test_a_contradiction_is_named(path: Path, value: object, words: str) -> None
     holder(changed, path)[path[-1]] = value
     with pytest.raises(UsageError, match=words):
         devices.from_json(changed)
+
+
+@pytest.mark.parametrize(
+    ("arch", "amx", "expected"),
+    [
+        ("x86_64", None, cpu.LEVELS[cpu.USUAL_LEVEL]),
+        ("x86_64", False, cpu.LEVELS[cpu.USUAL_LEVEL]),
+        ("x86_64", True, cpu.LEVELS["amx"]),
+        ("arm64", None, {"asimd"}),
+    ],
+)
+def test_files_of_before_instruction_sets_were_recorded(
+    arch: str, amx: bool | None, expected: frozenset[str]
+) -> None:
+    old = document() | {"arch": arch}
+    del old["cpu_features"]
+    if amx is not None:
+        old["amx"] = amx
+    assert devices.from_json(old).cpu_features == expected
+
+
+def test_an_instruction_set_of_another_processor_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"cpu_features\[1\] should be one of .*i8mm"):
+        devices.from_json(document() | {"cpu_features": ["asimd", "avx2"]})
 
 
 def test_two_devices_of_one_index_are_refused() -> None:

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
+from aimind.devices import cpu
 from aimind.errors import UnsupportedError
-from aimind.launchers import LAUNCHERS
+from aimind.launchers import LAUNCHERS, vllm_cpu
 from aimind.launchers.vllm import VERSION
 from aimind.metadata.config import Config, Json
 from aimind.metadata.quantization import Quantization
@@ -66,6 +67,17 @@ def floats(strategy: str, *, computed: bool) -> Metadata:
     return compressed(weights, 8 if computed else None)
 
 
+def on_processor(level: str) -> Host:
+    return dataclasses.replace(host(), cpu_features=cpu.LEVELS[level])
+
+
+def having(machine: Host, operations: frozenset[str]) -> Host:
+    """The machine where vLLM is installed, and its library has these operations."""
+    backends = [dataclasses.replace(each, operations=operations) for each in machine.backends]
+    return dataclasses.replace(machine, backends=tuple(backends))
+
+
+ARM = dataclasses.replace(host(), arch="arm64", cpu_features=frozenset({"asimd", "i8mm"}))
 FP8_IN_BLOCKS = quantized(quant_method="fp8", weight_block_size=[128, 128])
 
 
@@ -164,38 +176,92 @@ def test_quantizations_that_its_build_for_the_cpu_has_no_kernels_for(metadata: M
 @pytest.mark.parametrize(
     ("metadata", "why"),
     [
-        (quantized(quant_method="fp8"), "FP8 with a scale for each channel or block"),
-        (floats("tensor", computed=True), "FP8 with a scale for each channel or block"),
-        (floats("channel", computed=False), "FP8 with a scale for each channel or block"),
-        (FP8_IN_BLOCKS, "FP8 in blocks by AMX, which this processor has not"),
-        (with_experts(quantized(quant_method="awq", bits=4)), "computes experts in AWQ by AMX"),
-        (with_experts(gptq(bits=4, sym=True)), "computes experts in GPTQ by AMX"),
-        (with_experts(integers(8, 8)), "computes experts in W8A8 by AMX"),
-        (with_experts(quantized(quant_method="mxfp4")), "computes experts in MXFP4 by AMX"),
+        (quantized(quant_method="fp8"), "for FP8 with one scale for all on a processor without AMX"),
+        (floats("tensor", computed=True), "for FP8 with one scale for all on a processor without AMX"),
+        (floats("channel", computed=False), "no kernels for FP8 weights beside activations in 16 bits"),
+        (FP8_IN_BLOCKS, "for FP8 in blocks on a processor without AMX"),
+        (with_experts(FP8_IN_BLOCKS), "for FP8 in blocks on a processor without AMX"),
+        (with_experts(floats("channel", computed=True)), "experts in FP8 with a scale for each block"),
+        (
+            with_experts(quantized(quant_method="awq", bits=4)),
+            "for experts in AWQ on a processor without AMX",
+        ),
+        (with_experts(gptq(bits=4, sym=True)), "for experts in GPTQ on a processor without AMX"),
+        (with_experts(integers(8, 8)), "for experts in W8A8 on a processor without AMX"),
+        (with_experts(quantized(quant_method="mxfp4")), "for experts in MXFP4 on a processor without AMX"),
     ],
 )
-def test_what_its_build_for_the_cpu_computes_in_tiles_or_not_at_all(metadata: Metadata, why: str) -> None:
-    tiled = dataclasses.replace(host(), amx=True)
+def test_what_its_build_for_the_cpu_computes_by_amx_or_not_at_all(metadata: Metadata, why: str) -> None:
     assert why in refused(metadata, host())
-    assert (refused(metadata, tiled) == "") == ("AMX" in why)
+    assert (refused(metadata, on_processor("amx")) == "") == ("AMX" in why)
     assert refused(metadata, host(device())) == ""
 
 
+FOUR_BITS = [
+    quantized(quant_method="awq", bits=4, group_size=128),
+    gptq(bits=4, sym=True),
+    gptq(bits=4, group_size=-1, desc_act=True),
+    integers(4),
+    integers(4, 8),
+]
+
+
+@pytest.mark.parametrize("metadata", FOUR_BITS)
+def test_without_avx_512_its_build_for_the_cpu_computes_no_weights_of_4_bits(metadata: Metadata) -> None:
+    why = "has no kernel for weights of 4 bits"
+    assert f"{why} ({metadata.quantization}) on a processor without AVX-512" in refused(
+        metadata, on_processor("avx2")
+    )
+    assert f"{why} ({metadata.quantization}) on ARM processors" in refused(metadata, ARM)
+    for machine in (on_processor("avx512"), on_processor("amx")):
+        assert refused(metadata, machine) == ""
+
+
+def test_the_same_build_computes_the_rest_without_avx_512() -> None:
+    for metadata in (integers(8, 8), floats("channel", computed=True), llama(safetensors=True)):
+        for machine in (on_processor("avx2"), ARM):
+            assert refused(metadata, machine) == ""
+
+
+def test_tiles_without_the_other_instructions_do_not_load_the_full_library() -> None:
+    """A virtual machine may show some instruction sets of its processor and hide others."""
+    machine = host()
+    hidden = dataclasses.replace(machine, cpu_features=cpu.LEVELS["amx"] - {"avx512_bf16"})
+    assert "for FP8 in blocks on a processor without AMX" in refused(FP8_IN_BLOCKS, hidden)
+
+
+def test_the_operations_of_an_installed_library_decide() -> None:
+    machine = on_processor("avx512")
+    model = integers(4)
+    assert refused(model, having(machine, frozenset({vllm_cpu.GEMM_4_BIT}))) == ""
+    assert "no kernel for weights of 4 bits" in refused(model, having(machine, frozenset()))
+    assert refused(model, having(on_processor("avx2"), frozenset({vllm_cpu.GEMM_4_BIT}))) == ""
+
+
+def test_a_processor_without_avx2_has_no_build() -> None:
+    old = dataclasses.replace(host(), cpu_features=frozenset())
+    assert (
+        refused(llama(safetensors=True), old)
+        == "its build for the CPU needs AVX2, which this processor lacks"
+    )
+    assert (
+        refused(llama(safetensors=True), dataclasses.replace(host(device()), cpu_features=frozenset())) == ""
+    )
+
+
 def test_whole_numbers_need_no_tiles_on_arm() -> None:
-    arm = dataclasses.replace(host(), arch="arm64")
-    assert "AMX" not in refused(with_experts(integers(8, 8)), arm)
-    assert "AMX" in refused(with_experts(integers(4)), arm)
+    assert refused(with_experts(integers(8, 8)), ARM) == ""
+    assert "no kernel for experts in MXFP4 on ARM processors" in refused(
+        with_experts(quantized(quant_method="mxfp4")), ARM
+    )
 
 
 @pytest.mark.parametrize(
     "metadata",
     [
         floats("channel", computed=True),
-        quantized(quant_method="awq", bits=4, group_size=128),
         quantized(quant_method="awq"),
-        gptq(bits=4, sym=True),
-        gptq(bits=4, group_size=-1, desc_act=True),
-        integers(4),
+        *FOUR_BITS,
         integers(8, 8),
         llama(safetensors=True),
     ],

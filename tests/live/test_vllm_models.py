@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aimind.devices import cpu
+from aimind.environments import libraries
 from aimind.environments.install import ensure
 from aimind.environments.models import known
-from aimind.launchers import vllm
+from aimind.launchers import vllm, vllm_cpu
 from aimind.launchers.vllm_models import lacks
-from aimind.types import Backend
+from aimind.steps.equipping import with_abilities
+from aimind.types import Backend, Host, Metadata
 from tests.launchers.test_vllm_models import quantized, with_experts
 from tests.live.served import AIMIND, DATA, environment
 from tests.samples import host
@@ -39,6 +43,7 @@ for name in dir(transformers):
             found.add(name)
 print("found: " + json.dumps(sorted(found)))
 """
+Answers = Callable[[str], tuple[dict[str, str], frozenset[str]]]
 GENERATE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 
@@ -68,6 +73,8 @@ def gptq(bits: int, **more: object) -> dict[str, Any]:
 def floats(strategy: str, activations: str | None, **more: object) -> dict[str, Any]:
     kind = {"num_bits": 8, "type": "float", "symmetric": True}
     inputs = {**kind, "strategy": activations, "dynamic": activations != "tensor"}
+    if activations == "group":
+        inputs["group_size"] = 128
     weights = {**kind, "strategy": strategy, **more}
     return compressed("float-quantized", weights, inputs if activations else None)
 
@@ -96,6 +103,11 @@ QUANTIZED: dict[str, dict[str, Any]] = {
     "floats by channel": floats("channel", "token"),
     "floats by channel, computed in 16": floats("channel", None),
     "floats in blocks": floats("block", "group", block_structure=[128, 128]),
+    "integers 4, computed in 8": compressed(
+        "pack-quantized",
+        {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 128},
+        {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True},
+    ),
     "nvfp4": {
         "quant_method": "modelopt_fp4",
         "quantization": {
@@ -110,6 +122,22 @@ QUANTIZED: dict[str, dict[str, Any]] = {
     "experts in integers 4": integers(4),
     "experts in integers 8, computed in 8": integers(8, activations=True),
     "experts in mxfp4": {"quant_method": "mxfp4"},
+    "experts in fp8": {"quant_method": "fp8", "activation_scheme": "dynamic"},
+    "experts in fp8 in blocks": {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [128, 128],
+    },
+    "experts in floats by channel": floats("channel", "token"),
+}
+# What a processor can be without -> its remaining instruction sets. On one that lacks them anyway all three
+# are the same.
+PROCESSORS = {
+    "": cpu.features(),
+    "avx512_bf16": frozenset(
+        feature for feature in cpu.features() if not feature.startswith(("avx512_bf16", "amx"))
+    ),
+    "avx512": frozenset(feature for feature in cpu.features() if not feature.startswith(("avx512", "amx"))),
 }
 
 
@@ -120,7 +148,8 @@ def backend() -> Backend:
         return ensure("vllm", vllm.source(host()), progress=print)
 
 
-def ask(backend: Backend, *arguments: str, given: str = "", mark: str) -> Any:
+def ask(backend: Backend, *arguments: str, given: str = "", marks: tuple[str, ...]) -> list[Any]:
+    """The JSON that it prints after each of the marks."""
     done = subprocess.run(
         [backend.executable, *arguments],
         input=given,
@@ -131,32 +160,64 @@ def ask(backend: Backend, *arguments: str, given: str = "", mark: str) -> Any:
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith(mark))[len(mark) :])
+    lines = done.stdout.splitlines()
+    return [
+        json.loads(next(line for line in lines if line.startswith(mark)).removeprefix(mark)) for mark in marks
+    ]
 
 
 def test_the_architectures_that_it_can_load(backend: Backend) -> None:
     """Read from its source in a fifth of a second, they are those that vLLM itself finds in twenty."""
     found = known(backend, vllm.REGISTRY) or frozenset()
-    own = set(ask(backend, "-c", LISTED, mark="found: "))
+    own = set(ask(backend, "-c", LISTED, marks=("found: ",))[0])
     assert len(own) > 300
     ours = {name for name in found if name.endswith(GENERATE) and not name.startswith("Auto")}
     assert ours == {name for name in own if name.endswith(GENERATE)}
 
 
+@pytest.mark.parametrize("without", PROCESSORS)
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_quantized_weights(backend: Backend, said: dict[str, str], name: str) -> None:
+def test_quantized_weights(backend: Backend, answers: Answers, name: str, without: str) -> None:
     metadata = quantized(**QUANTIZED[name])
     if name.startswith("experts"):
         metadata = with_experts(metadata)
-    why = lacks(metadata, dataclasses.replace(host(), amx=cpu.amx()), backend)
-    assert (why is None) == (said[name] == ""), (why, said[name])
+    machine = on_processor(without)
+    said = answers(without)[0][name]
+    why = why_not(metadata, machine, backend)
+    assert (why == "") == (said == ""), (why, said)
+
+
+@pytest.mark.parametrize("without", PROCESSORS)
+def test_the_operations_of_each_library(backend: Backend, answers: Answers, without: str) -> None:
+    """As read from the file that is loaded, as PyTorch lists them, and as assumed before installing."""
+    machine = on_processor(without)
+    file = vllm_cpu.library(machine) or ""
+    registered = frozenset(name for name in vllm_cpu.OPERATIONS if f"_C::{name}" in answers(without)[1])
+    assert libraries.operations(backend, file, vllm_cpu.OPERATIONS) == registered
+    assert libraries.operations(backend, file, vllm_cpu.OPERATIONS) == registered  # remembered
+    assert vllm_cpu.operations(machine, dataclasses.replace(backend, operations=None)) == registered
+
+
+def on_processor(without: str) -> Host:
+    return dataclasses.replace(host(), arch=cpu.architecture(), cpu_features=PROCESSORS[without])
+
+
+def why_not(metadata: Metadata, machine: Host, backend: Backend) -> str:
+    return lacks(metadata, machine, with_abilities(vllm, machine, backend)) or ""
 
 
 @pytest.fixture(scope="module")
-def said(backend: Backend) -> dict[str, str]:
-    """What its linear layers say to each configuration; nothing where they compute."""
-    answer: dict[str, str] = ask(backend, str(LAYERS), given=json.dumps(QUANTIZED), mark="said: ")
-    return answer
+def answers(backend: Backend) -> Answers:
+    """What vLLM's layers say to each configuration on a processor, nothing where they compute; operations."""
+
+    @functools.cache
+    def ask_once(without: str) -> tuple[dict[str, str], frozenset[str]]:
+        lines = ask(
+            backend, str(LAYERS), without, given=json.dumps(QUANTIZED), marks=("said: ", "operations: ")
+        )
+        return lines[0], frozenset(lines[1])
+
+    return ask_once
 
 
 def test_a_model_that_it_does_not_know_goes_to_the_next(backend: Backend, tmp_path: Path) -> None:

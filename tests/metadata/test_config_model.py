@@ -232,7 +232,11 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quantization": {"quant_algo": "W4A16_AWQ", "group_size": 64}}, Quantization("AWQ", 4, 64)),
         (
             group(weights={"num_bits": 8, "type": "float", "block_structure": [128, 128]}),
-            Quantization("FP8", 8, 128),
+            Quantization("FP8", 8, 128, frozenset({"weight-only"})),
+        ),
+        (
+            group(weights={"num_bits": 8, "type": "float"}, input_activations={"num_bits": 8}),
+            Quantization("FP8", 8, None),
         ),
         (
             group(weights={"num_bits": 4, "type": "int", "group_size": 128}, input_activations=None),
@@ -244,7 +248,10 @@ def group(**weights: Any) -> dict[str, Any]:
             ),
             Quantization("W8A8", 8, None),
         ),
-        (group(weights={"num_bits": 8, "type": "float"}), Quantization("FP8", 8, None)),
+        (
+            group(weights={"num_bits": 8, "type": "float"}),
+            Quantization("FP8", 8, None, frozenset({"weight-only"})),
+        ),
         (group(weights={"num_bits": 4, "type": "float", "group_size": 16}), Quantization("NVFP4", 4, 16)),
         (None, Quantization()),
     ],
