@@ -237,11 +237,8 @@ class Metadata:
         quantization_bits: of a quantized weight; `None` where it is not quantized, or for GGUF.
         quantization_traits: of GPTQ `asymmetric`, and `act-order` where groups follow the activations; of FP8
             `per-channel` where each row of weights has a scale, and activations are computed in FP8 too;
-<<<<<<< HEAD
-            `average-bits` where the bits are an average, rounded up here.
-=======
+            `average-bits` where the bits are an average, rounded up here;
             `weight-only` where activations are not in FP8.
->>>>>>> 0b26c35 (devices: the processor's instruction sets are part of a machine, and decide what vLLM's CPU build computes)
         dtype: of most weights, by bytes, as the file names it.
         parameters: their number.
         hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.

@@ -150,7 +150,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(HOSTS.glob("*.json")), ids=lambda path: path.stem)
 def test_the_recorded_hosts_are_readable(path: Path) -> None:
     host = hardware.parse(str(path))
-    assert devices.to_json(host) == json.loads(path.read_text(encoding="utf-8"))
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded.setdefault("cpu_features", sorted(host.cpu_features))  # not in files of earlier versions
+    assert devices.to_json(host) == recorded
 
 
 @pytest.mark.parametrize("text", ["cpu-24G", "8G", "24G", "2x24G", "80G"])
