@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from aimind.supervisor.leftovers import SharedMemory
 
 TERMINATE, KILL = "T", "K"
-# What it says in turn, one a line: the backend's process id, each segment that the tree has, the return code.
-BACKEND, SEGMENT, RETURNED = "B", "S", "R"
+# What it says in turn, one a line: the backend's process id, or why it cannot be started; each segment that
+# the tree has; the return code.
+BACKEND, UNSTARTED, SEGMENT, RETURNED = "B", "U", "S", "R"
 # Between two looks at shared memory: more and more where nothing new is the tree's, for others may make many.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 10.0
 
@@ -71,7 +72,11 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         if start.folder is not None and make_folder(start.folder):
             start.env = {**start.env, "TMPDIR": start.folder}
         guardian = os.getpid()
-        backend = os.fork()
+        try:
+            backend = os.fork()
+        except OSError as error:
+            say(channel, f"{UNSTARTED} {error.strerror}\n")  # the sentinels remove the folder
+            os._exit(code)
         if backend == 0:
             _become(start, guardian)
         os.close(start.output)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from aimind.supervisor.spec import Spec
 
 KILLED_HINT = "where memory runs out the kernel kills what has most of it: look at `dmesg` or `journalctl -k`"
+PROCESSES_HINT = (
+    "this user or its control group may have too many processes and threads: see `ulimit -u` and pids.max"
+)
 PORT_HINT = "end that process, or give another --port (0 takes a free one)"
 
 
@@ -127,7 +130,11 @@ class Supervisor:
             self._on_failure(f"the backend cannot start: {why}", returncode=1, now=now, hint=PORT_HINT)
             return
         self._runs += 1
-        self._run = Run(self._spec, env=self._env, folder=folder, report=self._report, now=now)
+        try:
+            self._run = Run(self._spec, env=self._env, folder=folder, report=self._report, now=now)
+        except OSError as error:
+            self._report.state.change(temporary=None)
+            self._on_unstarted(str(error.strerror), now)
 
     # ── One turn ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,8 +289,15 @@ class Supervisor:
         elif self._restart_asked:
             self._restart_asked = False
             self._restart_at = now
+        elif run.tree.problem is not None:
+            self._on_unstarted(run.tree.problem, now, run=run)
         else:
             self._on_crash(run, returncode, now)
+
+    def _on_unstarted(self, problem: str, now: float, *, run: Run | None = None) -> None:
+        """There was no other process to be had for it."""
+        what = f"the backend cannot be started: {problem}"
+        self._on_failure(what, returncode=1, now=now, run=run, hint=PROCESSES_HINT)
 
     def _on_crash(self, run: Run, returncode: int | None, now: float) -> None:
         """It has ended, and nobody asked for that."""

@@ -52,7 +52,10 @@ class Memory:
         if not self._devices:
             return
         uuids = [device["uuid"] for device in self._devices]
-        self._child, self.fd = in_child(lambda fd: _report(uuids, fd))
+        try:
+            self._child, self.fd = in_child(lambda fd: _report(uuids, fd))
+        except OSError:  # there can be no other process: then the backend will say so
+            return
         self._free, self._told, self._said = [], b"", False
         self.deadline = now + (self._patience_seconds if self._asked_before else FIRST_SECONDS)
 

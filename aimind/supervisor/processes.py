@@ -172,10 +172,11 @@ def kill(target: int) -> None:
 def end(child: int) -> None:
     """KILL a child, and wait for it, unless it hangs in the kernel."""
     kill(child)
-    for _ in range(200):
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return
-        time.sleep(0.001)
+    with suppress(ChildProcessError):  # it was ended with a tree
+        for _ in range(200):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                return
+            time.sleep(0.001)
 
 
 # ── Work in a child ────────────────────────────────────────────────────────────────────────────────────────
@@ -188,10 +189,19 @@ def in_child(work: Callable[[int], None]) -> tuple[int, int]:
 
     Returns:
         Its process id, and the descriptor to read from.
+
+    Raises:
+        OSError: this user has too many processes.
     """
     reader, writer = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(reader)
+        os.close(writer)
+        raise
     if child == 0:
         try:
             die_with_parent()
@@ -220,14 +230,20 @@ def _forget_signals() -> None:
 
 
 def answer(work: Callable[[], str], *, patience_seconds: float) -> str | None:
-    """What `work` returns, done in a child; `None` when it takes too long, and whole or not at all."""
+    """What `work` returns, done in a child; `None` when it takes too long or there can be no child.
+
+    It is whole or nothing.
+    """
 
     def write(fd: int) -> None:
         data = work().encode() + b"\n"
         while data:
             data = data[os.write(fd, data) :]
 
-    child, reader = in_child(write)
+    try:
+        child, reader = in_child(write)
+    except OSError:
+        return None
     deadline = time.monotonic() + patience_seconds
     poll = select.poll()
     poll.register(reader, select.POLLIN)

@@ -38,6 +38,7 @@ from aimind.supervisor.guardian import (
     KILL,
     RETURNED,
     TERMINATE,
+    UNSTARTED,
     Start,
     clear,
     guard,
@@ -67,6 +68,7 @@ class Tree:
         guardian: its process id, the backend's parent.
         sentinels: their process ids, the outer one first; none where there are none.
         pid: of the backend, once the guardian told it.
+        problem: why it could not be started, as the system says it.
         folder: for its temporary files; `None` where it gets none of its own.
     """
 
@@ -93,6 +95,7 @@ class Tree:
         """
         become_subreaper()
         self.pid: int | None = None
+        self.problem: str | None = None
         self._told = ""
         self._returncode: int | None = None
         self.folder = folder
@@ -117,6 +120,10 @@ class Tree:
         try:
             keepers = [reader for reader, _ in pipes]
             *self.sentinels, self.guardian = _fork(start, channel, keepers=keepers, mine=mine, keep=keep)
+        except OSError:
+            self._close()
+            end_descendants(None, lambda _: None)  # what there is of it
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             channel.close()
@@ -141,6 +148,8 @@ class Tree:
             kind, _, words = line.partition(" ")
             if kind == BACKEND:
                 self.pid = int(words)
+            elif kind == UNSTARTED:
+                self.problem = words
             elif kind == RETURNED:
                 self._returncode = int(words)
             else:
@@ -150,26 +159,25 @@ class Tree:
 
     def close(self) -> int | None:
         """The backend's return code, or `None` when the guardian was killed; then the tree is killed here."""
-        self.channel.close()
-        os.close(self.output)
         if self._returncode is None:
-            self._close_pipes()
+            self._close()
             self._wait_for_sentinels()
             end_descendants(self.pid, self._shared.look)  # were both killed, or held up
             clear(self.folder, self._shared)
             return None
         for sentinel in self.sentinels:  # they have nothing to do
             kill(sentinel)
-        self._close_pipes()
+        self._close()
         for pid in (*self.sentinels, self.guardian):
             with suppress(ChildProcessError):  # a sentinel has waited for it
                 os.waitpid(pid, 0)
         return self._returncode
 
-    def _close_pipes(self) -> None:
-        for pipe in self._alive:
-            os.close(pipe)
-        self._alive = []
+    def _close(self) -> None:
+        """Close our ends of all that is between us and the others."""
+        self.channel.close()
+        for fd in (self.output, *self._alive):
+            os.close(fd)
 
     def _wait_for_sentinels(self) -> None:
         """Wait until both have ended, and with them what they end; no longer than they may need."""
@@ -185,7 +193,12 @@ def _fork(
 ) -> Sequence[int]:
     """Fork the sentinels, each from the one before, and from the last the guardian; their process ids."""
     told, tell = os.pipe()
-    first = os.fork()
+    try:
+        first = os.fork()
+    except OSError:
+        os.close(told)
+        os.close(tell)
+        raise
     if first == 0:
         try:
             _descend(start, channel, keepers=keepers, close=(*mine, *keepers, told), keep=keep, tell=tell)
@@ -195,7 +208,6 @@ def _fork(
     numbers = os.read(told, 64)
     os.close(told)
     if not numbers:
-        os.waitpid(first, 0)
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return [int(number) for number in numbers.split()]
 

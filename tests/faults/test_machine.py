@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,9 @@ pytestmark = LINUX
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 MIB = 2**20
 TEN_YEARS_SECONDS = 10 * 365 * 86400
-CGROUPS = (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max")
+GROUPS = Path("/sys/fs/cgroup")
+MEMORY_GROUPS = (GROUPS / "memory", "memory.limit_in_bytes"), (GROUPS, "memory.max")
+PIDS_GROUPS = (GROUPS / "pids", "pids.max"), (GROUPS, "pids.max")
 
 
 # ── The disk ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,22 +132,29 @@ def test_no_address_space(tmp_path: Path, seen: Seen) -> None:
         seen("exit code 1 after 3 starts", sentence(supervised.stderr, "MemoryError"))
 
 
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A control group whose processes have 100 MiB of memory in all, and no swap."""
-    parent, limit = next(((p, limit) for p, limit in CGROUPS if (p / "cgroup.procs").exists()), (None, ""))
+@contextmanager
+def control_group(places: Sequence[tuple[Path, str]], limit: str) -> Iterator[Path]:
+    """A control group whose processes have so much of something; `places`: where, and the limit's file."""
+    parent, file = next(((p, file) for p, file in places if (p / "cgroup.procs").exists()), (None, ""))
     if parent is None or not os.access(parent, os.W_OK):
         pytest.skip("no control group can be made here")
     folder = parent / f"aimind-{uuid.uuid4().hex}"
     folder.mkdir()
     try:
-        if not (folder / limit).exists():
-            pytest.skip("no control group of memory can be made here")
-        (folder / limit).write_text(str(100 * MIB))
+        if not (folder / file).exists():
+            pytest.skip(f"no control group with {file} can be made here")
+        (folder / file).write_text(limit)
         yield folder
     finally:
         wait_for(lambda: not (folder / "cgroup.procs").read_text(), what="the end of its processes")
         folder.rmdir()
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A control group whose processes have 100 MiB of memory in all, and no swap."""
+    with control_group(MEMORY_GROUPS, str(100 * MIB)) as folder:
+        yield folder
 
 
 @fault(
@@ -161,6 +170,41 @@ def test_out_of_memory(tmp_path: Path, cgroup: Path, seen: Seen) -> None:
         assert "was killed by signal 9" in supervised.stderr
         hint = next(line for line in supervised.stderr.splitlines()[::-1] if "memory" in line)
         seen("exit code 137 after 3 starts", sentence(supervised.stderr, "error:"), sentence(hint, "memory"))
+
+
+# ── Processes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        pytest.param(
+            limit,
+            marks=fault(
+                f"a restart, and no process can be had for the {missing} (pids.max)",
+                "the cause is said, and it is tried again; ready once there can be more",
+            ),
+        )
+        for limit, missing in enumerate(("outer sentinel", "inner sentinel", "guardian", "backend"), 1)
+    ],
+)
+def test_no_processes(tmp_path: Path, seen: Seen, limit: int) -> None:
+    with (
+        control_group(PIDS_GROUPS, "max") as group,
+        Supervised(fake(tmp_path), tmp_path, first_delay_seconds=0.1) as supervised,
+    ):
+        supervised.wait_until_ready()
+        (group / "cgroup.procs").write_text(str(supervised.process.pid))
+        (group / "pids.max").write_text(str(limit))
+        os.kill(supervised.pids[0], signal.SIGKILL)
+        wait_for(lambda: supervised.stderr.count("cannot be started") >= 2, what="two tries")
+        assert supervised.state["state"] == "backing off"
+        (group / "pids.max").write_text("max")
+        supervised.wait_until_ready(times=2)
+        supervised.send(signal.SIGTERM)
+        assert supervised.wait() == 143
+        hint = sentence(supervised.stderr, "hint: this user")
+        seen(sentence(supervised.stderr, "cannot be started"), hint, "“ready again”")
 
 
 # ── The time of day ────────────────────────────────────────────────────────────────────────────────────────
