@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aimind.errors import UnsupportedError, UsageError
-from aimind.launchers.base import Launcher, Narrows, nearest, takes_key
+from aimind.launchers.base import KnowsArchitectures, Launcher, Narrows, nearest, takes_key
 from aimind.types import Backend, Host, Metadata, Package, Program, Reason, Refusal, Request, bare
 
 
@@ -52,6 +52,8 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     if asked is not None:
         raise _refusal(candidates[0], refused[0].sentence, metadata, host, request, launchers)
+    if _is_unknown(metadata, host, request, candidates):
+        raise _unknown(metadata, host, request, candidates)
     able = next((each for each in candidates if _only_missing(each, metadata, host, request)), None)
     if able is not None:
         others = _together([each for each in refused if each.backend != able.NAME])
@@ -63,6 +65,38 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     raise UnsupportedError(
         f"no backend can serve this {metadata.format} {metadata.category} model here",
         hint=_together(refused),
+    )
+
+
+def _is_unknown(metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]) -> bool:
+    """Whether all backends that would serve the model are of versions that do not know its architecture."""
+    able = _able(metadata, host, request, launchers)
+    return bool(able) and not any(_knows(launcher, metadata, backend) for launcher, backend in able)
+
+
+def _able(
+    metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]
+) -> list[tuple[Launcher, Backend]]:
+    """The backends that would serve the model, whatever its architecture."""
+    found = []
+    for launcher in launchers:
+        backend = _backend(launcher, metadata, host, request)
+        if backend is not None and launcher.refuse(metadata, host) is None:
+            found.append((launcher, backend))
+    return found
+
+
+def _unknown(
+    metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]
+) -> UnsupportedError:
+    """What is said of an architecture that no backend knows."""
+    able = _able(metadata, host, request, launchers)
+    versions = ", ".join(f"{launcher.NAME} {backend.version}" for launcher, backend in able)
+    first = able[0][0].NAME
+    return UnsupportedError(
+        f"No backend knows the architecture {metadata.architecture} ({versions}).",
+        hint=f"a newer version may: --backend {first} --backend-version VERSION; "
+        f"--backend {first} --force tries this one",
     )
 
 
@@ -112,9 +146,25 @@ def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
 
 def lacking(launcher: Launcher, metadata: Metadata, host: Host, backend: Backend | None) -> str | None:
     """Why this version of the backend cannot load the model, as a sentence."""
-    if backend is None or not isinstance(launcher, Narrows):
+    if backend is None:
+        return None
+    if not _knows(launcher, metadata, backend):
+        return f"{launcher.NAME} {backend.version} does not know the architecture {metadata.architecture}"
+    if not isinstance(launcher, Narrows):
         return None
     return launcher.lacks(metadata, host, backend)
+
+
+def _knows(launcher: Launcher, metadata: Metadata, backend: Backend) -> bool:
+    """Whether this version of the backend loads the model's architecture, or may."""
+    return not isinstance(launcher, KnowsArchitectures) or launcher.knows(metadata, backend)
+
+
+def _default_knows(launcher: Launcher, metadata: Metadata, host: Host) -> bool:
+    """Whether the version of a backend that aimind installs there loads the model's architecture, or may."""
+    source = launcher.source(host)
+    version = source.version if isinstance(source, Package) else source.assumed_version
+    return _knows(launcher, metadata, Backend(name=launcher.NAME, version=version, executable=""))
 
 
 def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Request) -> Backend | None:
@@ -137,6 +187,7 @@ def _only_missing(launcher: Launcher, metadata: Metadata, host: Host, request: R
         and _backend(launcher, metadata, host, request) is None
         and request.backend_version is None
         and launcher.refuse(metadata, host) is None
+        and _default_knows(launcher, metadata, host)
         and _unprotected(launcher, request) is None
     )
 
@@ -186,13 +237,18 @@ def _refusal(
     launchers: Sequence[Launcher],
 ) -> UnsupportedError:
     """What is said where the backend that was asked for does not serve the model, with another that would."""
-    forcible = launcher.refuse(metadata, host) is not None and not request.force
+    backend = _backend(launcher, metadata, host, request)
+    against = launcher.refuse(metadata, host) or lacking(launcher, metadata, host, backend)
+    forcible = against is not None and not request.force
     ways = ["--force takes it at its word" if forcible else "see `aimind backends`"]
+    if backend is not None and not _knows(launcher, metadata, backend):
+        ways.insert(0, "a newer version may know it: --backend-version VERSION")
     for other in launchers:
         if (
             other is not launcher
             and isinstance(other.source(host), Package)
             and other.refuse(metadata, host) is None
+            and _default_knows(other, metadata, host)
             and _unprotected(other, request) is None
         ):
             ways.insert(0, f"leave --backend out, and {other.NAME} can serve it")

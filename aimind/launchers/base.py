@@ -132,8 +132,19 @@ class TellsFlags(Protocol):
 
 
 @runtime_checkable
-class ListsModels(Protocol):
-    """A launcher whose backend has a table of the architectures that it can load."""
+class KnowsArchitectures(Protocol):
+    """A launcher that can tell whether one version of its backend loads an architecture."""
+
+    def table(self, backend: Backend, /) -> str:
+        """The name of the table of that version's architectures, which comes with aimind or not."""
+
+    def knows(self, metadata: Metadata, backend: Backend, /) -> bool:
+        """Whether that version can load the model's architecture, or may: `True` where it is not known."""
+
+
+@runtime_checkable
+class ListsModels(KnowsArchitectures, Protocol):
+    """A launcher whose installed backend can be asked which architectures it can load."""
 
     @property
     def REGISTRY(self) -> Registry: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aimind.launchers import architectures
 from aimind.launchers.arguments import render
 from aimind.launchers.base import (
     KEY_IS_SEEN,
@@ -15,10 +16,12 @@ from aimind.launchers.base import (
     visible_devices,
     weight_path,
 )
-from aimind.types import Command, Metadata, Plan, Probe, Signature
+from aimind.types import Backend, Command, Metadata, Plan, Probe, Registry, Signature
 
 # The build of llama.cpp that aimind installs (xllamacpp), and that plans for other machines assume.
 BUILD = "11549"
+# Where the library of a program is: with it, or in a folder of libraries.
+LIBRARY = Registry(kind="strings", files=("libllama.so*", "libllama.*dylib", "llama.cpp/libllama.so*"))
 # llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
 FLAGS: Mapping[str, Flag] = {
     "served_name": Flag(spellings=("--alias", "-a")),
@@ -129,6 +132,20 @@ SIGNATURES: tuple[Signature, ...] = (
         remedy="--port 0 takes a free one",
     ),
 )
+
+
+def knows(metadata: Metadata, backend: Backend, *, table: str) -> bool:
+    """Whether a llama.cpp has the name of the model's architecture.
+
+    An installed library is read for all its texts, in which the linker may keep a name as the end of another.
+    """
+    name = metadata.architecture
+    if metadata.category == "image":  # these are stable-diffusion.cpp's
+        return True
+    if backend.architectures is not None:
+        return any(text.endswith(name) for text in backend.architectures)
+    known = architectures.shipped(table)
+    return known is None or name in known
 
 
 def refuse(metadata: Metadata) -> str | None:

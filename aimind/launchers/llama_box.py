@@ -9,7 +9,7 @@ import dataclasses
 
 from aimind.launchers import ggml
 from aimind.launchers.base import Flag
-from aimind.types import Command, Host, LayeredMemory, Metadata, Plan, Program, WholeMemory
+from aimind.types import Backend, Command, Host, LayeredMemory, Metadata, Plan, Program, WholeMemory
 
 NAME = "llama-box"
 SUMMARY = "GGUF on llama.cpp and stable-diffusion.cpp, from your system; no longer maintained"
@@ -45,6 +45,7 @@ RESERVED = {
 }
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
+REGISTRY = ggml.LIBRARY
 
 
 def source(_host: Host) -> Program:
@@ -62,6 +63,19 @@ def source(_host: Host) -> Program:
 def refuse(metadata: Metadata, _host: Host) -> str | None:
     """GGUF only: of language, and of images, which the others of the family do not serve."""
     return None if metadata.category == "image" and metadata.format == "gguf" else ggml.refuse(metadata)
+
+
+def table(_backend: Backend) -> str:
+    """There is none."""
+    return NAME
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this llama.cpp has the model's architecture.
+
+    It is older than the one that aimind installs: where it cannot be asked, it has none that this has not.
+    """
+    return ggml.knows(metadata, backend, table=f"llama.cpp-{ggml.BUILD}")
 
 
 def command(plan: Plan, weights: str) -> Command:

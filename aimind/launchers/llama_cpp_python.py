@@ -9,7 +9,7 @@ from __future__ import annotations
 from aimind.launchers import ggml
 from aimind.launchers.arguments import render
 from aimind.launchers.base import KEY_IS_SEEN, PYTHON_ENV, PYTHON_SAFE, Flag, located, url, weight_path
-from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Probe
+from aimind.types import Backend, Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Probe, Registry
 from aimind.types.ggml import CACHE_TYPES
 
 NAME = "llama-cpp-python"
@@ -49,6 +49,7 @@ RESERVED = {
 }
 UNCOUNTED = ("--offload_kqv", "--use_mmap", "--use_mlock", "--cache", "--draft_model", "--lora_path")
 SIGNATURES = ggml.SIGNATURES
+REGISTRY = Registry(kind="strings", files=("llama_cpp/lib/libllama.*",))
 HELP = Help(args=("-m", "llama_cpp.server", "--help"))
 # Its settings come from variables without a prefix too, and these win over its flags.
 _SETTINGS = (
@@ -78,6 +79,16 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
     if metadata.category == "embedding" and metadata.made_for is not None:
         return "its server makes one vector of a text only where the model's file says how"
     return ggml.refuse(metadata)
+
+
+def table(backend: Backend) -> str:
+    """By its own version."""
+    return f"llama-cpp-python-{backend.version}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this llama.cpp has the model's architecture."""
+    return ggml.knows(metadata, backend, table=table(backend))
 
 
 def command(plan: Plan, weights: str) -> Command:

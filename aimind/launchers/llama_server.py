@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Plan, Program
+from aimind.types import Backend, Command, Help, Host, LayeredMemory, Metadata, Plan, Program, bare
 
 NAME = "llama-server"
 SUMMARY = "GGUF on llama.cpp, from your system"
@@ -12,6 +12,7 @@ FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
+REGISTRY = ggml.LIBRARY
 HELP = Help(
     args=("--help",),
     quick=True,
@@ -42,6 +43,16 @@ def source(_host: Host) -> Program:
 def refuse(metadata: Metadata, _host: Host) -> str | None:
     """GGUF language models, embeddings and rerankers only."""
     return ggml.refuse(metadata)
+
+
+def table(backend: Backend) -> str:
+    """By the build of llama.cpp."""
+    return f"llama.cpp-{bare(backend.version)}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this llama.cpp has the model's architecture."""
+    return ggml.knows(metadata, backend, table=table(backend))
 
 
 def command(plan: Plan, weights: str) -> Command:

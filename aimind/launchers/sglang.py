@@ -49,6 +49,9 @@ WEIGHTS_ONLY = True  # sglang/srt/model_loader/weight_utils.py
 UNCOUNTED = sglang_flags.UNCOUNTED
 HELP = sglang_flags.HELP
 lacks = sglang_models.lacks
+REGISTRY = sglang_models.REGISTRY
+table = sglang_models.table
+knows = sglang_models.knows
 SIGNATURES = (
     Signature(r"server_args=\{", phase="starting the engine"),
     Signature(

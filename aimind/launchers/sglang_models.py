@@ -1,15 +1,31 @@
-"""Which quantized weights a version of SGLang can load."""
+"""Which models a version of SGLang can load: by their architecture, and by their quantization."""
 
 from __future__ import annotations
 
 import re
 
-from aimind.types import Backend, Host, Metadata
+from aimind.launchers import architectures
+from aimind.types import Backend, Host, Metadata, Registry
 
+REGISTRY = Registry(
+    kind="classes", files=("sglang/srt/models/*.py",), table="EntryClass", with_transformers=True
+)
 # What follows is that of sglang/srt/layers/quantization of these versions, on NVIDIA devices: GPTQ is read by
 # Marlin's kernels alone, and what is in no table of its __init__.py not at all.
 _OF_QUANTIZATIONS = "0.5."
 _READ = re.compile(r"AWQ|GPTQ|FP8|MXFP4|NVFP4|BNB-\dbit|W\d+A\d+|QUARK|AUTO-ROUND|MODELOPT.*|HUMMING")
+
+
+def table(backend: Backend) -> str:
+    """By its version."""
+    return f"sglang-{backend.version}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this version has a module for the model's architecture, or runs that of transformers."""
+    name, known = metadata.architecture, architectures.known(backend, table(backend))
+    # Code that the model brings may be of any architecture; without one config.json has only its type.
+    return known is None or metadata.needs_remote_code or name == name.lower() or name in known
 
 
 def lacks(metadata: Metadata, _host: Host, backend: Backend) -> str | None:

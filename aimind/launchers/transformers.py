@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from aimind.launchers import architectures
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
 from aimind.launchers.builds import made_by, runs_cuda_13
-from aimind.types import Command, Fix, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import (
+    Backend,
+    Command,
+    Fix,
+    Help,
+    Host,
+    Metadata,
+    Package,
+    Plan,
+    Probe,
+    Registry,
+    Signature,
+    WholeMemory,
+)
 
 NAME = "transformers"
 SUMMARY = "Hugging Face language models, slowly: where nothing faster runs"
@@ -19,6 +33,7 @@ FLAGS = {
         spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
     ),
 }
+REGISTRY = Registry(kind="exported", files=("transformers/models/*/modeling_*.py",))
 RESERVED = {"--device": "devices are chosen by --device of aimind, which is an option before the --"}
 WEIGHTS_ONLY = True  # transformers/modeling_utils.py, load_state_dict
 UNCOUNTED = tuple(
@@ -62,6 +77,17 @@ def source(host: Host) -> Package:
         torch=torch,
         size_bytes=972_000_000 if on_cpu else None,
     )
+
+
+def table(backend: Backend) -> str:
+    """By its version."""
+    return f"transformers-{backend.version}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this version has a class of the name that config.json gives, which its server looks up."""
+    name, known = metadata.architecture, architectures.known(backend, table(backend))
+    return known is None or metadata.needs_remote_code or name == name.lower() or name in known
 
 
 def refuse(metadata: Metadata, host: Host) -> str | None:

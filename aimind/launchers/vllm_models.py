@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import re
 
+<<<<<<< HEAD
 from aimind.launchers import vllm_cpu
 from aimind.launchers.builds import on_cpu
+=======
+from aimind.launchers import architectures
+from aimind.launchers.builds import made_by
+>>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 from aimind.types import Backend, Host, Metadata, Registry
 
 REGISTRY = Registry(
-    file="vllm/model_executor/models/registry.py", table="_VLLM_MODELS", with_transformers=True
+    kind="table",
+    files=("vllm/model_executor/models/registry.py",),
+    table="_VLLM_MODELS",
+    with_transformers=True,
 )
 # One model is made into another kind by these endings (`_SUFFIX_TO_DEFAULTS` of vllm/config/model.py, 0.32).
 _ENDINGS = (
@@ -30,18 +38,22 @@ _READ = re.compile(
 
 def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
     """Why this version of it cannot load the model, as a sentence; `None` where it can, or may."""
-    return _architecture(metadata, backend) or _quantization(metadata, host, backend)
+    return _quantization(metadata, host, backend)
 
 
-def _architecture(metadata: Metadata, backend: Backend) -> str | None:
-    name, known = metadata.architecture, backend.architectures
+def table(backend: Backend) -> str:
+    """By its version."""
+    return f"vllm-{backend.version}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this version has the model's architecture in its table, or makes a model of it into another."""
+    name, known = metadata.architecture, architectures.known(backend, table(backend))
     # Code that the model brings may be of any architecture; without one config.json has only its type.
     if known is None or metadata.needs_remote_code or name == name.lower() or name in known:
-        return None
+        return True
     ending = next((each for each in _ENDINGS if name.endswith(each)), None)
-    if ending and any(name.removesuffix(ending) + other in known for other in _ENDINGS):
-        return None
-    return f"vLLM {backend.version} does not know the architecture {name}"
+    return ending is not None and any(name.removesuffix(ending) + other in known for other in _ENDINGS)
 
 
 def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | None:

@@ -10,7 +10,7 @@ import os
 
 from aimind.launchers import ggml
 from aimind.launchers.builds import made_by, runs_cuda_13_2, without_code
-from aimind.types import Command, Help, Host, LayeredMemory, Metadata, Package, Plan
+from aimind.types import Backend, Command, Help, Host, LayeredMemory, Metadata, Package, Plan, Registry
 
 NAME = "xllamacpp"
 SUMMARY = "GGUF on llama.cpp, installed by aimind"
@@ -19,6 +19,7 @@ FLAGS = ggml.FLAGS
 RESERVED = ggml.RESERVED
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES
+REGISTRY = Registry(kind="strings", files=("xllamacpp/*.so", "xllamacpp/*.dylib"))
 
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "xllamacpp_server.py")  # noqa: PTH118, PTH120
 HELP = Help(args=(SHIM, "--help"), quick=True, abbreviates=False)
@@ -60,6 +61,16 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     build = _build(host)
     against = without_code(host, ROCM_6 if build == "rocm-6.4.1" else ROCM_7) if "rocm" in build else None
     return ggml.refuse(metadata) or against
+
+
+def table(backend: Backend) -> str:
+    """By the build of llama.cpp, which its version ends in."""
+    return f"llama.cpp-{backend.version.rpartition('.')[2]}"
+
+
+def knows(metadata: Metadata, backend: Backend) -> bool:
+    """Whether this llama.cpp has the model's architecture."""
+    return ggml.knows(metadata, backend, table=table(backend))
 
 
 def command(plan: Plan, weights: str) -> Command:

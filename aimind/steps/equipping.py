@@ -11,7 +11,7 @@ from aimind.types import Backend, Host, Package, Program, Request
 
 if TYPE_CHECKING:
     from aimind.instances import Sight
-    from aimind.launchers.base import Launcher
+    from aimind.launchers.base import Launcher, ListsModels
     from aimind.options import Wanted
 
 
@@ -61,7 +61,12 @@ def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]
 
     came_from = environments.chosen(launcher.source(host))
     here = environments.find(launcher.NAME, came_from)
+<<<<<<< HEAD
     here = tuple(with_abilities(launcher, host, backend) for backend in here)
+=======
+    if isinstance(launcher, ListsModels):
+        here = tuple(with_models(launcher, backend) for backend in here)
+>>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
     if request.extra or request.defaults.of(launcher.NAME).args:
         here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
     yield from here
@@ -107,6 +112,7 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
     return dataclasses.replace(backend, flags=told)
 
 
+<<<<<<< HEAD
 def with_abilities(launcher: Launcher, host: Host, backend: Backend) -> Backend:
     """The installed backend with what its own files list: architectures, and operations of the library."""
     from aimind.environments import libraries, models
@@ -118,6 +124,22 @@ def with_abilities(launcher: Launcher, host: Host, backend: Backend) -> Backend:
         found = libraries.operations(backend, file, launcher.OPERATIONS)
         backend = dataclasses.replace(backend, operations=found)
     return backend
+=======
+def with_models(launcher: ListsModels, backend: Backend) -> Backend:
+    """The backend with the architectures that it can load, by its own files.
+
+    A library only has texts among which the names are: a table that comes with aimind is better.
+    """
+    from aimind.environments import models
+    from aimind.launchers import architectures
+
+    registry = launcher.REGISTRY
+    if backend.problem is not None:
+        return backend
+    if registry.kind == "strings" and architectures.shipped(launcher.table(backend)) is not None:
+        return backend
+    return dataclasses.replace(backend, architectures=models.known(backend, registry))
+>>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 
 
 def _to_be_brought(

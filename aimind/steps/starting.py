@@ -150,8 +150,13 @@ def _check_model(plan: Plan, host: Host) -> None:
     from aimind.select import lacking, named
 
     launcher = named(plan.backend.name, LAUNCHERS)
+<<<<<<< HEAD
     if isinstance(launcher, Narrows) and not plan.settings.force:
         backend = with_abilities(launcher, host, plan.backend)
+=======
+    if isinstance(launcher, ListsModels) and not plan.settings.force:
+        backend = with_models(launcher, plan.backend)
+>>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
         if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
             raise UnsupportedError(
                 f"{backend.name} is installed, and cannot serve this model: {why}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from aimind.types.ranks import MemoryRule
@@ -91,16 +91,19 @@ class Help:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """Where an installed package lists the architectures that it can load.
+    """Where an installed backend lists the architectures that it can load.
 
     Attributes:
-        file: of its source, below the site-packages.
-        table: the dict there whose keys they are.
+        kind: `table`: the keys of a dict; `classes`: the classes that the modules of a folder name;
+            `exported`: the classes that modules of transformers export; `strings`: all texts in a library.
+        files: patterns below the site-packages; of a program also below the folders of libraries.
+        table: the name of the dict, or of the modules' variable.
         with_transformers: it can run those of transformers, too, whose attention may be replaced.
     """
 
-    file: str
-    table: str
+    kind: Literal["table", "classes", "exported", "strings"]
+    files: tuple[str, ...]
+    table: str = ""
     with_transformers: bool = False
 
 

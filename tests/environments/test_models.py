@@ -15,7 +15,7 @@ from aimind.launchers import LAUNCHERS, vllm
 from aimind.types import Backend, Host, Plan, Registry, Request
 from tests.samples import host, llama, model
 
-REGISTRY = Registry(file="toy/models/registry.py", table="_ALL", with_transformers=True)
+REGISTRY = Registry(kind="table", files=("toy/models/registry.py",), table="_ALL", with_transformers=True)
 TABLE = """\
 import os
 _TEXT = {"OneForCausalLM": ("one", "OneForCausalLM"), "TwoForCausalLM": ("toy.two", "Two")}
@@ -40,7 +40,7 @@ MODELS = {
 @pytest.fixture
 def backend(tmp_path: Path) -> Backend:
     site = tmp_path / "lib" / "python3.11" / "site-packages"
-    table = site / REGISTRY.file
+    table = site / REGISTRY.files[0]
     table.parent.mkdir(parents=True)
     table.write_text(TABLE)
     for name, source in MODELS.items():
@@ -51,7 +51,7 @@ def backend(tmp_path: Path) -> Backend:
 
 
 def table(backend: Backend) -> Path:
-    return Path(backend.executable).parents[1] / "lib" / "python3.11" / "site-packages" / REGISTRY.file
+    return Path(backend.executable).parents[1] / "lib" / "python3.11" / "site-packages" / REGISTRY.files[0]
 
 
 OWN = {"OneForCausalLM", "TwoForCausalLM", "OneModel", "PlainForCausalLM"}
@@ -64,7 +64,9 @@ def test_its_table_and_what_of_transformers_it_can_run(backend: Backend) -> None
 
 
 def test_its_table_alone(backend: Backend) -> None:
-    assert set(known(backend, Registry(file=REGISTRY.file, table=REGISTRY.table)) or ()) == OWN
+    assert (
+        set(known(backend, Registry(kind="table", files=REGISTRY.files, table=REGISTRY.table)) or ()) == OWN
+    )
 
 
 def test_it_is_read_once(backend: Backend) -> None:
@@ -106,7 +108,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
     (python.parents[1] / "aimind.json").write_text('{"size_bytes": 1}')
-    registry = python.parents[1] / "lib" / "python3.11" / "site-packages" / vllm.REGISTRY.file
+    registry = python.parents[1] / "lib" / "python3.11" / "site-packages" / vllm.REGISTRY.files[0]
     registry.parent.mkdir(parents=True)
     registry.write_text('_VLLM_MODELS = {"GemmaForCausalLM": ("gemma", "GemmaForCausalLM")}\n')
     return dataclasses.replace(made, backend=dataclasses.replace(made.backend, executable=str(python)))

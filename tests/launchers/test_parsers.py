@@ -296,7 +296,8 @@ def metadata(family: Family, category: Category = "llm") -> Metadata:
 
 def planned(name: str, backend: str = "vllm", *extra: str, auto: bool | None = None) -> Plan:
     read = metadata(FAMILIES[name])
-    request = Request(backend=backend, extra=extra, auto_parsers=auto)
+    # By force, since vLLM has dropped MiniMax M1 and a user may have an older one.
+    request = Request(backend=backend, extra=extra, auto_parsers=auto, force=True)
     return plan.make(model(read), read, host(device(free_gib=80)), request, LAUNCHERS)
 
 

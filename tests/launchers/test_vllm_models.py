@@ -99,14 +99,13 @@ def refused(metadata: Metadata, machine: Host, request: Request | None = None) -
 
 def test_an_architecture_that_its_table_has_not() -> None:
     machine = knowing(host(device()))
-    choice = choose(of("NovelForCausalLM"), machine, Request(), LAUNCHERS)
+    choice = choose(of("Grok1ForCausalLM"), machine, Request(), LAUNCHERS)
     assert choice.backend.name == "sglang"
-    assert f"vLLM {VERSION} does not know the architecture NovelForCausalLM" in [
+    assert f"vllm {VERSION} does not know the architecture Grok1ForCausalLM" in [
         each.sentence for each in choice.refused
     ]
-    assert (
-        choose(of("NovelForCausalLM"), knowing(host()), Request(), LAUNCHERS).backend.name == "transformers"
-    )
+    choice = choose(of("GPTNeoForCausalLM"), knowing(host()), Request(), LAUNCHERS)
+    assert choice.backend.name == "transformers"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,14 @@ def test_an_architecture_that_it_can_load(architecture: str) -> None:
 
 
 def test_of_what_is_not_installed_nothing_is_claimed() -> None:
-    assert refused(of("NovelForCausalLM"), knowing(host(device()), None)) == ""
+    assert refused(of("NovelForCausalLM"), knowing(host(device()), None, version="0.1.0")) == ""
+
+
+def test_of_the_version_that_aimind_installs_a_table_is_here() -> None:
+    machine = knowing(host(device()), None)
+    novel = f"vllm {VERSION} does not know the architecture Grok1ForCausalLM"
+    assert refused(of("Grok1ForCausalLM"), machine) == novel
+    assert refused(of("LlamaForCausalLM"), machine) == ""
 
 
 def test_a_model_may_bring_its_architecture() -> None:
@@ -136,7 +142,7 @@ def test_a_model_may_bring_its_architecture() -> None:
 def test_by_force_it_is_tried_all_the_same() -> None:
     request = Request(backend="vllm", force=True)
     choice = choose(of("NovelForCausalLM"), knowing(host(device())), request, LAUNCHERS)
-    assert "by force, although vLLM" in choice.reason.sentence
+    assert "by force, although vllm" in choice.reason.sentence
 
 
 @pytest.mark.parametrize(

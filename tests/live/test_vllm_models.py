@@ -17,7 +17,12 @@ from aimind.devices import cpu
 from aimind.environments import libraries
 from aimind.environments.install import ensure
 from aimind.environments.models import known
+<<<<<<< HEAD
 from aimind.launchers import vllm, vllm_cpu
+=======
+from aimind.launchers import vllm
+from aimind.launchers.architectures import shipped
+>>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 from aimind.launchers.vllm_models import lacks
 from aimind.steps.equipping import with_abilities
 from aimind.types import Backend, Host, Metadata
@@ -173,6 +178,7 @@ def test_the_architectures_that_it_can_load(backend: Backend) -> None:
     assert len(own) > 300
     ours = {name for name in found if name.endswith(GENERATE) and not name.startswith("Auto")}
     assert ours == {name for name in own if name.endswith(GENERATE)}
+    assert shipped(vllm.table(backend)) == found
 
 
 @pytest.mark.parametrize("without", PROCESSORS)
@@ -234,14 +240,19 @@ def test_a_model_that_it_does_not_know_goes_to_the_next(backend: Backend, tmp_pa
             [str(AIMIND), "plan", str(tmp_path), "--json", "--device", "none"],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             env=environment(),
         )
+        if done.returncode == 7:
+            return done.stderr.splitlines()[0]
         document = json.loads(done.stdout)
         assert document["backend"]["name"] == ("vllm" if architecture in known_ones else "transformers")
         return " ".join(each["sentence"] for each in document["refused"] if each["backend"] == "vllm")
 
     known_ones = (*config["architectures"], "GPTNeoXForCausalLM")
     assert [refused(name) for name in known_ones] == ["", ""]
-    novel = f"vLLM {backend.version} does not know the architecture NovelForCausalLM"
-    assert refused("NovelForCausalLM") == novel
+    of_transformers = f"vllm {backend.version} does not know the architecture GPTNeoForCausalLM"
+    assert refused("GPTNeoForCausalLM") == of_transformers
+    assert refused("NovelForCausalLM").startswith(
+        f"error: No backend knows the architecture NovelForCausalLM (vllm {backend.version}, transformers "
+    )
