@@ -419,10 +419,12 @@ def test_files_are_those_of_one_plan(run: Run, llama: Path) -> None:
     assert_one_error(shown, 2, "--files")
 
 
-def test_an_unknown_architecture(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["qwen4exp", "strange"])
+def test_an_unknown_architecture(run: Run, tmp_path: Path, architecture: str) -> None:
+    """One that llama.cpp has and aimind knows nothing of, and one that nobody has."""
     import gguf
 
-    writer = gguf.GGUFWriter(tmp_path / "strange.gguf", "strange")
+    writer = gguf.GGUFWriter(tmp_path / "strange.gguf", architecture)
     writer.add_block_count(2)
     writer.add_embedding_length(64)
     import numpy
@@ -434,9 +436,16 @@ def test_an_unknown_architecture(run: Run, tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    shown = run("plan", "./strange.gguf", "--hardware", "24G", "--json")
+    arguments: tuple[str, ...] = ("plan", "./strange.gguf", "--hardware", "24G", "--json")
+    if architecture == "strange":
+        assert_one_error(run(*arguments), 7, "No backend knows the architecture strange", "--force")
+        arguments += ("--backend", "xllamacpp", "--force")
+    shown = run(*arguments)
     assert shown.returncode == 0, shown.stderr
-    assert "warning: the architecture strange is not one that the estimates were made for" in shown.stderr
+    assert (
+        f"warning: the architecture {architecture} is not one that the estimates were made for"
+        in shown.stderr
+    )
     shard = json.loads(shown.stdout)["shards"][0]
     assert "compute_bytes" in shard["approximate"]
     assert "weights_bytes" not in shard["approximate"]

@@ -5,13 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-<<<<<<< HEAD
-from aimind.launchers import vllm_cpu
+from aimind.launchers import architectures, vllm_cpu
 from aimind.launchers.builds import on_cpu
-=======
-from aimind.launchers import architectures
-from aimind.launchers.builds import made_by
->>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 from aimind.types import Backend, Host, Metadata, Registry
 
 REGISTRY = Registry(

@@ -61,12 +61,7 @@ def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]
 
     came_from = environments.chosen(launcher.source(host))
     here = environments.find(launcher.NAME, came_from)
-<<<<<<< HEAD
     here = tuple(with_abilities(launcher, host, backend) for backend in here)
-=======
-    if isinstance(launcher, ListsModels):
-        here = tuple(with_models(launcher, backend) for backend in here)
->>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
     if request.extra or request.defaults.of(launcher.NAME).args:
         here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
     yield from here
@@ -112,20 +107,20 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
     return dataclasses.replace(backend, flags=told)
 
 
-<<<<<<< HEAD
 def with_abilities(launcher: Launcher, host: Host, backend: Backend) -> Backend:
     """The installed backend with what its own files list: architectures, and operations of the library."""
-    from aimind.environments import libraries, models
+    from aimind.environments import libraries
     from aimind.launchers.base import HasLibraries, ListsModels
 
     if isinstance(launcher, ListsModels):
-        backend = dataclasses.replace(backend, architectures=models.known(backend, launcher.REGISTRY))
+        backend = _with_models(launcher, backend)
     if isinstance(launcher, HasLibraries) and (file := launcher.library(host)) is not None:
         found = libraries.operations(backend, file, launcher.OPERATIONS)
         backend = dataclasses.replace(backend, operations=found)
     return backend
-=======
-def with_models(launcher: ListsModels, backend: Backend) -> Backend:
+
+
+def _with_models(launcher: ListsModels, backend: Backend) -> Backend:
     """The backend with the architectures that it can load, by its own files.
 
     A library only has texts among which the names are: a table that comes with aimind is better.
@@ -139,7 +134,6 @@ def with_models(launcher: ListsModels, backend: Backend) -> Backend:
     if registry.kind == "strings" and architectures.shipped(launcher.table(backend)) is not None:
         return backend
     return dataclasses.replace(backend, architectures=models.known(backend, registry))
->>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 
 
 def _to_be_brought(

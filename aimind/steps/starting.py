@@ -146,17 +146,12 @@ def install(plan: Plan, host: Host) -> None:
 def _check_model(plan: Plan, host: Host) -> None:
     """Now that the backend is here it can be asked whether it knows the model."""
     from aimind.launchers import LAUNCHERS
-    from aimind.launchers.base import Narrows
+    from aimind.launchers.base import KnowsArchitectures, Narrows
     from aimind.select import lacking, named
 
     launcher = named(plan.backend.name, LAUNCHERS)
-<<<<<<< HEAD
-    if isinstance(launcher, Narrows) and not plan.settings.force:
+    if isinstance(launcher, KnowsArchitectures | Narrows) and not plan.settings.force:
         backend = with_abilities(launcher, host, plan.backend)
-=======
-    if isinstance(launcher, ListsModels) and not plan.settings.force:
-        backend = with_models(launcher, plan.backend)
->>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
         if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
             raise UnsupportedError(
                 f"{backend.name} is installed, and cannot serve this model: {why}",

@@ -17,12 +17,8 @@ from aimind.devices import cpu
 from aimind.environments import libraries
 from aimind.environments.install import ensure
 from aimind.environments.models import known
-<<<<<<< HEAD
 from aimind.launchers import vllm, vllm_cpu
-=======
-from aimind.launchers import vllm
 from aimind.launchers.architectures import shipped
->>>>>>> bcf4ba9 (launchers: which architectures a version knows, by tables of the real packages and by what is installed)
 from aimind.launchers.vllm_models import lacks
 from aimind.steps.equipping import with_abilities
 from aimind.types import Backend, Host, Metadata
