@@ -1,6 +1,7 @@
 """How far the estimates are from what the backends allocate: `python benchmarks/estimates.py`.
 
-Without options it takes the records in tests/data. Other models are tried with `--headers DIR --truth FILE`
+Without options it takes the records in tests/data, of two versions of llama.cpp. Other models are tried with
+`--headers DIR --truth FILE`
 (GGUF headers with their index.json, and what llama.cpp reserves for them) and `--vllm-configs DIR
 --vllm-truth FILE`. What no buffer holds (the CUDA context) is in neither the records nor the figures.
 """
@@ -38,7 +39,60 @@ _DTYPES = {
     "torch.int32": "I32",
     "torch.int64": "I64",
 }
+# Folders of headers, and what llama.cpp reserved for them, each by another version.
+GGUF_FILES = (
+    (DATA / "models" / "gguf", DATA / "ground_truth_gguf.json.gz"),
+    (DATA / "gguf_new", DATA / "gguf_new" / "ground_truth.json.gz"),
+)
 Record = Mapping[str, Any]
+
+
+# A file of records that does not say its version was made with llama-cpp-python 0.3.36.
+_FIRST_GGML = "0.25.3"
+# As of this ggml a step of llama.cpp may mix tokens and embeddings.
+_MIXES_INPUTS = (0, 27)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What one version of llama.cpp reserved.
+
+    Attributes:
+        ggml: the version; what an estimate assumes of the program depends on nothing else of a record but
+            the flags.
+    """
+
+    ggml: str
+    records: Sequence[Record]
+
+    @property
+    def mixed_inputs(self) -> bool:
+        """Whether a step of this version holds tokens and embeddings side by side."""
+        return tuple(int(part) for part in self.ggml.split(".")) >= _MIXES_INPUTS
+
+
+def read_records(path: Path) -> Recorded:
+    """The records in a JSON file, perhaps compressed: a list, or a document that says its version."""
+    content = path.read_bytes()
+    document = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    if isinstance(document, list):
+        return Recorded(_FIRST_GGML, document)
+    return Recorded(document["ggml"], document["records"])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the estimates of a file of records are.
+
+    Attributes:
+        figures: of each component of each record that was estimated.
+        missing: for each record that was not, its name and why.
+        milliseconds: per estimate, in the mean.
+    """
+
+    figures: list[Figure]
+    missing: list[str]
+    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +138,35 @@ def read_folder(folder: Path) -> Metadata:
 
 
 def gguf_models(headers: Path) -> Iterator[tuple[str, Metadata]]:
-    """Every recorded header that can be read, from a sparse file of the model's true size."""
-    for entry in json.loads((headers / "index.json").read_text()):
-        name = entry["name"]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}.gguf"
-            with path.open("wb") as file:
-                file.write(gzip.decompress((headers / f"{name}.header.gz").read_bytes()))
-                file.truncate(entry["size_bytes"])
-            try:
-                yield name, read_folder(Path(folder))
-            except AimindError as problem:
-                print(f"{name}: not estimated: {problem.message}", file=sys.stderr)
+    """Every recorded model, from a sparse file of its true size.
+
+    Raises:
+        AimindError: a header cannot be read.
+    """
+    for name in model_sizes(headers):
+        yield name, gguf_model(headers, name)
 
 
-def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...]]:
+def model_sizes(headers: Path) -> dict[str, int]:
+    """Names and bytes of the files whose headers are in a folder."""
+    return {entry["name"]: entry["size_bytes"] for entry in json.loads((headers / "index.json").read_text())}
+
+
+def gguf_model(headers: Path, name: str) -> Metadata:
+    """One recorded model.
+
+    Raises:
+        AimindError: its header cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.gguf"
+        with path.open("wb") as file:
+            file.write(gzip.decompress((headers / f"{name}.header.gz").read_bytes()))
+            file.truncate(model_sizes(headers)[name])
+        return read_folder(Path(folder))
+
+
+def settings(record: Record, layers: int, *, mixed_inputs: bool) -> tuple[ggml.Settings, tuple[int, ...]]:
     """The flags of a record, and the layers per device: as equal as llama.cpp makes them."""
     params, devices = record["params"], record["gpus"]
     asked = params.get("ngl", 0)
@@ -112,20 +180,20 @@ def settings(record: Record, layers: int) -> tuple[ggml.Settings, tuple[int, ...
         n_ubatch=params["n_ubatch"],
         type_k=params.get("ctk", "f16"),
         type_v=params.get("ctv", "f16"),
-        flash_attention=record["fa_on"],
+        flash_attention=params.get("fa") != "off",
         n_outputs=params.get("n_outputs_max") or None,
         swa_full=params.get("swa_full", False),
         gpu_layers=on_devices,
         experts_on_cpu=layers if experts < 0 else experts,
-        mixed_inputs=params.get("mixed_inputs", False),
+        mixed_inputs=mixed_inputs,
         mmap=False,
     )
     return chosen, tuple((on_devices + devices - 1 - i) // devices for i in range(devices))
 
 
-def gguf_figures(model: ggml.Profile, record: Record) -> Iterator[Figure]:
+def gguf_figures(model: ggml.Profile, record: Record, *, mixed_inputs: bool = False) -> Iterator[Figure]:
     """Per component: of every device, of all devices together, and of RAM."""
-    flags, per_device = settings(record, len(model.metadata.layers))
+    flags, per_device = settings(record, len(model.metadata.layers), mixed_inputs=mixed_inputs)
     usage = ggml.estimate(model, flags, per_device, overhead_bytes=0)
     setup, name = record["setup"], record["id"]
     totals = [0, 0]
@@ -156,22 +224,34 @@ def gguf_figures(model: ggml.Profile, record: Record) -> Iterator[Figure]:
     yield Figure(setup, "host total", name, host.total_bytes, real_host + outputs)
 
 
-def gguf_report(headers: Path, truth: Path) -> tuple[list[Figure], float]:
-    """All figures, and the mean time of an estimate in milliseconds."""
-    records: dict[str, list[Record]] = defaultdict(list)
-    content = truth.read_bytes()
-    for record in json.loads(gzip.decompress(content) if truth.suffix == ".gz" else content):
-        records[record["file"]].append(record)
+def gguf_report(headers: Path, truth: Path) -> Report:
+    """The estimates of all records in a file."""
+    recorded = read_records(truth)
+    by_model: dict[str, list[Record]] = defaultdict(list)
+    for record in recorded.records:
+        by_model[record["file"]].append(record)
     figures: list[Figure] = []
+    missing: list[str] = []
     spent, count = 0.0, 0
-    for name, described in gguf_models(headers):
-        model = ggml.profile(described)
-        for record in records[name]:
+    sizes = model_sizes(headers)
+    for name, records in by_model.items():
+        if name not in sizes:
+            missing += [f"{record['id']}: there is no header of {name}" for record in records]
+            continue
+        try:
+            model = ggml.profile(gguf_model(headers, name))
+        except AimindError as problem:
+            missing += [f"{record['id']}: {problem.message}" for record in records]
+            continue
+        for record in records:
             started = time.perf_counter()
-            figures += gguf_figures(model, record)
+            try:
+                figures += list(gguf_figures(model, record, mixed_inputs=recorded.mixed_inputs))
+            except (AimindError, ValueError) as problem:
+                missing.append(f"{record['id']}: {problem}")
             spent += time.perf_counter() - started
             count += 1
-    return figures, 1000 * spent / max(1, count)
+    return Report(figures, missing, 1000 * spent / max(1, count))
 
 
 # ── vLLM ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -266,25 +346,36 @@ def _print(lines: Sequence[Mapping[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--headers", type=Path, default=DATA / "models" / "gguf")
-    parser.add_argument("--truth", type=Path, default=DATA / "ground_truth_gguf.json.gz")
+    parser.add_argument("--headers", type=Path, help="folder of GGUF headers (default: those in tests/data)")
+    parser.add_argument("--truth", type=Path, help="records of these models (default: those in tests/data)")
     parser.add_argument("--vllm-configs", type=Path, default=DATA / "models" / "vllm")
     parser.add_argument("--vllm-truth", type=Path, default=DATA / "ground_truth_vllm.json")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     options = parser.parse_args(arguments)
-    figures, milliseconds = gguf_report(options.headers, options.truth)
+    if bool(options.headers) != bool(options.truth):
+        parser.error("--headers and --truth belong together")
+    files = ((options.headers, options.truth),) if options.headers else GGUF_FILES
+    reports = {read_records(truth).ggml: gguf_report(headers, truth) for headers, truth in files}
     runs = json.loads(options.vllm_truth.read_text())
     vllm = [figure for run in runs for figure in vllm_figures(options.vllm_configs, run)]
-    tables = {"llama.cpp": table(figures), "vllm": table(vllm)}
+    tables = {f"llama.cpp, ggml {version}": table(report.figures) for version, report in reports.items()}
+    tables["vllm"] = table(vllm)
+    missing = [line for report in reports.values() for line in report.missing]
+    milliseconds = {version: report.milliseconds for version, report in reports.items()}
     if options.json:
-        print(json.dumps({**tables, "milliseconds_per_estimate": milliseconds}, indent=1))
+        document = {**tables, "milliseconds_per_estimate": milliseconds, "not_estimated": missing}
+        print(json.dumps(document, indent=1))
         return 0
     for backend, lines in tables.items():
         print(f"\n{backend}\n")
         _print(lines)
     print("\nvLLM on a GPU\n")
     gpu_vllm.print_table()
-    print(f"\n{milliseconds:.2f} ms per estimate of llama.cpp, none of them repeated")
+    for version, mean in milliseconds.items():
+        print(f"\n{mean:.2f} ms per estimate of llama.cpp with ggml {version}, none of them repeated")
+    print(f"\n{len(missing)} records of llama.cpp were not estimated")
+    for line in missing:
+        print(f"- {line}")
     return 0
 
 

@@ -11,7 +11,7 @@ from aimind.estimate.blocks import Step
 from aimind.estimate.graph import F16, F32
 from aimind.estimate.schedule import PIPELINE_COPIES
 from aimind.estimate.weights import Places
-from aimind.types import Layer
+from aimind.types import LatentAttention, Layer
 
 if TYPE_CHECKING:
     from aimind.estimate.ggml import Profile
@@ -30,15 +30,18 @@ def compute_bound(model: Profile, step: Step, at: Places, *, largest_cache_bytes
     bias = _bias_elements(model, step)
     scores = max(_score_elements(layers, step), 4 * bias)
     results = 4 * (tokens * (width + 8 * metadata.hidden_size) + scores)
+    results += _indexer_bytes(layers, step)
     logits = 4 * step.outputs * (metadata.vocab_size + 2 * metadata.hidden_size)
     # Two masks, embeddings as they are looked up, scaled and added, positions and where to store.
     masks = 2 * step.cells * (F16 if step.flash else F32) if any(map(cache.attention, layers)) else 0
-    embedded = metadata.hidden_size
+    embedded = metadata.hidden_size * (1 + metadata.deepstack)
     embedded += sum(t.shape[0] for t in model.weights.inputs if t.name.startswith("per_layer"))
     inputs = tokens * (masks + 8 * F32 * embedded + 64) + _pooled_bytes(model, step)
     results += logits  # holes may keep one from taking the other's place
+    # Every layer with an indexer has a mask of its own for the tokens that it chooses.
+    opened = max((F32 * step.tokens * _chosen(layer, step) for layer in layers), default=0)
     if not at.host:
-        return (inputs + results,)
+        return (inputs + results + opened * len(at.layers),)
     converted = max((_converted_bytes(layer, step) for layer in layers), default=0)
     copied = 0
     if at.host in at.experts:
@@ -46,9 +49,10 @@ def compute_bound(model: Profile, step: Step, at: Places, *, largest_cache_bytes
         copied = sum(sizes[:2]) + 2 * largest_cache_bytes
     copies = PIPELINE_COPIES if at.host > 1 else 1
     device = copies * inputs + results + converted + copied
-    host = copies * inputs + (results if at.host in at.experts else 0)
+    host = copies * inputs + (results if at.host in at.experts else 0) + opened * at.layers.count(at.host)
     # Every layer brings its bias from another device, once for each batch under way.
     brought = 4 * bias * copies if at.host > 1 else 0
+    brought += opened
     return (*(device + brought * at.layers.count(place) for place in range(at.host)), host)
 
 
@@ -77,6 +81,20 @@ def _bias_elements(model: Profile, step: Step) -> int:
     tensors = [t for layer in model.metadata.layers for t in layer.tensors] + [*model.metadata.others]
     heads = max((t.shape[0] for t in tensors if "attn_rel_b" in t.name), default=0)
     return heads * (step.cells if model.causal else step.tokens) * step.tokens
+
+
+def _chosen(layer: Layer, step: Step) -> int:
+    """Tokens of the cache that each token attends to at most; 0 without an indexer."""
+    memory = cache.attention(layer)
+    return min(step.cells, memory.indexer_top_k) if isinstance(memory, LatentAttention) else 0
+
+
+def _indexer_bytes(layers: Sequence[Layer], step: Step) -> int:
+    """What sparse attention computes: scores of all tokens, those chosen twice, three masks, its own rows."""
+    chosen = max((_chosen(layer, step) for layer in layers), default=0)
+    if not chosen:
+        return 0
+    return F32 * step.tokens * (4 * step.cells + 3 * chosen)
 
 
 def _converted_bytes(layer: Layer, step: Step) -> int:

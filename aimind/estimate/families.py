@@ -71,6 +71,8 @@ GATED_QUERIES = frozenset({"qwen35", "qwen35moe", "qwen3next"})
 NORMED_VALUES = frozenset({"gemma3n", "gemma4"})
 # The experts' way down wants a precision that CUDA has no kernel for.
 PRECISE_EXPERTS = frozenset({"mistral4"})
+# Flash attention is forced off (`llama_init_from_model` in src/llama-context.cpp).
+WITHOUT_FLASH_ATTENTION = frozenset({"grok"})
 # The softmax is over the chosen experts only; else over all, and the chosen ones are scaled to one.
 SOFTMAX_OF_CHOSEN = frozenset({"gpt-oss"})
 # Positions of four kinds (text, height, width, time).

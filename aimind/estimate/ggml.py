@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aimind.errors import MetadataError
-from aimind.estimate import cache, weights
+from aimind.estimate import cache, families, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.bound import compute_bound
 from aimind.estimate.cache import padded
@@ -225,7 +225,6 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
     batch = min(context, settings.n_batch) if model.causal else settings.n_batch
     ubatch = min(batch, settings.n_ubatch)
     tokens = min(context, ubatch)
-    quantized = settings.type_v not in cache.PLAIN
     window_cells = padded(min(cells, model.window * (n_seq if unified else 1) + ubatch), cache.PADDING)
     return Step(
         tokens=padded(tokens, n_seq),
@@ -234,11 +233,18 @@ def _step(model: Profile, settings: Settings, at: Places) -> Step:
         streams=1 if unified else n_seq,
         cells=cells,
         window_cells=cells if settings.swa_full else window_cells,
-        flash=settings.flash_attention and (quantized or _has_kernels(model, at)),
+        flash=_uses_flash_attention(model, settings, at),
         key_block=cache.BLOCKS[settings.type_k],
         value_block=cache.BLOCKS[settings.type_v],
         mixed_inputs=settings.mixed_inputs,
     )
+
+
+def _uses_flash_attention(model: Profile, settings: Settings, at: Places) -> bool:
+    """What llama.cpp makes of `--flash-attn auto` on these devices."""
+    if not settings.flash_attention or model.metadata.architecture in families.WITHOUT_FLASH_ATTENTION:
+        return False
+    return settings.type_v not in cache.PLAIN or _has_kernels(model, at)
 
 
 def _has_kernels(model: Profile, at: Places) -> bool:

@@ -18,6 +18,8 @@ _HEAD_SIZE = 64
 # Of experts that a token takes, where nothing tells it: no model is known to take more.
 EXPERTS_USED = 16
 _STATE_SIZE = 128
+# Of tokens that sparse attention chooses, where nothing tells it: DeepSeek V3.2 and GLM 5 take 2048.
+_INDEXER_TOP_K = 4096
 _CONVOLUTIONS = ("ssm_conv1d", "ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v", "shortconv.conv")
 
 
@@ -37,6 +39,8 @@ def attention(
             rope_size=max(0, _rows(tensors, "attn_kv_a_mqa") - rank),
             key_size=_rows(tensors, "attn_q_b", "attn_q") // heads,
             value_size=rank,
+            indexer_size=_rows(tensors, "indexer.attn_k"),
+            indexer_top_k=_INDEXER_TOP_K if "indexer.attn_k.weight" in tensors else 0,
         )
     keys, values = _widths(tensors)
     if not keys:

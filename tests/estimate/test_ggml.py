@@ -25,9 +25,12 @@ def models() -> dict[str, Metadata]:
 @cache
 def figures() -> Sequence[estimates.Figure]:
     headers = estimates.DATA / "models" / "gguf"
-    all_flags, _ = estimates.gguf_report(headers, estimates.DATA / "ground_truth_gguf.json.gz")
-    some_experts, _ = estimates.gguf_report(headers, estimates.DATA / "ground_truth_experts.json.gz")
-    return [*all_flags, *some_experts]
+    found: list[estimates.Figure] = []
+    for name in ("ground_truth_gguf.json.gz", "ground_truth_experts.json.gz"):
+        report = estimates.gguf_report(headers, estimates.DATA / name)
+        assert not report.missing
+        found += report.figures
+    return found
 
 
 def of(component: str, *setups: str) -> list[estimates.Figure]:
