@@ -16,8 +16,10 @@ from aimind.instances.claims import LOCK_PATIENCE_SECONDS, claims
 from aimind.instances.look import Sight
 
 POLL_SECONDS = 0.05
-# For the guardian to end the tree once the supervisor is killed, which takes less than two seconds.
-GUARDIAN_SECONDS = 10.0
+# For a supervisor to take over from `aimind serve`, or for the others to end the tree once it is killed.
+HANDOVER_SECONDS = 5.0
+# For those that watch to end the tree, which takes less than two seconds.
+WATCHERS_SECONDS = 3.0
 # Beyond the supervisor's own patience of twice `stop_seconds`.
 EXTRA_SECONDS = 5.0
 
@@ -25,27 +27,33 @@ EXTRA_SECONDS = 5.0
 def send(name: str, number: signal.Signals) -> bool:
     """Send a signal to the process that holds the instance's lock; whether there was one.
 
+    Where that process is gone and something of the instance still runs, TERM and KILL end this instead.
+
     Raises:
-        InstanceError: its files do not say which process that is.
+        InstanceError: its files do not say which process that is, or it is gone.
     """
-    until = time.monotonic() + GUARDIAN_SECONDS
+    until = time.monotonic() + HANDOVER_SECONDS
     while True:
         sight = look.look(name)
         if not sight.running:
             return False
         lock = sight.folder / records.LOCK
         # Where the state is damaged, the lock itself tells who holds it.
-        pid = sight.state.pid if sight.state is not None else _holder(lock)
+        pid = sight.state.pid if sight.state is not None else _first_holder(lock)
         if pid is None and sight.problem is not None:
             raise sight.problem
         if pid is not None and _send(pid, number, lock):
             return True
         if time.monotonic() >= until:
-            raise InstanceError(
-                f"the process of instance {name} is gone, and yet something of it still runs",
-                hint="a process that waits for a device or a disk ends once that answers",
-            )
+            break
         time.sleep(POLL_SECONDS)  # it has just ended, or handed over to another
+    if number not in (signal.SIGTERM, signal.SIGKILL):
+        raise InstanceError(
+            f"the supervisor of instance {name} is gone, and something of it still runs",
+            hint=f"`aimind stop {name}` ends what is left",
+        )
+    end_holders(name)
+    return True
 
 
 def _send(pid: int, number: signal.Signals, lock: Path) -> bool:
@@ -62,7 +70,7 @@ def _send(pid: int, number: signal.Signals, lock: Path) -> bool:
     except ProcessLookupError:
         return False
     try:
-        if not _has_open(pid, lock):
+        if not locks.opened_by(pid, lock):
             return False
         signal.pidfd_send_signal(process, number)
     except ProcessLookupError:
@@ -72,28 +80,40 @@ def _send(pid: int, number: signal.Signals, lock: Path) -> bool:
     return True
 
 
-def _has_open(pid: int, path: Path) -> bool:
-    wanted = path.stat()
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(entry.stat(), wanted):
-                    return True
-    return False
-
-
-def _holder(lock: Path) -> int | None:
-    """The supervisor: of those that have the lock's file open the one that another of them did not start."""
+def _holders(lock: Path) -> dict[int, int]:
+    """The processes that hold the lock, and the parent of each; not those that only look at it."""
     import psutil
 
     if sys.platform != "linux":
-        return None
-    holders = {
+        return {}
+    return {
         process.pid: process.info["ppid"]
         for process in psutil.process_iter(["ppid"])
-        if _has_open(process.pid, lock)
+        if locks.held_by(process.pid, lock)
     }
+
+
+def _first_holder(lock: Path) -> int | None:
+    """The supervisor: of the holders the one that no other of them has started."""
+    holders = _holders(lock)
     return next((pid for pid, parent in holders.items() if parent not in holders), None)
+
+
+def end_holders(name: str) -> None:
+    """End what is left of an instance whose supervisor is gone.
+
+    Those that watch do that themselves unless they are stopped: then they go on. The innermost of those that
+    do not end is killed, and the others see to what it leaves behind.
+    """
+    lock = records.instances_folder() / name / records.LOCK
+    for pid in _holders(lock):
+        _send(pid, signal.SIGCONT, lock)
+    while not wait_until_ended(name, patience_seconds=WATCHERS_SECONDS):
+        holders = _holders(lock)
+        innermost = next((pid for pid in holders if pid not in holders.values()), None)
+        if innermost is None:
+            return
+        _send(innermost, signal.SIGKILL, lock)
 
 
 def wait_until_ended(name: str, *, patience_seconds: float) -> bool:
@@ -118,7 +138,9 @@ def finish_stop(name: str) -> bool:
     if wait_until_ended(name, patience_seconds=2 * stop_seconds + EXTRA_SECONDS):
         return False
     send(name, signal.SIGKILL)
-    if not wait_until_ended(name, patience_seconds=GUARDIAN_SECONDS):
+    if not wait_until_ended(name, patience_seconds=WATCHERS_SECONDS):
+        end_holders(name)
+    if not wait_until_ended(name, patience_seconds=0):
         raise InstanceError(
             f"instance {name} was killed, and yet something of it still runs",
             hint="a process that waits for a device or a disk ends once that answers",

@@ -62,6 +62,32 @@ def take(path: Path, *, patience_seconds: float) -> int | None:
             return fd
 
 
+def opened_by(pid: int, path: Path) -> bool:
+    """Whether the process has the lock's file open, as far as it lets us see that. Linux."""
+    return bool(_descriptors(pid, path))
+
+
+def held_by(pid: int, path: Path) -> bool:
+    """Whether the process is one of those that hold the lock, and does not only look at it. Linux."""
+    for descriptor in _descriptors(pid, path):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            lines = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines()
+            if any(line.startswith("lock:") and "WRITE" in line for line in lines):
+                return True
+    return False
+
+
+def _descriptors(pid: int, path: Path) -> list[str]:
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        wanted = path.stat()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(entry.stat(), wanted):
+                    found.append(entry.name)
+    return found
+
+
 @contextlib.contextmanager
 def alone(path: Path, *, wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock for the block; `wait` is called before waiting for another.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Sight:
         running: its lock is held.
         instance, state: what its files say; `None` where they are damaged.
         problem: why they are.
+        orphaned: its supervisor is gone, and something of it still runs.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Sight:
     instance: Instance | None = None
     state: State | None = None
     problem: InstanceError | None = None
+    orphaned: bool = False
 
     @property
     def folder(self) -> Path:
@@ -38,10 +41,12 @@ class Sight:
         return records.instances_folder() / self.name
 
     @property
-    def status(self) -> StateName | Literal["killed", "damaged"]:
+    def status(self) -> StateName | Literal["killed", "orphaned", "damaged"]:
         """Its state, or what its files do not say themselves."""
         if self.instance is None or self.state is None:
             return "damaged"
+        if self.orphaned:
+            return "orphaned"
         return self.state.state if self.running or self.state.state in ENDED else "killed"
 
 
@@ -104,7 +109,18 @@ def _look(name: str) -> Sight | None:
         instance=None if isinstance(instance, InstanceError) else instance,
         state=None if isinstance(state, InstanceError) else state,
         problem=problems[0] if problems else None,
+        orphaned=running and isinstance(state, State) and _is_gone(state, folder),
     )
+
+
+def _is_gone(state: State, folder: Path) -> bool:
+    """Whether the process that wrote the state has ended; while it prepares, another may take over."""
+    process = Path(f"/proc/{state.pid}")
+    if state.state == "preparing" or state.state in ENDED or sys.platform != "linux":
+        return False
+    if process.exists() and not os.access(process / "fd", os.R_OK):  # another user's
+        return False
+    return not locks.opened_by(state.pid, folder / records.LOCK)
 
 
 def _or_problem(read: Callable[[Path], Record], folder: Path) -> Record | InstanceError | None:

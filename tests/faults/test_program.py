@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.fakes import clock
@@ -164,6 +165,28 @@ def test_killed(aimind: Home, seen: Seen) -> None:
     assert aimind.status()["run"] == 2
     aimind.good("logs", "demo", "--previous")
     seen("state “killed”", "after `start`: run 2, ready; `logs --previous` shows run 1")
+
+
+@fault(
+    "STOP of the guardian, and KILL of the supervisor of an instance",
+    "`ps` says so, `restart` says what to do, and `stop` ends what is left",
+)
+def test_orphaned(aimind: Home, seen: Seen) -> None:
+    aimind.serve()
+    state = aimind.file()
+    pids = [state["pid"], *(each.pid for each in psutil.Process(state["pid"]).children(recursive=True))]
+    guardian = psutil.Process(state["backend_pid"]).ppid()
+    os.kill(guardian, signal.SIGSTOP)
+    os.kill(state["pid"], signal.SIGKILL)
+    wait_for(lambda: not alive(state["pid"]), what="its end")
+    (found,) = instances(aimind)
+    assert found["state"] == "orphaned"
+    refused = aimind.run("restart", "demo")
+    assert refused.returncode == 13
+    aimind.good("stop", "demo")
+    assert not any(alive(pid) for pid in pids)
+    assert aimind.is_free()
+    seen("state “orphaned”", sentence(refused.stderr, "error:"), sentence(refused.stderr, "hint:"), "stopped")
 
 
 # It waits for as long as the program does.
