@@ -25,7 +25,7 @@ from aimind import metadata
 from aimind.errors import AimindError
 from aimind.estimate import ggml, paged
 from aimind.types import File, Metadata, Model, Reader, Reference
-from benchmarks import gpu_vllm
+from benchmarks import gpu_llama, gpu_vllm
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 _DTYPES = {
@@ -369,6 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for backend, lines in tables.items():
         print(f"\n{backend}\n")
         _print(lines)
+    print("\nllama.cpp on a GPU\n")
+    gpu_llama.print_table()
     print("\nvLLM on a GPU\n")
     gpu_vllm.print_table()
     for version, mean in milliseconds.items():

@@ -80,7 +80,7 @@ def test_the_usual_one_if_it_fits_and_no_other_is_read(repository: Repository) -
 
 
 def test_a_smaller_one_that_fits_wholly_comes_before_layers_in_ram(repository: Repository) -> None:
-    found = best(repository.question(host(device(free_gib=5.2))))
+    found = best(repository.question(host(device(free_gib=5.4))))
     assert label(found.model) == "Q3_K_M"
     assert found.is_whole
     assert (found.settings.max_model_len or 0) >= 8192
@@ -89,7 +89,7 @@ def test_a_smaller_one_that_fits_wholly_comes_before_layers_in_ram(repository: R
     assert "the usual one is Q4_K_M" in found.reasons[0].sentence
 
 
-@pytest.mark.parametrize(("free_gib", "expected"), [(24, "F16"), (12, "Q8_0"), (5.2, "Q3_K_M")])
+@pytest.mark.parametrize(("free_gib", "expected"), [(24, "F16"), (12, "Q8_0"), (5.4, "Q3_K_M")])
 def test_quality_takes_the_largest_that_fits(repository: Repository, free_gib: float, expected: str) -> None:
     found = best(repository.question(host(device(free_gib=free_gib)), quality=True))
     assert label(found.model) == expected
@@ -109,12 +109,12 @@ def test_without_devices_ram_decides(repository: Repository) -> None:
 
 
 def test_the_user_s_layers_are_no_reason_for_another_file(repository: Repository) -> None:
-    found = best(repository.question(host(device(free_gib=5.2)), Request(gpu_layers=10)))
+    found = best(repository.question(host(device(free_gib=5.4)), Request(gpu_layers=10)))
     assert label(found.model) == "Q4_K_M"
 
 
 def test_the_survey_says_of_each_whether_it_fits(repository: Repository) -> None:
-    question = repository.question(host(device(free_gib=5.2), ram_gib=8))
+    question = repository.question(host(device(free_gib=5.4), ram_gib=8))
     found = best(question)
     options = survey(question, found)
     assert [label(option.model) for option in options] == list(BITS)

@@ -80,7 +80,7 @@ def test_a_device_that_is_nearly_full_does_not_keep_the_other_from_its_part() ->
 
 def test_no_cpu_offload_refuses_with_the_numbers() -> None:
     with pytest.raises(
-        DoesNotFitError, match=r"all layers with 2048 tokens need 14\.\d GiB .*device 0 has 8\.0 GiB"
+        DoesNotFitError, match=r"all layers with 2048 tokens need 15\.\d GiB .*device 0 has 8\.0 GiB"
     ):
         on(device(free_gib=8), request=Request(cpu_offload=False))
     with pytest.raises(DoesNotFitError, match="no device is used"):

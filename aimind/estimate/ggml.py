@@ -16,19 +16,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aimind.errors import MetadataError
-from aimind.estimate import cache, families, weights
+from aimind.estimate import cache, families, overhead, weights
 from aimind.estimate.blocks import Step, flash_kernel
 from aimind.estimate.bound import compute_bound
 from aimind.estimate.cache import padded
 from aimind.estimate.graph import Node, stored
 from aimind.estimate.network import Network, understands
+from aimind.estimate.overhead import Matrices, Work
 from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
 from aimind.estimate.weights import Places
 from aimind.types import Attention, Estimate, LatentAttention, Layer, Metadata, Tensor
-
-# The CUDA context, its kernels and cuBLAS's workspaces, which no buffer of llama.cpp holds: 300 to 500 MiB
-# are seen by experience. The upper figure, approximate.
-DEVICE_OVERHEAD_BYTES = 500 << 20
 
 # From what each component is known, for the person who asks.
 SOURCES: Mapping[str, str] = {
@@ -39,7 +36,7 @@ SOURCES: Mapping[str, str] = {
     "checkpoint_bytes": "a bound: as many copies of windows and states as every slot may keep in RAM",
     "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
     "output_bytes": "a row of logits a slot",
-    "overhead_bytes": "the CUDA context, its kernels and cuBLAS's workspaces: by experience, not by a rule",
+    "overhead_bytes": "the CUDA context, kernels and cuBLAS, as measured on one GPU",
     "projector_bytes": "the tensors in the projector's header, and about what one picture needs",
 }
 
@@ -116,6 +113,7 @@ class Profile:
         causal: there is a cache, and logits.
         cached: every layer has a place in the cache, even without attention, since none recurs.
         understood: the operations of all layers are known; else compute is a bound.
+        matrices: what decides which libraries a device needs for them.
     """
 
     metadata: Metadata
@@ -126,6 +124,7 @@ class Profile:
     causal: bool
     cached: bool
     understood: bool
+    matrices: Matrices
 
 
 def profile(metadata: Metadata) -> Profile:
@@ -147,6 +146,7 @@ def profile(metadata: Metadata) -> Profile:
         understood=metadata.known
         and any(tensor.name == "token_embd.weight" for tensor in metadata.others)
         and all(understands(layer) for layer in metadata.layers),
+        matrices=overhead.matrices(metadata),
     )
 
 
@@ -155,7 +155,7 @@ def estimate(
     settings: Settings,
     layers_per_device: Sequence[int],
     *,
-    overhead_bytes: int = DEVICE_OVERHEAD_BYTES,
+    overhead_bytes: int = 0,
     compute: Compute = "exact",
 ) -> Usage:
     """What each device and RAM hold.
@@ -166,7 +166,7 @@ def estimate(
         layers_per_device: consecutive layers of each device, the last of them ending with the output
             head; none
             for the CPU alone.
-        overhead_bytes: of the driver's context on each device, approximate.
+        overhead_bytes: what the process holds on each device beside its buffers (overhead.py).
         compute: `quick` works out the compute buffers with three layers of every row of equal ones: the same
             but for some hybrids and layers in RAM, where it is up to a quarter off; `none` leaves them out.
             They are what takes time here: 10 to 40 ms, a tenth of that, and next to nothing.
@@ -245,6 +245,15 @@ def _uses_flash_attention(model: Profile, settings: Settings, at: Places) -> boo
     if not settings.flash_attention or model.metadata.architecture in families.WITHOUT_FLASH_ATTENTION:
         return False
     return settings.type_v not in cache.PLAIN or _has_kernels(model, at)
+
+
+def work(model: Profile, settings: Settings, layers_per_device: Sequence[int]) -> Work:
+    """What one step multiplies on the devices, for overhead.py."""
+    at = weights.places(
+        len(model.metadata.layers), layers_per_device, experts_on_host=settings.experts_on_cpu
+    )
+    step = _step(model, settings, at)
+    return Work(model.matrices, tokens=step.tokens, cells=step.cells, flash=step.flash)
 
 
 def _has_kernels(model: Profile, at: Places) -> bool:

@@ -18,7 +18,6 @@ from aimind.place.placement import (
     RAM_CACHE_SHARE,
     RAM_CHECKPOINT_SHARE,
     Placement,
-    usable_devices,
 )
 from aimind.place.search import Fit, Search, most
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Reason, Request, Shard
@@ -36,7 +35,7 @@ def place_layers(
     """
     _check(metadata, request)
     search = Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
-    devices = usable_devices(host, request, memory.vendors)
+    devices = search.devices
     for found, reason in _ways(search, devices):
         settled = _settled(search, found, _largest(search, found))
         if settled is not None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aimind.errors import UsageError
-from aimind.estimate import ggml
-from aimind.place.placement import SPENDABLE, context_limit, contexts_to_try
+from aimind.estimate import ggml, overhead
+from aimind.place.placement import SPENDABLE, context_limit, contexts_to_try, usable_devices
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Request
 
 
@@ -42,6 +42,7 @@ class Search:
         self.all_layers = len(metadata.layers) + 1
         self.expert_layers = _expert_layers(metadata) if memory.expert_offload else 0
         self.host, self.request, self.memory = host, request, memory
+        self.devices = usable_devices(host, request, memory.vendors)
         self.projector_bytes = projector_bytes
         self.encoder = metadata.pools
         # llama.cpp goes on with a text in the next step only where its last token is what counts.
@@ -93,7 +94,13 @@ class Search:
     ) -> ggml.Usage:
         """What each place holds; the projector is on the first device, or in RAM."""
         settings = self.settings(tokens, layers=sum(counts), experts=experts)
-        usage = ggml.estimate(self.profile, settings, counts, compute=compute)
+        usage = ggml.estimate(
+            self.profile,
+            settings,
+            counts,
+            overhead_bytes=self._overhead_bytes(settings, counts),
+            compute=compute,
+        )
         if not self.projector_bytes:
             return usage
         if not usage.devices:
@@ -101,6 +108,13 @@ class Search:
         return dataclasses.replace(
             usage, devices=(self._with_projector(usage.devices[0]), *usage.devices[1:])
         )
+
+    def _overhead_bytes(self, settings: ggml.Settings, counts: tuple[int, ...]) -> int:
+        """What the process holds on each device beside its buffers; the most of all that may be used."""
+        if not counts:
+            return 0
+        work = ggml.work(self.profile, settings, counts)
+        return max((overhead.device_bytes(device, work) for device in self.devices), default=0)
 
     def fit(
         self, devices: tuple[Device, ...], layers: int, tokens: int, *, experts: int | None = None
