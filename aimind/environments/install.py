@@ -194,7 +194,10 @@ def _install(wanted: Environment, package: Package, progress: Progress, run: Cal
     """Fill the environment; where the index tells no dates, with the newest that there is."""
     asked = requirements.arguments(package, wanted.version, wanted.folder)
     dated = requirements.as_of(package, wanted.version)
-    command = ("pip", "install", "--python", str(wanted.python), *asked)
+    # Compiled once, here: else each process of each start compiles what it imports, and where the user has
+    # set PYTHONDONTWRITEBYTECODE, as containers do, nothing of that is kept. uv compiles before it ends,
+    # whatever that variable is, and an environment does not count before that.
+    command = ("pip", "install", "--compile-bytecode", "--python", str(wanted.python), *asked)
     try:
         run((*command, *dated))
     except uv.NoDatesError as error:

@@ -12,7 +12,9 @@ from pathlib import Path
 from aimind.errors import InstallError
 from aimind.types import public
 
-_PROGRESS = re.compile(r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prepared|Installed) ")
+_PROGRESS = re.compile(
+    r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prepared|Installed|Bytecode compiled) "
+)
 # How uv 0.8 to 0.13 begin a statement about a failure; what has none of these goes on with the one before.
 _STATEMENT = re.compile(r"\s*(?:error: |[×x] |[├╰]─▶ |(?:caused by|cause): )(.*)", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(hint|warning|help): ", re.IGNORECASE)

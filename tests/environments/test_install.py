@@ -190,6 +190,36 @@ def test_a_killed_installation_is_not_found_and_made_anew(
     assert not (folder / "rubbish").exists()
 
 
+def test_all_is_compiled_whatever_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    lines: list[str] = []
+    python = install.ensure("toy", SIX, progress=lines.append).executable
+    assert any(line.startswith("toy 1.17.0: bytecode compiled ") for line in lines)
+    cached, own = output(python, "import six; print(six.__cached__, six.__file__)").split()
+    assert Path(cached).stat().st_mtime >= Path(own).stat().st_mtime
+    log = subprocess.run(
+        [python, "-v", "-c", "import six"], capture_output=True, text=True, check=True
+    ).stderr
+    assert f"code object from '{cached}'" in log
+
+
+def test_an_installation_that_is_killed_while_it_compiles_is_made_anew(
+    installer: subprocess.Popen[str],
+) -> None:
+    assert installer.stdin
+    assert installer.stdout
+    line = ""
+    while not line.startswith("toy 1.17.0: installed 1 package"):
+        installer.stdin.write("\n")
+        installer.stdin.flush()
+        line = installer.stdout.readline()
+    installer.kill()
+    installer.wait()
+    assert environments.find("toy", SIX) == ()
+    python = install.ensure("toy", SIX, progress=ignore).executable
+    assert output(python, "import six; print(six.__version__)") == "1.17.0\n"
+
+
 def test_two_at_once_make_one(installer: subprocess.Popen[str]) -> None:
     said: list[str] = []
 
