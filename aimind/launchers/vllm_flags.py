@@ -37,7 +37,8 @@ RESERVED = {
 UNCOUNTED = tuple(
     "--cpu-offload-gb --kv-offloading-size --enable-lora --speculative-config -sc --spec-model "
     "--quantization -q --enable-expert-parallel -ep --decode-context-parallel-size "
-    "-dcp --hf-overrides".split()
+    "-dcp --hf-overrides --max-cudagraph-capture-size --cudagraph-capture-sizes --compilation-config "
+    "-cc --optimization-level -O".split()
 )
 _GONE = "it is gone, and nothing replaces it: leave it out"
 _TOKENIZERS = "tokenizing is done beside the engine by itself: leave it out"

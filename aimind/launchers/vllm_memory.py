@@ -38,8 +38,9 @@ CONTEXT_BYTES = 527 * _MIB
 # Modules and handles of libraries that are loaded until the profiling run ends: 230.0 MiB for dense models
 # and 246.0 for experts, in all three records.
 LIBRARY_BYTES, EXPERT_LIBRARY_BYTES = 230 * _MIB, 246 * _MIB
-# cuBLAS's handles, which 0.33 makes before its first snapshot: 98 MiB with the workspace of 32.
-CUBLAS_BYTES = 66 * _MIB
+# cuBLAS's handles and its workspace, which 0.33 makes before its first snapshot ("a matrix product" less "one
+# tensor", contexts in gpu_h200.json), and what of it is then no library's memory any more.
+CUBLAS_BYTES, CUBLAS_HANDLE_BYTES = 98 * _MIB, 66 * _MIB
 # Buffers of NCCL and of vLLM's own all-reduce, on every rank of several: an upper figure, not measured.
 COMMUNICATION_BYTES = 512 * _MIB
 # Blocks that PyTorch's allocator cannot return after the profiling run: 46, 94 and 131 MiB in three records.
@@ -47,6 +48,8 @@ FRAGMENT_BYTES = 131 * _MIB
 # The first version that is counted by its free memory. Between 0.26 and 0.32 no version was read.
 _BY_FREE_MEMORY = (0, 27)
 _CUBLAS_FIRST = (0, 33)
+# A share is a multiple of a thousandth: 144 MiB of an H200.
+_SHARE_STEPS = 1000
 
 # ── Graphs ──
 # The first graph of a process: cuBLAS's second workspace, and what the driver reserves
@@ -154,23 +157,31 @@ class VllmMemory:
     def largest_share(self, run: RankedRun) -> float:
         """The free memory less what vLLM takes beside the share: its start then finds the share free, too."""
         share = (run.free_bytes - self._outside(run)) / run.device.total_bytes
-        return max(0.0, math.floor(share * 100) / 100)
+        return max(0.0, math.floor(share * _SHARE_STEPS) / _SHARE_STEPS)
 
     def share_for(self, run: RankedRun, cache_bytes: int) -> float:
         """What is subtracted, and the cache, of the whole device."""
-        return math.ceil(100 * (self._subtracted(run) + cache_bytes) / run.device.total_bytes) / 100
+        share = (self._subtracted(run) + cache_bytes) / run.device.total_bytes
+        return math.ceil(share * _SHARE_STEPS) / _SHARE_STEPS
 
     # ── What each part is ──
 
     def outside_before_snapshot(self, run: RankedRun) -> int:
         """The CUDA context, and communication between ranks, which are there before vLLM measures."""
-        communication = COMMUNICATION_BYTES if run.ranks > 1 else 0
-        return CONTEXT_BYTES + communication
+        size = CONTEXT_BYTES
+        if run.ranks > 1:
+            size += COMMUNICATION_BYTES
+        if release_of(run.version) >= _CUBLAS_FIRST:
+            size += CUBLAS_BYTES
+        return size
 
     def libraries(self, run: RankedRun) -> int:
         """What libraries take after the first snapshot (vLLM: non-torch memory)."""
         experts = any(layer.num_experts for layer in run.metadata.layers)
-        return EXPERT_LIBRARY_BYTES if experts else LIBRARY_BYTES
+        size = EXPERT_LIBRARY_BYTES if experts else LIBRARY_BYTES
+        if release_of(run.version) >= _CUBLAS_FIRST:
+            size -= CUBLAS_HANDLE_BYTES
+        return size
 
     def _subtracted(self, run: RankedRun) -> int:
         """What vLLM takes from its share before the cache."""
@@ -271,7 +282,10 @@ class VllmMemory:
         if (run.device.capability or "").startswith(_BLACKWELL) and _counts_free_memory(run):
             largest = 1024
         largest = min(largest, 2 * run.batch.sequences, run.batch.tokens)
-        sizes = [1, 2, 4, *range(8, 256, 8), *range(256, 1025, 16)]
+        small = [1, 2, 4]
+        if run.performance_mode == "interactivity":
+            small = list(range(1, 33))
+        sizes = sorted({*small, *range(8, 256, 8), *range(256, 1025, 16)})
         piecewise = [size for size in sizes if size <= largest]
         return piecewise, [size for size in piecewise if size <= run.batch.sequences]
 

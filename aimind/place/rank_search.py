@@ -133,6 +133,7 @@ class RankSearch:
                 weights_bytes=self.weights(tensor, pipeline),
                 dtype=self.request.dtype,
                 enforce_eager=bool(self.request.enforce_eager),
+                performance_mode=self.request.performance_mode,
             )
             for device in alike.values()
         ]

@@ -35,6 +35,7 @@ class RankedRun:
         weights_bytes: the tensors of the rank that holds most.
         dtype: that the user wants the weights in.
         enforce_eager: no compiled code and no CUDA graphs.
+        performance_mode: as in `Request`.
     """
 
     metadata: Metadata
@@ -47,6 +48,7 @@ class RankedRun:
     weights_bytes: int
     dtype: str | None = None
     enforce_eager: bool = False
+    performance_mode: str | None = None
 
     @property
     def ranks(self) -> int:
@@ -97,7 +99,7 @@ class MemoryRule(Protocol):
         """What a share leaves for the cache; negative where the rest does not fit."""
 
     def largest_share(self, run: RankedRun) -> float:
-        """The largest share for which the free memory suffices, rounded down to hundredths."""
+        """The largest share for which the free memory suffices, rounded down."""
 
     def share_for(self, run: RankedRun, cache_bytes: int) -> float | None:
         """The smallest share that leaves so much for the cache; `None` where the engine has no use for it."""

@@ -8,9 +8,9 @@ import pytest
 
 from aimind import plan
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.launchers import LAUNCHERS, vllm
+from aimind.launchers import LAUNCHERS, vllm, vllm_memory
 from aimind.launchers.vllm_defaults import default_batch_sizes
-from aimind.types import BatchSizes, Device, Host, Metadata, Plan, Request
+from aimind.types import BatchSizes, Device, Host, Metadata, Plan, RankedRun, Request
 from tests.samples import device, host, llama, model
 
 SMALL, LARGE, LARGEST = BatchSizes(2048, 256), BatchSizes(8192, 1024), BatchSizes(16384, 1024)
@@ -93,6 +93,40 @@ def test_throughput_doubles_both_and_is_counted() -> None:
     words = argv(doubled)
     assert words[words.index("--performance-mode") + 1] == "throughput"
     assert not {"--max-num-batched-tokens", "--max-num-seqs"} & set(words)
+
+
+def test_more_graphs_for_small_steps_are_counted() -> None:
+    machine = host(device(free_gib=24))
+    usual, quick = planned(machine), planned(machine, "--performance-mode", "interactivity")
+    assert quick.shards[0].estimate.graphs_bytes > usual.shards[0].estimate.graphs_bytes
+    assert quick.settings.max_num_seqs == usual.settings.max_num_seqs
+
+
+def test_what_is_made_before_the_first_snapshot_is_outside_the_share() -> None:
+    """0.33 makes cuBLAS's handles there: its devices hold more at the same share than those of 0.32."""
+    run = RankedRun(
+        metadata=llama(safetensors=True),
+        version="0.32.0",
+        device=device(free_gib=24),
+        free_bytes=23 << 30,
+        tensor_parallel_size=1,
+        pipeline_parallel_size=1,
+        batch=SMALL,
+        weights_bytes=15 << 30,
+    )
+    newer = dataclasses.replace(run, version="0.33.0")
+    older = dataclasses.replace(run, version="0.26.0")
+    outside = [held(each) - int(0.9 * run.device.total_bytes) for each in (older, run, newer)]
+    assert outside[1] == vllm_memory.CONTEXT_BYTES
+    assert outside[2] == outside[1] + vllm_memory.CUBLAS_BYTES
+    graphs = vllm.MEMORY.rule.graphs(older)
+    assert outside[0] > outside[1] + graphs  # and the sampler's state
+
+
+def held(run: RankedRun) -> int:
+    rule = vllm.MEMORY.rule
+    besides = rule.weights(run) + rule.compute(run) + rule.graphs(run) + rule.overhead(run)
+    return besides + rule.available(run, 0.9)
 
 
 def test_data_parallel_groups_have_devices_of_their_own() -> None:

@@ -12,7 +12,6 @@ from aimind.errors import DoesNotFitError, UsageError
 from aimind.launchers import vllm, vllm_memory
 from aimind.place import place
 from aimind.place.placement import CONTEXT_FLOOR, CONTEXT_MINIMUM, Placement
-from aimind.place.rank_search import ROOMY_TOKENS
 from aimind.types import (
     Device,
     Host,
@@ -70,11 +69,10 @@ def rank(placement: Placement | None) -> tuple[int, ...]:
 
 
 def paged_rank(placement: Placement | None) -> tuple[int, ...]:
-    """How good it is: placed at all, a useful context, a cache for four of these."""
+    """How good it is: placed at all, a useful context."""
     if placement is None:
         return (0,)
-    useful = (placement.settings.max_model_len or 0) >= CONTEXT_FLOOR
-    return 1, useful, min(placement.kv_cache_tokens or 0, ROOMY_TOKENS) if useful else 0
+    return 1, (placement.settings.max_model_len or 0) >= CONTEXT_FLOOR
 
 
 def richer(machine: Host, index: int, more: int) -> Host:
@@ -121,7 +119,7 @@ def test_more_memory_never_makes_a_plan_worse(
 def test_more_memory_never_makes_a_plan_of_ranks_worse(
     metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
 ) -> None:
-    """Law: with more of anything free the model still fits, and no cache for useful requests shrinks."""
+    """Law: with more of anything free the model still fits, and what had a useful context has one."""
     index = data.draw(st.integers(-1, len(machine.devices) - 1))
     before = placed(metadata, machine, Request(), memory=PAGED)
     after = placed(metadata, richer(machine, index, int(more_gib * (1 << 30))), Request(), memory=PAGED)
