@@ -95,7 +95,7 @@ def test_a_step_that_is_too_large_is_answered_with_one_that_fits() -> None:
 def test_graphs_are_left_out_where_they_decide() -> None:
     """The weights are 15.0 GiB; of 18 GiB a share of 0.9 leaves too little for them, a step and graphs."""
     found = hint("llama-3.1-8b", "18G")
-    assert found.startswith("this would fit: -- --enforce-eager; --gpu-memory-utilization 0.96; ")
+    assert found.startswith("this would fit: -- --enforce-eager; --gpu-memory-utilization 0.96")
     assert decide("llama-3.1-8b", "18G", ("--enforce-eager",))["backend"]
 
 

@@ -119,7 +119,7 @@ def command(plan: Plan, weights: str) -> Command:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # 150 MB at each start, in the temporary folder
-        **(visible_devices(devices) if devices else _cpu_environment(plan)),
+        **(visible_devices(devices) if devices else vllm_cpu.environment(plan)),
         **settings.env,
     }
     return Command(
@@ -142,9 +142,3 @@ def command(plan: Plan, weights: str) -> Command:
         # It can swallow a TERM during the engine's start, and its workers take a while.
         stop_seconds=15.0,
     )
-
-
-def _cpu_environment(plan: Plan) -> dict[str, str]:
-    """Each rank of a tensor parallel run on a CPU has to be given cores of its own."""
-    ranks = plan.settings.tensor_parallel_size or 1
-    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(ranks)))} if ranks > 1 else {}

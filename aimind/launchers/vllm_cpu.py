@@ -9,7 +9,7 @@ here is for a version that is not installed yet. tests/live/test_vllm_models.py 
 from __future__ import annotations
 
 from aimind.launchers.builds import on_cpu
-from aimind.types import Backend, Host, Metadata
+from aimind.types import Backend, Host, Metadata, Plan
 
 # Rows of 4-bit weights beside activations in 16 bits.
 GEMM_4_BIT = "cpu_gemm_wna16"
@@ -102,3 +102,11 @@ def _processor(host: Host, instructions: str) -> str:
     if host.arch == "arm64":
         return "ARM processors"
     return f"a processor without {instructions}, as this one is"
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Variables of the CPU build: each rank of a tensor parallel run has to be given cores of its own."""
+    ranks = plan.settings.tensor_parallel_size or 1
+    if ranks == 1:
+        return {}
+    return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, range(ranks)))}

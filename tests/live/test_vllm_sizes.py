@@ -1,4 +1,4 @@
-"""The limits of a step that real vLLM would choose: its own function, asked about devices that are described."""
+"""The limits of a step that real vLLM would choose: its own function, asked about described devices."""
 
 from __future__ import annotations
 
