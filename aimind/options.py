@@ -302,9 +302,19 @@ def _projector(request: Request) -> str | None:
 
 
 def _api_key(file: Path | None) -> str | None:
-    """The key in the file; else that of the environment; else that of the service manager."""
-    if file is None and os.environ.get(API_KEY_VARIABLE):
-        return os.environ[API_KEY_VARIABLE]
+    """The key in the file; else that of the environment; else that of the service manager.
+
+    Raises:
+        UsageError: it is blank, which would leave the API open.
+    """
+    key = os.environ.get(API_KEY_VARIABLE)
+    if file is None and key is not None:
+        if not _is_secret_text(key):
+            raise UsageError(
+                f"{API_KEY_VARIABLE} is set and holds no key: clients could not be told from others",
+                hint=f"set it to a key without spaces, or unset {API_KEY_VARIABLE}",
+            )
+        return key
     file = file or _credential(API_KEY_CREDENTIAL)
     return None if file is None else _secret_in(file)
 
@@ -333,9 +343,13 @@ def _secret_in(file: Path) -> str:
         raise _no_secret(file) from problem
     except OSError as problem:
         raise UsageError(f"cannot read {file}: {problem.strerror}", hint=_ALONE) from problem
-    if not secret or not secret.isprintable() or " " in secret:
+    if not _is_secret_text(secret):
         raise _no_secret(file)
     return secret
+
+
+def _is_secret_text(text: str) -> bool:
+    return bool(text) and text.isprintable() and " " not in text
 
 
 def _no_secret(file: Path) -> UsageError:

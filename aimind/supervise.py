@@ -66,6 +66,7 @@ def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
     if how.instance is not None:
         os.set_inheritable(how.instance.lock, True)  # noqa: FBT003 (it takes no keyword)
     _flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # until the supervisor handles it
     os.execv(sys.executable, _program(fd))
 
 

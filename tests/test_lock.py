@@ -96,7 +96,8 @@ def test_no_secret_is_written(home: Home) -> None:
     assert CANARY not in shown
     del home.env["WANDB_API_KEY"]
     assert "export WANDB_API_KEY" in refused(home, code=2)
-    home.env |= {"WANDB_API_KEY": "x", "AIMIND_API_KEY": ""}
+    home.env["WANDB_API_KEY"] = "x"
+    del home.env["AIMIND_API_KEY"]
     assert "the lock is of a server with an API key" in refused(home, code=2)
 
 

@@ -244,6 +244,15 @@ def test_which_key_it_is(home: Home, ways: tuple[str, ...]) -> None:
     assert f"LLAMA_API_KEY={f'of-{ways[0]}' if ways else None}\n" in printed
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\n", "two words"])
+def test_a_blank_key_is_refused(home: Home, text: str) -> None:
+    """Who sets it wants a key: without one the API would be open."""
+    home.env["AIMIND_API_KEY"] = text
+    done = home.run("serve", "demo", "--backend", "llama-server", "--no-supervise", "--port", "0")
+    assert done.returncode == 2
+    assert "AIMIND_API_KEY is set and holds no key" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "two words", "two\nlines", "\xff"])
 @pytest.mark.parametrize("option", ["--api-key-file", "--hf-token-file"])
 def test_a_file_that_holds_no_secret(home: Home, option: str, text: str) -> None:

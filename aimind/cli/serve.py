@@ -250,6 +250,7 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
 
     from aimind import devices, instances, supervise
 
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # there is nothing to restart yet
     if start.name is not None:
         instances.check_free(start.name)
     offer = start.offer()

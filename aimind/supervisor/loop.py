@@ -64,6 +64,7 @@ def _listen_to_signals() -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and a script's `&`, want these ignored
             signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, nobody could be waited for
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # `aimind serve` keeps back what would end us before this
     return reader
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -135,6 +137,7 @@ def test_stop_while_it_is_downloading(home: Home) -> None:
         wait_for(lambda: home.file("far").get("phase") == "downloading", what="the download")
         shown = home.run("restart", "far")
         assert (shown.returncode, "still preparing" in shown.stderr) == (13, True)
+        os.kill(home.file("far")["pid"], signal.SIGUSR1)  # is for a backend that runs
         home.good("stop", "far")
         assert process.wait() == 143
         hub.released.set()
