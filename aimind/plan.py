@@ -78,7 +78,7 @@ def make(
             host,
             request,
             memory=memory,
-            projector_bytes=projector_bytes(metadata.projector),
+            projector_bytes=projector_bytes(metadata.projector, metadata.towers),
             version=choice.backend.version,
         )
     except DoesNotFitError as problem:

@@ -15,7 +15,7 @@ from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
 from aimind.metadata.gguf import FETCH_AGAIN, Header
 from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
-from aimind.types import Attention, Category, Layer, Metadata, Tensor
+from aimind.types import Attention, Category, Layer, Metadata, Tensor, Tower
 
 LONGEST_NAME = 64
 # Parts of diffusion models, as stable-diffusion.cpp names them (model.cpp), which writes no architecture; and
@@ -25,6 +25,7 @@ _DIFFUSION = re.compile(
     r"(?:(?P<flux>double_blocks\.\d+\.txt_attn)|(?P<sd3>joint_blocks\.\d+\.x_block)"
     r"|(?P<sd>(?:in|out)put_blocks\.\d+\.\d+\.transformer_blocks))\."
 )
+_LARGEST_SIDE = 1 << 16  # pixels of a picture, beyond which a header is not believed
 _POOLING_RANK = 4  # `llama_pooling_type` in llama.cpp's include/llama.h
 _CLASSIFIERS = ("cls.", "cls.output.")
 # What a file is that holds no model: `general.type`, or the architecture of older files.
@@ -84,6 +85,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         others=tuple(others),
         draft=draft,
         projector=tuple(tensor for header in projectors for tensor in header.tensors),
+        towers=_towers(projectors),
         tied="output.weight" not in names and "token_embd.weight" in names and architecture not in HEADLESS,
         known=known,
         intermediate_size=summary.widest(layers),
@@ -223,6 +225,25 @@ def _category(keys: layering.Keys, others: set[str], projectors: Sequence[Header
     if keys.architecture in EMBEDDERS or pooling:
         return "embedding"
     return "vision-language" if "image" in _modalities(projectors) else "llm"
+
+
+def _towers(projectors: Sequence[Header]) -> tuple[Tower, ...]:
+    """The vision towers, as far as their keys say what they are."""
+    found = []
+    for header in projectors:
+        values = header.values
+        kind = values.get("clip.vision.projector_type", values.get("clip.projector_type"))
+        patch = values.get("clip.vision.patch_size")
+        image = values.get("clip.vision.image_size", 0)
+        scale = values.get("clip.vision.projector.scale_factor", 0)
+        merge = values.get("clip.vision.spatial_merge_size", scale)
+        numbers = patch, image, merge
+        if not isinstance(kind, str) or not all(isinstance(number, int) for number in numbers):
+            continue
+        sizes = [number for number in numbers if isinstance(number, int) and 0 <= number <= _LARGEST_SIDE]
+        if len(sizes) == len(numbers) and sizes[0]:
+            found.append(Tower(kind=kind, patch_size=sizes[0], image_size=sizes[1], merge=sizes[2]))
+    return tuple(found)
 
 
 def _modalities(projectors: Sequence[Header]) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ from aimind.types.model import (
     Source,
     Split,
     Tensor,
+    Tower,
     split_of,
 )
 from aimind.types.ranks import BatchSizes, MemoryRule, RankedRun
@@ -129,6 +130,7 @@ __all__ = [
     "Tensor",
     "TextFile",
     "TinyRequest",
+    "Tower",
     "WholeMemory",
     "bare",
     "numbers",

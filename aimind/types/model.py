@@ -165,6 +165,22 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tower:
+    """What a projector's header says of its vision tower.
+
+    Attributes:
+        kind: llama.cpp's name of the projector (`clip.projector_type`).
+        image_size, patch_size: of one side, in pixels.
+        merge: patches of one side that become one token.
+    """
+
+    kind: str
+    image_size: int
+    patch_size: int
+    merge: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentState:
     """A layer with a state of fixed size a sequence (Mamba, gated delta net, RWKV).
 
@@ -247,6 +263,7 @@ class Metadata:
         others: the tensors outside the layers (embedding, output head, norms).
         draft: the tensors of layers that only speculative decoding loads (multi-token prediction).
         projector: the tensors of a vision or audio tower in a file of its own (mmproj).
+        towers: of the vision towers among them.
         tied: the output head is the embedding.
         known: `False` where the architecture is not one that the estimates were made for.
         intermediate_size: the largest feed-forward, for rules of divisibility.
@@ -278,6 +295,7 @@ class Metadata:
     others: tuple[Tensor, ...]
     draft: tuple[Tensor, ...] = ()
     projector: tuple[Tensor, ...] = ()
+    towers: tuple[Tower, ...] = ()
     tied: bool = False
     known: bool = True
     intermediate_size: int = 0
