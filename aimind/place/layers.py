@@ -14,7 +14,9 @@ from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import ggml
 from aimind.phrases import gib, names
 from aimind.place.placement import (
+    CHECKPOINT_BYTES,
     CONTEXT_STEP,
+    FEWEST_CHECKPOINTS,
     RAM_CACHE_SHARE,
     RAM_CHECKPOINT_SHARE,
     Placement,
@@ -204,7 +206,8 @@ def _placement(search: Search, found: Fit, metadata: Metadata, reason: Reason) -
 def _checkpoints(search: Search, found: Fit, flags: ggml.Settings) -> tuple[int | None, Estimate]:
     """How many checkpoints a slot may keep, and RAM when all slots have so many; `None` where there are none.
 
-    Unless asked for more, all of them take at most a quarter of what is then left in RAM.
+    Unless asked for more, all of them take at most `CHECKPOINT_BYTES`, but for `FEWEST_CHECKPOINTS`, and at
+    most a quarter of what is then left in RAM.
     """
     host = found.usage.host
     each = ggml.checkpoint_bytes(search.profile, flags) * search.slots
@@ -213,7 +216,8 @@ def _checkpoints(search: Search, found: Fit, flags: ggml.Settings) -> tuple[int 
     left = int((search.host.ram_free_bytes - host.total_bytes) * RAM_CHECKPOINT_SHARE)
     count = search.request.context_checkpoints
     if count is None:
-        count = max(0, min(search.memory.checkpoints, left // each))
+        usual = max(FEWEST_CHECKPOINTS, CHECKPOINT_BYTES // each)
+        count = max(0, min(search.memory.checkpoints, usual, left // each))
     return count, dataclasses.replace(host, checkpoint_bytes=count * each).about("checkpoint_bytes")
 
 

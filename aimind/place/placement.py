@@ -18,6 +18,11 @@ SPENDABLE = 0.99
 # In RAM others live too: the cache takes at most this share of what the weights leave, unless asked for more.
 RAM_CACHE_SHARE = 0.5
 RAM_CHECKPOINT_SHARE = 0.25
+# All checkpoints together take about as much RAM as llama-server's own cache of prompts does by default
+# (`--cache-ram 8192`), however much is free; two a slot even where these are larger, so that a conversation
+# can go on from its last turn and from the one before.
+CHECKPOINT_BYTES = 8 << 30
+FEWEST_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

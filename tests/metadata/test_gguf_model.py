@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from aimind.errors import MetadataError, WrongFileError
-from aimind.types import Attention, LatentAttention, Metadata, RecurrentState
+from aimind.types import Attention, LatentAttention, Metadata, RecurrentState, Tower
 from aimind.types.ggml import TENSOR_TYPES
 from tests import models
 from tests.metadata.craft import T, write
@@ -375,6 +375,20 @@ def beside(folder: Path, kind: str, *tensors: T, **values: object) -> Metadata:
     write(folder, "mmproj-model-f16.gguf", stated, [T("v.patch_embd.weight", (32, 32)), *tensors])
     blocks = [*layer(0, *ATTENTION), *layer(1, *ATTENTION)]
     return of(folder, keys("llama", **HEADS), *blocks)
+
+
+def test_what_a_projector_says_of_its_tower(tmp_path: Path) -> None:
+    told = {"vision__patch_size": 16, "vision__image_size": 768, "vision__spatial_merge_size": 2}
+    (tower,) = beside(tmp_path, "qwen3vl_merger", **told).towers
+    assert tower == Tower(kind="qwen3vl_merger", image_size=768, patch_size=16, merge=2)
+    scaled = beside(tmp_path, "gemma3", vision__patch_size=14, vision__projector__scale_factor=4)
+    assert scaled.towers == (Tower(kind="gemma3", image_size=0, patch_size=14, merge=4),)
+
+
+@pytest.mark.parametrize("patch", [0, (1 << 32) - 1, "16", None])
+def test_a_tower_without_a_size_of_patches_is_not_described(tmp_path: Path, patch: object) -> None:
+    told = {} if patch is None else {"vision__patch_size": patch}
+    assert beside(tmp_path, "gemma3", **told).towers == ()
 
 
 def test_a_projector_goes_with_models_of_its_width(tmp_path: Path) -> None:
