@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import pytest
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.launchers import vllm, vllm_memory
 from aimind.place import place
-from aimind.place.placement import Placement
-from aimind.types import Device, LayeredMemory, Metadata, Need, Request, WholeMemory
+from aimind.place.placement import SPENDABLE, Placement
+from aimind.types import (
+    BatchSizes,
+    Device,
+    LayeredMemory,
+    Metadata,
+    Need,
+    PagedMemory,
+    RankedRun,
+    Reason,
+    Request,
+    WholeMemory,
+)
 from tests.samples import GIB, device, host, llama, speech
 
+MIB = 1 << 20
 GGUF = LayeredMemory(expert_offload=True)
 PAGED = vllm.MEMORY
 
@@ -122,6 +135,57 @@ def test_an_embedding_model_takes_what_it_needs() -> None:
     before_the_share = vllm_memory.CONTEXT_BYTES + vllm_memory.CUBLAS_BYTES
     inside = shard.total_bytes - before_the_share
     assert inside <= 80 * GIB * (small.settings.gpu_memory_utilization or 0)
+
+
+class HalfRule:
+    """The rule of an engine that nobody has: a share is of the free memory, and one GiB is for the rest."""
+
+    measured = False
+    sources: Mapping[str, str] = {"weights_bytes": "a guess"}
+    share_meaning = "of what is free"
+
+    def describe_share(self, share: float) -> str:
+        return f"{share:g} of what is free"
+
+    def batch_sizes(self, devices: tuple[Device, ...], request: Request, *, version: str) -> BatchSizes:
+        return BatchSizes(request.max_num_batched_tokens or 100, request.max_num_seqs or 7)
+
+    def weights(self, run: RankedRun) -> int:
+        return run.weights_bytes
+
+    def compute(self, run: RankedRun) -> int:
+        return run.batch.tokens * MIB
+
+    def graphs(self, run: RankedRun) -> int:
+        return 0
+
+    def overhead(self, run: RankedRun) -> int:
+        return GIB - self.compute(run)
+
+    def available(self, run: RankedRun, share: float) -> int:
+        return int(run.free_bytes * share) - self.weights(run)
+
+    def largest_share(self, run: RankedRun) -> float:
+        return 0.5
+
+    def share_for(self, run: RankedRun, cache_bytes: int) -> None:
+        return None
+
+
+def test_an_engine_brings_its_own_rule() -> None:
+    """And nothing of the placement knows the engine."""
+    metadata = llama(safetensors=True)
+    memory = PagedMemory(rule=HalfRule(), in_ram=False)
+    found = place(metadata, host(device(free_gib=40)), Request(), memory=memory)
+    estimate = found.shards[0].estimate
+    assert (found.settings.max_num_batched_tokens, found.settings.max_num_seqs) == (100, 7)
+    assert estimate.compute_bytes == 100 * MIB
+    assert estimate.compute_bytes + estimate.overhead_bytes == GIB
+    assert estimate.weights_bytes + estimate.kv_cache_bytes == int(int(40 * GIB * SPENDABLE) * 0.5)
+    assert Reason("gpu_memory_utilization", "0.5 of what is free") in found.reasons
+    asked = Request(max_num_batched_tokens=2000, max_model_len=131072)
+    with pytest.raises(DoesNotFitError, match=r"2\.0 GiB for a step of 2000 tokens"):
+        place(metadata, host(device(free_gib=30)), asked, memory=memory)
 
 
 def test_pipeline_where_tensor_parallel_cannot_be() -> None:

@@ -152,7 +152,7 @@ class VllmMemory:
 
     def available(self, run: RankedRun, share: float) -> int:
         """The share of the whole device, less the weights and all that vLLM subtracts."""
-        return int(run.device.total_bytes * share) - self._subtracted(run)
+        return int(run.device.total_bytes * share) - self.weights(run) - self._inside(run)
 
     def largest_share(self, run: RankedRun) -> float:
         """The free memory less what vLLM takes beside the share: its start then finds the share free, too."""
@@ -161,7 +161,7 @@ class VllmMemory:
 
     def share_for(self, run: RankedRun, cache_bytes: int) -> float:
         """What is subtracted, and the cache, of the whole device."""
-        share = (self._subtracted(run) + cache_bytes) / run.device.total_bytes
+        share = (self.weights(run) + self._inside(run) + cache_bytes) / run.device.total_bytes
         return math.ceil(share * _SHARE_STEPS) / _SHARE_STEPS
 
     # ── What each part is ──
@@ -183,9 +183,9 @@ class VllmMemory:
             size -= CUBLAS_HANDLE_BYTES
         return size
 
-    def _subtracted(self, run: RankedRun) -> int:
-        """What vLLM takes from its share before the cache."""
-        size = self.weights(run) + self.libraries(run) + self.compute(run)
+    def _inside(self, run: RankedRun) -> int:
+        """What vLLM takes from its share beside the weights and the cache."""
+        size = self.libraries(run) + self.compute(run)
         if self._counts_graphs(run):
             size += self.graphs(run)
         if _counts_free_memory(run):
@@ -194,8 +194,7 @@ class VllmMemory:
 
     def _outside(self, run: RankedRun) -> int:
         """What the device holds beside the share."""
-        held = self.weights(run) + self.compute(run) + self.graphs(run) + self.overhead(run)
-        return held - self._subtracted(run)
+        return self.compute(run) + self.graphs(run) + self.overhead(run) - self._inside(run)
 
     def _counts_graphs(self, run: RankedRun) -> bool:
         return _counts_free_memory(run) or not _runs_v2(run)
