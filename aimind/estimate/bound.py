@@ -52,8 +52,13 @@ def compute_bound(model: Profile, step: Step, at: Places, *, largest_cache_bytes
     host = copies * inputs + (results if at.host in at.experts else 0) + opened * at.layers.count(at.host)
     # Every layer brings its bias from another device, once for each batch under way.
     brought = 4 * bias * copies if at.host > 1 else 0
-    brought += opened
-    return (*(device + brought * at.layers.count(place) for place in range(at.host)), host)
+    totals = []
+    for place in range(at.host):
+        here = at.layers.count(place)
+        # What layers in RAM compute may run on any device.
+        masks = opened * (len(at.layers) if at.host in at.layers else here)
+        totals.append(device + brought * here + masks)
+    return (*totals, host)
 
 
 def _result_elements(layer: Layer, step: Step) -> int:

@@ -119,6 +119,22 @@ def test_records_whose_header_cannot_be_read_are_named_not_dropped(tmp_path: Pat
     assert len(report.missing) == len(records)
 
 
+@pytest.mark.parametrize(
+    ("headers", "name", "slots", "logged_mib"),
+    [
+        (HEADERS, "nemotron-nano-9b-v2", 16, 315.27),
+        (HEADERS, "nemotron-nano-9b-v2", 64, 809.52),
+        (estimates.DATA / "models" / "gguf", "granite-4.0-h-tiny.Q4_K_M", 64, 242.49),
+        (estimates.DATA / "models" / "gguf", "falcon-h1-7b.Q4_K_M", 32, 285.02),
+    ],
+)
+def test_many_slots_of_mamba_2(headers: Path, name: str, slots: int, logged_mib: float) -> None:
+    """What llama-fit-params of llama.cpp 0.7 logs for the CPU with `-c 32768 -np SLOTS -fa on`."""
+    flags = ggml.Settings(n_ctx=32768, n_seq=slots, kv_unified=False, mmap=False)
+    usage = ggml.estimate(ggml.profile(estimates.gguf_model(headers, name)), flags, ())
+    assert usage.host.compute_bytes / (1 << 20) == pytest.approx(logged_mib, abs=0.006)
+
+
 @pytest.mark.parametrize("keys", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bound_is_never_too_low(name: str, keys: bool) -> None:
