@@ -102,11 +102,10 @@ class _Tower:
     # ── The tower ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _window_mask(self) -> Node | None:
-        """It comes in 32 bit; newer versions than llama-cpp-python 0.3.36 bring it in 16, and take less."""
+        """In 16 bit, as llama.cpp 0.7 and xllamacpp 2026.10 bring it."""
         if self.tower.kind != _WINDOWED:
             return None
-        pairs = (self.patches, self.patches)
-        return operation("cpy", pairs, graph_input(pairs, F32), item_bytes=F16)
+        return graph_input((self.patches, self.patches), F16)
 
     def _embedded(self) -> Node:
         rows = (self.size, self.patches)
@@ -192,9 +191,7 @@ class _Tower:
             expand(node)
         k = operation("cpy", rows, k, item_bytes=F16)
         v = operation("cpy", rows, v, item_bytes=F16)
-        masks = []
-        if self.mask is not None:  # already 16 bit, and copied again
-            masks.append(operation("cpy", self.mask.shape, self.mask, item_bytes=F16))
+        masks = () if self.mask is None else (self.mask,)
         out = operation("flash_attn", rows, q, k, v, *masks)
         return self._linear(f"{prefix}attn_out", view(out, rows, dense=True))
 
@@ -215,5 +212,7 @@ class _Tower:
         out = self._feed_forward(names[0], names[1], merged)
         if "v.token_embd.img_break" in self.tensors:
             return self._broken(out)
+        if self.mask is not None:  # back in the order of the picture
+            out = operation("get_rows", out.shape, out, graph_input((out.shape[1],), I32))
         features = self._features()
         return out if features is None else self._joined(out, features)
