@@ -97,6 +97,18 @@ def test_absorb_undoes_render(launcher: Launcher, data: st.DataObject) -> None:
 
 
 @every_launcher
+@pytest.mark.parametrize("name", ["-x", "--trust-remote-code", "--"])
+def test_a_name_that_begins_with_a_dash_is_no_flag(launcher: Launcher, name: str) -> None:
+    """A folder may be called so. llama.cpp takes the word after a flag for its value, whatever it is."""
+    if "served_name" not in launcher.FLAGS:
+        return
+    flag = launcher.FLAGS["served_name"]
+    rendered = render({"served_name": flag}, Request(served_name=name))
+    assert rendered == ((f"{flag.spellings[0]}={name}",) if flag.attached else (flag.spellings[0], name))
+    assert absorb(launcher, Request(extra=rendered)).served_name == name
+
+
+@every_launcher
 @given(data=st.data())
 def test_every_form_means_the_same(launcher: Launcher, data: st.DataObject) -> None:
     """Law: `--parameter value`, `--parameter=value` and `--bool-parameter`, with any of its spellings.

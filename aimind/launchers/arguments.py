@@ -63,8 +63,12 @@ def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
             continue
         if flag.kind == "switch":
             argv += flag.spellings[:1] if value else flag.off[:1]
+            continue
+        text = _text(flag, value)
+        if flag.kind == "text" and flag.attached and text.startswith("-"):
+            argv.append(f"{flag.spellings[0]}={text}")
         else:
-            argv += (flag.spellings[0], _text(flag, value))
+            argv += (flag.spellings[0], text)
     return tuple(argv)
 
 

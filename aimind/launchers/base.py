@@ -51,6 +51,8 @@ class Flag:
         presets: spellings that take no value, since they have one (`--cpu-moe`).
         words: spellings of particular values (`{"all": 999}`), in both directions; of `None`: not asked.
         several: it takes more values than the one that is the field's; they are passed on after it.
+        attached: a value that begins with a dash is written after `=`: argparse would take it for a flag if
+            it were the next word. llama.cpp takes any next word for the value, and knows no `=`.
     """
 
     spellings: tuple[str, ...]
@@ -59,6 +61,7 @@ class Flag:
     presets: tuple[tuple[str, Value], ...] = ()
     words: tuple[tuple[str, Value | None], ...] = ()
     several: bool = False
+    attached: bool = True
 
 
 class Launcher(Protocol):

@@ -24,7 +24,7 @@ BUILD = "11549"
 LIBRARY = Registry(kind="strings", files=("libllama.so*", "libllama.*dylib", "llama.cpp/libllama.so*"))
 # llama-server's spellings (common/arg.cpp, build b9500 and later); the shim of xllamacpp takes the same.
 FLAGS: Mapping[str, Flag] = {
-    "served_name": Flag(spellings=("--alias", "-a")),
+    "served_name": Flag(spellings=("--alias", "-a"), attached=False),
     "address": Flag(spellings=("--host",)),
     "port": Flag(spellings=("--port",), kind="int"),
     "kv_cache_tokens": Flag(spellings=("--ctx-size", "-c"), kind="int", words=(("0", None),)),

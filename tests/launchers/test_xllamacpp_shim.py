@@ -143,7 +143,19 @@ def test_a_stream_in_flight_does_not_keep_it(start: Start) -> None:
 def test_its_flags_reach_llama_cpp(start: Start) -> None:
     """Each flag that aimind renders, by what llama.cpp says it does."""
     shim = start(
-        *("-m", str(DEMO), "-a", "toy", "--host", "127.0.0.1", "-c", "2048", "-np", "3", "--no-kv-unified"),
+        *(
+            "-m",
+            str(DEMO),
+            "-a",
+            "--jinja",
+            "--host",
+            "127.0.0.1",
+            "-c",
+            "2048",
+            "-np",
+            "3",
+            "--no-kv-unified",
+        ),
         *("-b", "256", "-ub", "128", "-fa", "on", "-ctk", "q8_0", "-ctv", "q8_0", "-ngl", "all"),
         *("-sm", "layer", "-ts", "3,1", "--cache-ram", "7", "--ctx-checkpoints", "5", "--threads", "1"),
     )
@@ -164,6 +176,7 @@ def test_its_flags_reach_llama_cpp(start: Start) -> None:
         rf"listening on http://127\.0\.0\.1:{shim.port}",
     ):
         assert re.search(said, shim.log), f"{said} is not in:\n{shim.log}"
+    assert shim.get("/v1/models", key=KEY)[1]["data"][0]["id"] == "--jinja"  # a name, and no flag
 
 
 def test_the_sizes_of_its_buffers_are_in_its_log(start: Start) -> None:

@@ -123,7 +123,7 @@ def parse(argv: list[str]) -> dict[str, object]:
             parser.add_argument(*off, dest=field, action="store_false")
     parser.add_argument("--n-cpu-moe", "-ncmoe", dest="experts", type=int, metavar="LAYERS")
     parser.add_argument("--cpu-moe", "-cmoe", dest="experts", action="store_const", const=ALL)
-    given = {"n_parallel": -1, "fit_params": False, "verbosity": 4, **vars(parser.parse_args(argv))}
+    given = {"n_parallel": -1, "fit_params": False, "verbosity": 4, **vars(parser.parse_args(_joined(argv)))}
     count = given.pop("experts", 0)
     experts = [EXPERTS] if count == ALL else [rf"blk\.{layer}{EXPERTS}" for layer in range(count)]
     if experts:
@@ -134,6 +134,17 @@ def parse(argv: list[str]) -> dict[str, object]:
     if key := os.environ.get("LLAMA_API_KEY"):
         given["api_keys"] = [key]
     return given
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """The same with values after `=`: as in llama.cpp, a flag's next word is its value, whatever it is."""
+    takes_value = {name for _, names in VALUES.values() for name in names} | {"--n-cpu-moe", "-ncmoe"}
+    words = iter(argv)
+    joined = []
+    for word in words:
+        value = next(words, None) if word in takes_value else None
+        joined.append(word if value is None else f"{word}={value}")
+    return joined
 
 
 def configured(argv: list[str]) -> Any:
