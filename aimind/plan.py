@@ -75,7 +75,7 @@ def make(
     try:
         placement = place(
             metadata,
-            host,
+            _with_measurements_of(host, choice.backend),
             request,
             memory=memory,
             projector_bytes=projector_bytes(metadata.projector, metadata.towers),
@@ -117,6 +117,7 @@ def make(
         ),
         sources=_sources(placement),
         uncounted=uncounted(choice.launcher, request) + (("--mmproj",) if elsewhere else ()),
+        measured_as=placement.measured_as,
         notes=notes + _idle(host, request, choice, memory),
     )
 
@@ -161,6 +162,16 @@ def _check(metadata: Metadata, memory: MemoryPolicy) -> None:
             hint="a newer aimind may know it"
             + ("; --category image serves it as one that paints" if metadata.format == "gguf" else ""),
         )
+
+
+def _with_measurements_of(host: Host, backend: Backend) -> Host:
+    """The machine with those measurements that were made with this backend and this driver."""
+    found = [
+        each
+        for each in host.measurements
+        if (each.backend, each.version, each.driver) == (backend.name, backend.version, host.driver)
+    ]
+    return dataclasses.replace(host, measurements=tuple(found))
 
 
 def _idle(host: Host, request: Request, choice: Choice, memory: MemoryPolicy) -> tuple[str, ...]:

@@ -41,6 +41,16 @@ class Kept:
     lock: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Fields of `aimind.supervisor.spec.Calibration`."""
+
+    path: str
+    backend: str
+    version: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class How:
     """How the supervisor goes about it.
@@ -49,11 +59,13 @@ class How:
         rules: see there.
         instance: where it keeps its state and its logs; it inherits that lock.
         shards: the memory of these devices must be free again before the backend is started once more.
+        calibration: where and as what it is remembered what the backend holds beside its buffers.
     """
 
     rules: Rules = Rules()
     instance: Kept | None = None
     shards: tuple[Shard, ...] = ()
+    calibration: Calibration | None = None
 
 
 def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
@@ -126,6 +138,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
             "request": command.ready.request and dataclasses.asdict(command.ready.request),
         },
         "signatures": [dataclasses.asdict(signature) for signature in command.signatures],
+        "buffers": [dataclasses.asdict(line) for line in command.buffers],
         "url": command.url,
         "stop_seconds": command.stop_seconds,
         "announce": announce,
@@ -149,6 +162,8 @@ def _told(command: Command, *, announce: str, how: How) -> int:
         for shard in how.shards
         if shard.device.vendor == "nvidia"
     ]
+    if how.calibration is not None:
+        told["calibration"] = dataclasses.asdict(how.calibration)
     return _anonymous_file(json.dumps(told))
 
 

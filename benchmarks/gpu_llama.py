@@ -19,7 +19,7 @@ from aimind import metadata, plan
 from aimind.devices import hardware
 from aimind.launchers import LAUNCHERS
 from aimind.options import Tokens
-from aimind.types import Backend, File, Model, Plan, Reference, Request
+from aimind.types import Backend, File, Measurement, Model, Plan, Reference, Request
 from tests import models
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
@@ -54,10 +54,10 @@ def label(record: Record) -> str:
     return f"{record['model']} {record['setting']}".strip()
 
 
-def planned(record: Record) -> Plan:
-    """The plan for the record's model with the record's options."""
+def planned(record: Record, measured: tuple[Measurement, ...] = ()) -> Plan:
+    """The plan for the record's model with the record's options, after these earlier runs."""
     backend = Backend(name="llama-server", version="11669", executable="/usr/bin/llama-server")
-    host = dataclasses.replace(hardware.parse(str(HOST)), backends=(backend,))
+    host = dataclasses.replace(hardware.parse(str(HOST)), backends=(backend,), measurements=measured)
     request = dataclasses.replace(_request(record["setting"]), backend=backend.name)
     with tempfile.TemporaryDirectory() as folder:
         path = models.header(record["model"], Path(folder))

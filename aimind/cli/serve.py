@@ -266,7 +266,8 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
         show.plan(plan, command, err=True)
         show.note(f"instance {held.name}")
         _prepare(plan, host, held)
-        how = supervise.How(rules, supervise.Kept(held.folder, held.lock), plan.shards)
+        kept = supervise.Kept(held.folder, held.lock)
+        how = supervise.How(rules, kept, plan.shards, steps.calibration(plan))
         if not detach:
             supervise.supervise(command, announce=announce, how=how)
         process = supervise.detach(command, announce=announce, how=how)
@@ -284,7 +285,7 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
 
     request = start.asked.request
     with instances.claims(wait=lambda: show.note("waiting for another aimind, which is starting")) as claims:
-        now = dataclasses.replace(devices.probe(), backends=host.backends)
+        now = dataclasses.replace(devices.probe(), backends=host.backends, measurements=host.measurements)
         free = claims.free(steps.allowed(now, request))
         plan = start.decided(steps.answer(steps.ask(offer, start.asked, free)))
         if not start.may_install:

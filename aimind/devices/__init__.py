@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aimind.devices import cpu, nvidia
+from aimind.devices.measurements import read_measurements
 from aimind.devices.record import from_json, to_json
 from aimind.types import Device, Host
 
-__all__ = ["from_json", "probe", "to_json"]
+__all__ = ["from_json", "probe", "read_measurements", "to_json"]
 
 
 def probe(env: Mapping[str, str] | None = None, *, root: Path = Path("/")) -> Host:

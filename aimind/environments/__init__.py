@@ -11,9 +11,10 @@ import os
 import re
 
 from aimind.environments import cuda, folders, homes, programs
+from aimind.environments.folders import calibration_file
 from aimind.types import Backend, Package, Program, numbers
 
-__all__ = ["chosen", "executable", "find", "scratch", "unusable"]
+__all__ = ["calibration_file", "chosen", "executable", "find", "scratch", "unusable"]
 
 # Names distributions that are used in place of the usual ones, separated by commas or spaces.
 DISTRIBUTIONS = "AIMIND_DISTRIBUTIONS"

@@ -127,6 +127,11 @@ class Environment:
             yield file.fileno()
 
 
+def calibration_file() -> Path:
+    """The file in which supervisors remember what backends hold beside their buffers, there or not."""
+    return data_folder() / "calibration.json"
+
+
 def data_folder() -> Path:
     """The user's data folder of aimind: `AIMIND_DATA_DIR`, or where the platform keeps such things."""
     if chosen := os.environ.get("AIMIND_DATA_DIR"):

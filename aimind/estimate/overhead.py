@@ -9,15 +9,18 @@ No log of llama.cpp tells it, so that the figures are measured: on an H200 (132 
 - Kernels of llama.cpp, and what a step of a quantized model needs beside its buffers: 81 to 93 MiB.
 - cuBLAS, which multiplies matrices of 16 and 32 bits: 93 to 113 MiB more. Experts need it too, because their
   router has 32 bits.
+
+Where earlier runs on the same kind of device were measured (aimind/supervisor/taken.py), they count instead.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aimind.types import Attention, Device, LatentAttention, Layer, Metadata, Tensor
+from aimind.types import Attention, Device, LatentAttention, Layer, Measurement, Metadata, Tensor
 
 MIB = 1 << 20
 # One H200: `cuDevicePrimaryCtxRetain` and nothing else.
@@ -31,6 +34,9 @@ CUBLAS_BYTES = 114 * MIB
 # 4096 + 14336 (llama-3.1-8b, F16), and 36 bytes for 32 elements of 512 rows of 15360 (gemma-3-12b).
 COUNTED_FLOAT_BYTES = 18 * MIB
 COUNTED_QUANTIZED_BYTES = 8 * MIB
+# From when it was ready until its peak a process grew by at most 18.0 MiB, with cuBLAS by at most 132.0.
+KERNELS_GROWTH_BYTES = 20 * MIB
+CUBLAS_GROWTH_BYTES = 134 * MIB
 # Devices of other makers, by experience and not measured: the runtime and its kernels.
 OTHER_BYTES = 500 * MIB
 
@@ -101,11 +107,36 @@ def matrices(metadata: Metadata) -> Matrices:
     return Matrices(floats, float_width, quantized_width, largest, heads)
 
 
-def device_bytes(device: Device, work: Work) -> int:
-    """What a process holds on the device beside its buffers, at most."""
+def device_bytes(device: Device, work: Work, measured: Sequence[Measurement] = ()) -> int:
+    """What a process holds on the device beside its buffers, at most.
+
+    `measured`: by earlier runs of the same backend and driver; those on the same kind of device count in
+    place of the table.
+    """
     if device.vendor != "nvidia":
         return OTHER_BYTES
-    return context_bytes(device) + library_bytes(device, work)
+    remembered = remembered_bytes(device, work, measured)
+    if remembered is None:
+        return context_bytes(device) + library_bytes(device, work)
+    return remembered + _excess_bytes(device, work)
+
+
+def remembered_bytes(device: Device, work: Work, measured: Sequence[Measurement]) -> int | None:
+    """The largest of what earlier runs held, and of what they held when ready with what comes after that.
+
+    Runs that multiplied in another way count with their figure when ready alone.
+    """
+    here = [each for each in measured if each.device == device.name]
+    same = [each for each in here if each.kind == kind(device, work)]
+    growth = CUBLAS_GROWTH_BYTES if uses_cublas(device, work) else KERNELS_GROWTH_BYTES
+    found = [each.ready_bytes + growth for each in same or here]
+    found += [each.most_bytes for each in same]
+    return max(found, default=None)
+
+
+def kind(device: Device, work: Work) -> str:
+    """By which measurements are kept apart."""
+    return "cuBLAS" if uses_cublas(device, work) else "own kernels"
 
 
 def context_bytes(device: Device) -> int:
@@ -116,10 +147,16 @@ def context_bytes(device: Device) -> int:
 
 def library_bytes(device: Device, work: Work) -> int:
     """Kernels, cuBLAS where it is used, and the copies of a step's inputs that they make."""
+    cublas_bytes = CUBLAS_BYTES if uses_cublas(device, work) else 0
+    return KERNELS_BYTES + cublas_bytes + _excess_bytes(device, work)
+
+
+def _excess_bytes(device: Device, work: Work) -> int:
+    """What the copies of this step's inputs take more than those of the models that were measured."""
     if not uses_cublas(device, work):
-        return KERNELS_BYTES + max(0, _quantized_bytes(work) - COUNTED_QUANTIZED_BYTES)
+        return max(0, _quantized_bytes(work) - COUNTED_QUANTIZED_BYTES)
     largest = max(_float_bytes(device, work), _quantized_bytes(work))
-    return KERNELS_BYTES + CUBLAS_BYTES + max(0, largest - COUNTED_FLOAT_BYTES)
+    return max(0, largest - COUNTED_FLOAT_BYTES)
 
 
 def uses_cublas(device: Device, work: Work) -> bool:

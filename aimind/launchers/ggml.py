@@ -16,7 +16,7 @@ from aimind.launchers.base import (
     visible_devices,
     weight_path,
 )
-from aimind.types import Backend, Command, Metadata, Plan, Probe, Registry, Signature
+from aimind.types import Backend, BufferLine, Command, Metadata, Plan, Probe, Registry, Signature
 
 # The build of llama.cpp that aimind installs (xllamacpp), and that plans for other machines assume.
 BUILD = "11549"
@@ -148,6 +148,15 @@ def knows(metadata: Metadata, backend: Backend, *, table: str) -> bool:
     return known is None or name in known
 
 
+_BUFFER = r"\bCUDA(?P<device>\d+) +(?:{kind}) buffer size = +(?P<size>[\d.]+) MiB"
+# llama.cpp writes these lines from level 4 of its log on. Those of compute buffers come anew when they are
+# reserved anew.
+BUFFERS = (
+    BufferLine(_BUFFER.format(kind="model|KV|RS"), unit_bytes=1 << 20),
+    BufferLine(_BUFFER.format(kind="compute"), unit_bytes=1 << 20, replaces=True),
+)
+
+
 def refuse(metadata: Metadata) -> str | None:
     """What no llama.cpp serves."""
     if metadata.format != "gguf":
@@ -188,5 +197,6 @@ def command(
         unset_env=UNSET_ENV,
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,
+        buffers=BUFFERS,
         url=url(settings),
     )

@@ -35,6 +35,7 @@ class Placement:
     kv_cache_tokens: int | None
     reasons: tuple[Reason, ...]
     sources: Mapping[str, str]
+    measured_as: str = ""
 
 
 def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tuple[Device, ...]:

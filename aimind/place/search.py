@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aimind.errors import UsageError
 from aimind.estimate import ggml, overhead
+from aimind.estimate.overhead import Work
 from aimind.place.placement import SPENDABLE, context_limit, contexts_to_try, usable_devices
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Request
 
@@ -114,7 +115,13 @@ class Search:
         if not counts:
             return 0
         work = ggml.work(self.profile, settings, counts)
-        return max((overhead.device_bytes(device, work) for device in self.devices), default=0)
+        measured = self.host.measurements
+        return max((overhead.device_bytes(device, work, measured) for device in self.devices), default=0)
+
+    def work(self, found: Fit) -> Work:
+        """What one step multiplies on the devices."""
+        settings = self.settings(found.tokens, layers=sum(found.counts), experts=found.experts)
+        return ggml.work(self.profile, settings, found.counts)
 
     def fit(
         self, devices: tuple[Device, ...], layers: int, tokens: int, *, experts: int | None = None

@@ -103,6 +103,8 @@ def _add_instance(facts: Table, sight: Sight, used: Used | None, indices: Mappin
     facts.add_row("devices", ", ".join(_device(device, indices) for device in instance.claim.devices))
     facts.add_row("planned", _memory(instance.claim.ram_bytes, instance.claim.devices))
     facts.add_row("used", _used(used))
+    if sight.running and sight.state is not None and sight.state.taken:
+        facts.add_row("at most", _taken(instance.claim.devices, sight.state.taken, indices))
     facts.add_row("command", escape(shlex.join(["aimind", "serve", *instance.argv])))
     facts.add_row("in", escape(instance.cwd))
     facts.add_row("created", _date(instance.created))
@@ -171,6 +173,15 @@ def _device(device: str, indices: Mapping[str, int]) -> str:
 def _memory(ram_bytes: int, devices: Mapping[str, int]) -> str:
     parts = [gib(sum(devices.values()))] if devices else []
     return " + ".join([*parts, f"{gib(ram_bytes)} RAM"])
+
+
+def _taken(planned: Mapping[str, int], taken: Mapping[str, int], indices: Mapping[str, int]) -> str:
+    """What the backend's processes held on each device by the driver's count, beside what was planned."""
+    parts = [
+        f"{gib(size)} on device {_device(device, indices)}, planned {gib(planned.get(device, 0))}"
+        for device, size in taken.items()
+    ]
+    return "; ".join(parts)
 
 
 def _used(used: Used | None) -> str:

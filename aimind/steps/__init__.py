@@ -14,6 +14,7 @@ from aimind.steps.deciding import (
 )
 from aimind.steps.equipping import allowed, equipped, machines, source, this_machine
 from aimind.steps.starting import (
+    calibration,
     check_arguments,
     check_installed,
     command,
@@ -26,6 +27,7 @@ __all__ = [
     "allowed",
     "answer",
     "ask",
+    "calibration",
     "called",
     "check_arguments",
     "check_installed",

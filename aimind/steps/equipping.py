@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aimind.errors import UsageError
-from aimind.types import Backend, Host, Package, Program, Request
+from aimind.types import Backend, Host, Measurement, Package, Program, Request
 
 if TYPE_CHECKING:
     from aimind.instances import Sight
@@ -52,7 +52,20 @@ def with_backends(host: Host, request: Request) -> Host:
     for launcher in LAUNCHERS:
         if request.backend in (None, launcher.NAME):
             found += find(launcher, host, request)
-    return dataclasses.replace(host, backends=tuple(found))
+    measurements = () if host.elsewhere else _measurements()
+    return dataclasses.replace(host, backends=tuple(found), measurements=measurements)
+
+
+def _measurements() -> tuple[Measurement, ...]:
+    """What earlier runs held beside their buffers; a damaged record is said, and counts as none."""
+    from aimind import devices, environments, show
+
+    path = environments.calibration_file()
+    try:
+        return devices.read_measurements(path)
+    except ValueError as problem:
+        show.note(f"note: {path} is ignored: {problem}; the next run that is measured writes it anew")
+        return ()
 
 
 def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]:

@@ -13,6 +13,7 @@ from aimind.types import PRIVATE_VARIABLES, Command, Host, Package, Plan, TinyRe
 
 if TYPE_CHECKING:
     from aimind.exact import Exact
+    from aimind.supervise import Calibration
 
 
 def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = None) -> Command:
@@ -41,6 +42,25 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
         secret_env={**made.secret_env, **hidden},
         unset_env=(*made.unset_env, *PRIVATE_VARIABLES),
         ready=ready,
+    )
+
+
+def calibration(plan: Plan) -> Calibration | None:
+    """Where and as what it is remembered what the plan's run holds beside its buffers.
+
+    `None` where that says nothing of other runs: a projector and what the user's arguments add are in no
+    buffer of the log.
+    """
+    from aimind import environments
+    from aimind.supervise import Calibration
+
+    if not plan.measured_as or plan.uncounted or plan.settings.projector not in (None, "none"):
+        return None
+    return Calibration(
+        path=str(environments.calibration_file()),
+        backend=plan.backend.name,
+        version=plan.backend.version,
+        kind=plan.measured_as,
     )
 
 

@@ -17,6 +17,7 @@ from aimind.supervisor.probe import FOREVER
 from aimind.supervisor.report import Report
 from aimind.supervisor.run import Run
 from aimind.supervisor.spec import environment
+from aimind.supervisor.taken import Taken
 from aimind.supervisor.tree import STOP_SIGNALS
 
 TYPE_CHECKING = False
@@ -96,6 +97,7 @@ class Supervisor:
         restarts = (signal.SIGUSR1,) if _has_terminal() else (signal.SIGUSR1, signal.SIGHUP)
         self._restart_signals = frozenset(restarts)
         self._memory = Memory(spec["devices"])
+        self._taken = Taken(spec["devices"], spec["calibration"])
         self._run: Run | None = None  # none while it waits to start the next one
         self._runs = 0
         self._restart_at = FOREVER
@@ -131,6 +133,7 @@ class Supervisor:
             self._on_failure(f"the backend cannot start: {why}", returncode=1, now=now, hint=PORT_HINT)
             return
         self._runs += 1
+        self._report.state.change(taken={})
         try:
             self._run = Run(self._spec, env=self._env, folder=folder, report=self._report, now=now)
         except OSError as error:
@@ -169,7 +172,9 @@ class Supervisor:
                 poll.register(self._run.tree.output, select.POLLIN)
             if self._run.health.exchange is not None:
                 poll.register(self._run.health.exchange, self._run.health.exchange.events)
-            deadline = self._run.deadline
+            if self._taken.fd is not None:
+                poll.register(self._taken.fd, select.POLLIN)
+            deadline = min(self._run.deadline, self._taken.deadline)
         elif self._memory.fd is not None:
             poll.register(self._memory.fd, select.POLLIN)
             deadline = self._memory.deadline
@@ -192,6 +197,8 @@ class Supervisor:
             self._on_health(run, run.health.step(now=now, io=io), now)
         if run.progress.look(now):
             self._on_stall(run, now)
+        if self._taken.step(now, io=self._taken.fd in ready):
+            self._report.state.change(taken=dict(self._taken.most))
         run.escalate(now)
 
     # ── What can happen ────────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +268,7 @@ class Supervisor:
             self._stop_sick(run, f"the backend {why}", now)
         elif change == "ready":
             run.settle()
+            self._taken.begin(now, run.log.buffers)
             self._ever_ready = True
             self._report.ready()
         elif change == "stranger":
@@ -282,6 +290,7 @@ class Supervisor:
 
     def _on_end(self, run: Run, now: float) -> None:
         """Nothing of the run's tree is left: what now?"""
+        self._taken.close()
         returncode = run.close()
         self._run = None
         self._report.state.change(backend_pid=None, temporary=None)

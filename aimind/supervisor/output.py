@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aimind.supervisor.spec import Signature
+    from aimind.supervisor.spec import Buffer, Signature
 
 PENDING_BYTES = 256 * 1024
 SHORTEST_SECRET_BYTES = 6  # a shorter one would be found in much that is none
@@ -144,8 +144,12 @@ class Log:
         news: what was read last says more than that it was asked how it is; some servers log each request.
     """
 
-    def __init__(self, signatures: Sequence[Signature], *, question: str) -> None:
+    def __init__(
+        self, signatures: Sequence[Signature], *, question: str, buffers: Sequence[Buffer] = ()
+    ) -> None:
         """`question`: in a line that only says that we have asked."""
+        self._buffers = [(re.compile(each["pattern"]), each) for each in buffers]
+        self._sizes: dict[tuple[int, str], float] = {}
         patterns = [(re.compile(s["pattern"]), s) for s in signatures]
         self._causes = [(pattern, s) for pattern, s in patterns if s["cause"]]
         self._phases = [(pattern, s["phase"]) for pattern, s in patterns if s["phase"]]
@@ -175,6 +179,14 @@ class Log:
             self._read(self._partial)
 
     @property
+    def buffers(self) -> dict[str, float]:
+        """Bytes of the buffers that were named, by the place of their device among the backend's."""
+        found: dict[str, float] = {}
+        for (_, device), size in self._sizes.items():
+            found[device] = found.get(device, 0.0) + size
+        return found
+
+    @property
     def fatal(self) -> bool:
         """It has said that it is of no use any more."""
         return self.cause is not None and self.cause["fatal"]
@@ -185,6 +197,14 @@ class Log:
         if self.cause is None:
             self.cause = next((s for pattern, s in self._causes if pattern.search(text)), None)
         self._see_phase(text)
+        self._see_buffer(text)
+
+    def _see_buffer(self, text: str) -> None:
+        for number, (pattern, line) in enumerate(self._buffers):
+            if found := pattern.search(text):
+                key = number, found["device"]
+                before = 0.0 if line["replaces"] else self._sizes.get(key, 0.0)
+                self._sizes[key] = before + float(found["size"]) * line["unit_bytes"]
 
     def _see_phase(self, text: str) -> None:
         for pattern, phase in self._phases:

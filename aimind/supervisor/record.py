@@ -36,6 +36,7 @@ class State:
             "hint": None,
             "exit_code": None,
             "temporary": None,
+            "taken": {},
         }
 
     def change(self, **fields: object) -> bool:

@@ -38,7 +38,7 @@ class Run:
         keep = [spec["instance"]["lock"]] if spec["instance"] else []
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         guardian, url = self.tree.guardian, spec["ready"]["url"]
-        self.log = Log(spec["signatures"], question=f"GET {split(url)[2]} ")
+        self.log = Log(spec["signatures"], question=f"GET {split(url)[2]} ", buffers=spec["buffers"])
         self._mask = Mask(spec["secret_env"].values())
         self.health = Health(
             spec["ready"],

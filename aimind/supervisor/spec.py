@@ -47,6 +47,21 @@ if TYPE_CHECKING:
         name: str
         planned_bytes: int
 
+    class Buffer(TypedDict):
+        """A line of the log that names a buffer: `aimind.types.BufferLine`."""
+
+        pattern: str
+        unit_bytes: int
+        replaces: bool
+
+    class Calibration(TypedDict):
+        """Where it is remembered what the backend holds beside its buffers, and of which kind that is."""
+
+        path: str
+        backend: str
+        version: str
+        kind: str
+
     class Spec(TypedDict):
         """The fields of `aimind.types.Command`, the text that announces it, and the pace of the supervisor.
 
@@ -58,6 +73,8 @@ if TYPE_CHECKING:
             probe_seconds: between two health probes, and the longest that one may take.
             instance: `None` where nothing is kept.
             devices: whose memory must be back before the backend is started again.
+            buffers: which lines of the log name buffers on devices.
+            calibration: `None` where nothing is remembered.
         """
 
         argv: list[str]
@@ -77,6 +94,8 @@ if TYPE_CHECKING:
         probe_seconds: float
         instance: Instance | None
         devices: list[Device]
+        buffers: list[Buffer]
+        calibration: Calibration | None
 
 
 def read(fd: int) -> Spec:
@@ -91,6 +110,8 @@ def read(fd: int) -> Spec:
     spec.setdefault("probe_seconds", 10.0)
     spec.setdefault("instance", None)
     spec.setdefault("devices", [])
+    spec.setdefault("buffers", [])
+    spec.setdefault("calibration", None)
     return spec
 
 

@@ -24,6 +24,7 @@ from aimind.types.backend import (
 )
 from aimind.types.command import (
     PRIVATE_VARIABLES,
+    BufferLine,
     Command,
     Overlay,
     Probe,
@@ -47,7 +48,7 @@ from aimind.types.decision import (
 )
 from aimind.types.instance import ENDED, Claim, Instance, State, StateName
 from aimind.types.listing import Cached, Found, Leftover
-from aimind.types.machine import Device, Host, Tenant
+from aimind.types.machine import Device, Host, Measurement, Tenant
 from aimind.types.model import (
     Attention,
     Category,
@@ -78,6 +79,7 @@ __all__ = [
     "Attention",
     "Backend",
     "BatchSizes",
+    "BufferLine",
     "Cached",
     "Category",
     "Change",
@@ -99,6 +101,7 @@ __all__ = [
     "Layer",
     "LayeredMemory",
     "Leftover",
+    "Measurement",
     "Memory",
     "MemoryPolicy",
     "MemoryRule",

@@ -74,6 +74,22 @@ class Signature:
     fatal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BufferLine:
+    """A line of the backend's log that names the size of a buffer on a device.
+
+    Attributes:
+        pattern: a regular expression, searched in the line. Its group `device` is the device's place among
+            those that the backend was given, its group `size` a number.
+        unit_bytes: of the size.
+        replaces: a later line of the same device counts in place of the earlier one, not beside it.
+    """
+
+    pattern: str
+    unit_bytes: int
+    replaces: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFile:
     """A file that must be written before the start. `mode` as in chmod."""
@@ -114,6 +130,7 @@ class Command:
         cwd: working folder.
         ready: the probe.
         signatures: the log's meaning.
+        buffers: which lines of the log name buffers on devices; all of them together are all buffers.
         url: the base URL of its API.
         stop_seconds: patience after each TERM.
     """
@@ -127,6 +144,7 @@ class Command:
     cwd: str | None = None
     ready: Probe
     signatures: tuple[Signature, ...] = ()
+    buffers: tuple[BufferLine, ...] = ()
     url: str
     stop_seconds: float = 10.0
 

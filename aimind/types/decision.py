@@ -245,6 +245,7 @@ class Plan:
         sources: component of the estimates -> from what its bytes are known.
         uncounted: arguments of the user that move memory in ways that the plan does not count.
         notes: what the user should know of how the backend takes the request, as sentences.
+        measured_as: the kind of measurement that a run of it is (`Measurement.kind`); empty for none.
         scratch: the folder for files that the command brings along; known once it is going to be started.
     """
 
@@ -261,6 +262,7 @@ class Plan:
     sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     uncounted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    measured_as: str = ""
     scratch: str = ""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 StateName = Literal[
@@ -84,6 +84,7 @@ class State:
         reason: why the backend ended last, or what it waits for, as a sentence; hint: what to do about it.
         exit_code: of the supervisor, once it has ended.
         temporary: a folder of the run, to be removed with it.
+        taken: the most that the newest run held on each device by the driver's count, in bytes by UUID.
     """
 
     state: StateName
@@ -98,3 +99,4 @@ class State:
     hint: str | None = None
     exit_code: int | None = None
     temporary: str | None = None
+    taken: Mapping[str, int] = field(default_factory=dict)

@@ -32,6 +32,26 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What one run of a backend held on a device beside the buffers that its log names.
+
+    Attributes:
+        device: the device's name; driver: the version of its driver.
+        backend, version: what ran.
+        kind: of the model, where that decides: a word of the estimate that uses the measurement.
+        ready_bytes: when the backend was ready; most_bytes: at most, as far as it was looked.
+    """
+
+    device: str
+    driver: str
+    backend: str
+    version: str
+    kind: str
+    ready_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """This machine, or one that is imagined (`--hardware`).
 
@@ -45,6 +65,7 @@ class Host:
         backends: that are here or can be installed here, the preferred version of each first.
         driver: the NVIDIA driver's version; rocm: of AMD's ROCm, where it is installed.
         elsewhere: it is another machine (`--hardware`): what is installed here says nothing about it.
+        measurements: what earlier runs on this machine held beside their buffers; of another machine none.
         promised: what is free and yet not counted so, since an instance has claimed it, as sentences.
     """
 
@@ -59,4 +80,5 @@ class Host:
     driver: str | None = None
     rocm: str | None = None
     elsewhere: bool = False
+    measurements: tuple[Measurement, ...] = ()
     promised: tuple[str, ...] = ()

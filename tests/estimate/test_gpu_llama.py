@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from aimind.devices import hardware
 from aimind.estimate import overhead
 from aimind.estimate.overhead import Matrices, Work
+from aimind.types import Measurement
 from benchmarks import gpu_llama
 
 MIB = 1 << 20
@@ -52,6 +53,59 @@ def test_the_process_never_holds_more_than_was_planned(
     component: str, found: Mapping[str, gpu_llama.Comparison]
 ) -> None:
     assert 0 <= found[component].excess_bytes <= 150 * MIB
+
+
+def test_a_run_that_was_measured_when_ready_is_enough_for_the_next(
+    found: Mapping[str, gpu_llama.Comparison], request: pytest.FixtureRequest
+) -> None:
+    """The growth from then until the peak is counted on top, whatever the model."""
+    record = RECORDS[request.node.callspec.params["found"]]
+    shard = gpu_llama.planned(record, measured=(measurement(record),)).shards[0]
+    excess = shard.estimate.overhead_bytes - record["overhead_at_peak"]
+    assert 0 <= excess <= 120 * MIB
+
+
+def measurement(record: gpu_llama.Record, **fields: object) -> Measurement:
+    """What was to be remembered of the record's run when it was ready."""
+    kind = gpu_llama.planned(record).measured_as
+    found = Measurement(
+        device="NVIDIA H200",
+        driver="580.159.04",
+        backend="llama-server",
+        version="11669",
+        kind=kind,
+        ready_bytes=record["overhead_at_load"],
+        most_bytes=record["overhead_at_load"],
+    )
+    return dataclasses.replace(found, **fields)  # type: ignore[arg-type]
+
+
+def overhead_with(*measured: Measurement) -> tuple[int, tuple[str, ...]]:
+    """Of the plan for qwen3-8b, and its reasons."""
+    decided = gpu_llama.planned(RECORDS[1], measured=measured)
+    reasons = tuple(reason.sentence for reason in decided.reasons if reason.field == "overhead_bytes")
+    return decided.shards[0].estimate.overhead_bytes, reasons
+
+
+def test_the_largest_of_earlier_runs_counts_and_the_plan_says_so() -> None:
+    runs = [measurement(RECORDS[1], ready_bytes=300 * MIB, most_bytes=size * MIB) for size in (340, 350, 310)]
+    size, reasons = overhead_with(*runs)
+    assert size == 350 * MIB
+    assert reasons == ("350 MiB beside the buffers on NVIDIA H200: measured by earlier runs here",)
+
+
+def test_runs_with_cublas_count_for_others_with_their_figure_when_ready() -> None:
+    other = measurement(RECORDS[3], ready_bytes=300 * MIB, most_bytes=450 * MIB)
+    size, reasons = overhead_with(other)
+    assert size == 320 * MIB
+    assert reasons
+
+
+@pytest.mark.parametrize(
+    "another", [{"device": "NVIDIA A"}, {"driver": "1"}, {"backend": "xllamacpp"}, {"version": "1"}]
+)
+def test_runs_of_another_device_driver_or_build_do_not_count(another: dict[str, str]) -> None:
+    assert overhead_with(measurement(RECORDS[1], most_bytes=900 * MIB, **another)) == (612 * MIB, ())
 
 
 def test_the_context_is_that_which_was_measured() -> None:
