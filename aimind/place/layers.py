@@ -300,9 +300,7 @@ def _why_overhead(search: Search, found: Fit) -> tuple[Reason, ...]:
         size = overhead.remembered_bytes(device, search.work(found), search.host.measurements)
         if size is not None and device.name not in names_seen:
             names_seen.add(device.name)
-            sentence = (
-                f"{size >> 20} MiB beside the buffers on {device.name}, as measured by earlier runs here"
-            )
+            sentence = f"{size >> 20} MiB beside the buffers on {device.name}: measured by earlier runs here"
             reasons.append(Reason("overhead_bytes", sentence))
     return tuple(reasons)
 
