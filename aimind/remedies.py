@@ -9,14 +9,15 @@ options, or else by the backend's flags (`-- --ubatch-size 128`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aimind import plan
 from aimind.errors import AimindError, DoesNotFitError
 from aimind.launchers.arguments import render
-from aimind.launchers.base import Launcher
+from aimind.launchers.base import Flag, Launcher
 from aimind.phrases import gib
+from aimind.place.placement import CONTEXT_MINIMUM
 from aimind.types import Change, Device, Host, Metadata, Model, Plan, Request
 
 # Field of a request -> aimind's own option for it. All other fields are worded by the backend's flags.
@@ -76,8 +77,11 @@ class Remedies:
         for change in (*self.problem.changes, *_common(request)):
             if not named.isdisjoint(change):
                 continue
-            found = self._planned(request=_changed(request, change))
-            if found is not None:
+            changed = _changed(request, change)
+            if self._planned(request=self._shortest(changed)) is None:
+                continue
+            found = self._planned(request=changed)
+            if found is not None and self._has_words(change, found):
                 named.update(change)
                 yield self._words(change, found)
 
@@ -88,28 +92,53 @@ class Remedies:
             return
         if self.host.devices and request.devices is None:
             largest = max(self.host.devices, key=lambda device: device.total_bytes)
-            count = _least(_MORE_DEVICES, lambda count: self._with(_more_devices(self.host, largest, count)))
+            count = self._least(_MORE_DEVICES, lambda count: _more_devices(self.host, largest, count))
             if count is not None:
                 size = gib(largest.total_bytes)
                 yield f"one more device of {size}" if count == 1 else f"{count} more devices of {size}"
             sizes = [size for size in _DEVICE_GIB if size << 30 > largest.total_bytes]
-            size_gib = _least(sizes, lambda size: self._with(_one_larger(self.host, largest, size << 30)))
+            size_gib = self._least(sizes, lambda size: _one_larger(self.host, largest, size << 30))
             if size_gib is not None:
                 yield f"a device of {size_gib} GiB"
         sizes = [size for size in _RAM_GIB if size << 30 > self.host.ram_free_bytes]
-        size_gib = _least(sizes, lambda size: self._with(_more_ram(self.host, size << 30)))
+        size_gib = self._least(sizes, lambda size: _more_ram(self.host, size << 30))
         if size_gib is not None:
             yield f"{size_gib} GiB of free RAM"
 
-    def _with(self, host: Host) -> bool:
-        return self._planned(host=host) is not None
+    def _least(self, sizes: Sequence[int], host: Callable[[int], Host]) -> int | None:
+        """The smallest of these sizes, ascending, with which it fits."""
+        request = self.problem.request or Request()
+        shortest = self._shortest(request)
+        if not sizes or self._planned(request=shortest, host=host(sizes[-1])) is None:
+            return None
+        low, high = 0, len(sizes) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self._planned(request=shortest, host=host(sizes[middle])) is None:
+                low = middle + 1
+            else:
+                high = middle
+        return sizes[low]
 
-    def _planned(self, *, request: Request | None = None, host: Host | None = None) -> Plan | None:
-        request = request or self.problem.request or Request()
+    def _shortest(self, request: Request) -> Request:
+        """The request with the least context that a plan may have: whether that fits is found out faster."""
+        limit = self.metadata.max_model_len
+        if request.max_model_len is not None or self.metadata.pools or limit is None:
+            return request
+        return dataclasses.replace(request, max_model_len=min(limit, CONTEXT_MINIMUM))
+
+    def _planned(self, *, request: Request, host: Host | None = None) -> Plan | None:
         try:
             return plan.make(self.model, self.metadata, host or self.host, request, self.launchers)
         except AimindError:  # it does not fit either, or this backend has no such setting
             return None
+
+    def _has_words(self, change: Change, found: Plan) -> bool:
+        """Whether aimind or the backend has an option for every field."""
+        return all(field in _OPTIONS or field in self._flags(found) for field in change)
+
+    def _flags(self, found: Plan) -> Mapping[str, Flag]:
+        return next(each.FLAGS for each in self.launchers if each.NAME == found.backend.name)
 
     def _words(self, change: Change, found: Plan) -> str:
         """The change as it is typed: aimind's options, then the backend's arguments."""
@@ -117,7 +146,7 @@ class Remedies:
             return "part of it in RAM, without --no-cpu-offload"
         if "max_model_len" in change:
             change = {**change, "max_model_len": found.settings.max_model_len}
-        flags = next(each.FLAGS for each in self.launchers if each.NAME == found.backend.name)
+        flags = self._flags(found)
         values = {field: value for field, value in change.items() if value is not None}
         words = [f"{_OPTIONS[field]} {value}" for field, value in values.items() if field in _OPTIONS]
         others = {field: value for field, value in values.items() if field not in _OPTIONS}
@@ -148,20 +177,6 @@ def _common(request: Request) -> Iterator[Change]:
 
 def _changed(request: Request, change: Change) -> Request:
     return dataclasses.replace(request, **change)  # type: ignore[arg-type]
-
-
-def _least(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
-    """The smallest that fits, where a larger one fits whenever a smaller one does."""
-    if not sizes or not fits(sizes[-1]):
-        return None
-    low, high = 0, len(sizes) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if fits(sizes[middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return sizes[low]
 
 
 def _more_devices(host: Host, like: Device, count: int) -> Host:

@@ -145,7 +145,7 @@ def test_a_refusal_is_a_row_of_the_table(run: Run, llama: Path) -> None:
     options = ("--hardware", "4G", "--hardware", "24G", "--no-cpu-offload")
     shown = run("plan", str(llama), *options)
     assert shown.returncode == 0, shown.stderr
-    assert "no: all layers with 2048 tokens need" in shown.stdout
+    assert "no: all layers with a context of 2048 tokens need" in shown.stdout
     refused, planned = json.loads(run("plan", str(llama), *options, "--json").stdout)["plans"]
     assert refused["error"]["exit_code"] == 8
     assert planned["plan"]["gpu_layers"] == 33

@@ -26,6 +26,23 @@ from tests.samples import FileReader, llama, model, speech
 GOLDEN = Path(__file__).parent / "golden"
 HOSTS = Path(__file__).parent / "data" / "hosts"
 MACHINES = ("8G", "24G", "2x24G", "80G")
+WITH_RAM = str(HOSTS / "24G-ram64G.json")
+# Where context, slots and what is left in RAM compete.
+CHOICES = (
+    ("gpt-oss-120b.MXFP4", WITH_RAM),
+    ("gpt-oss-120b.MXFP4", "2x24G"),
+    ("gpt-oss-120b.MXFP4", "8x80G"),
+    ("nemotron-3-nano-30b-a3b.Q4_K_M", "12G"),
+    ("nemotron-3-nano-30b-a3b.Q4_K_M", "16G"),
+    ("nemotron-3-nano-30b-a3b.Q4_K_M", "2x24G"),
+    ("falcon-h1-34b", "24G"),
+    ("gemma-3-12b.Q4_K_M", "12G"),
+    ("llama-3.1-8b.Q8_0", "12G"),
+    ("llama-3.1-70b.Q4_K_M", WITH_RAM),
+    ("llama-3.1-70b.Q4_K_M", "8x80G"),
+    ("qwen3-30b-a3b.Q4_K_M", "16G"),
+    ("qwen3-next-80b-a3b.Q4_K_M", WITH_RAM),
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +104,14 @@ def test_the_plan_is_the_recorded_one(
 ) -> None:
     found = decide(*read(name), machine(machine_name))
     assert_recorded(found, f"{name}--{machine_name}")
+
+
+@pytest.mark.parametrize(("name", "machine_name"), CHOICES)
+def test_what_competes_for_memory_is_chosen_as_recorded(
+    name: str, machine_name: str, read: Callable[[str], tuple[Model, Metadata]]
+) -> None:
+    found = decide(*read(name), machine(machine_name))
+    assert_recorded(found, f"{name}--{Path(machine_name).stem}")
 
 
 @pytest.mark.parametrize(

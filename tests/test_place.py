@@ -24,6 +24,7 @@ from aimind.types import (
     Request,
     WholeMemory,
 )
+from tests.properties.test_choice import real
 from tests.samples import GIB, device, host, llama, speech
 
 MIB = 1 << 20
@@ -46,8 +47,10 @@ def test_experts_leave_a_device_before_layers_do() -> None:
     assert found.settings.gpu_layers == 17
     assert 0 < (found.settings.cpu_moe_layers or 0) < 16
     assert "experts of" in found.reasons[0].sentence
-    one_less = dataclasses.replace(
-        Request(), cpu_moe_layers=(found.settings.cpu_moe_layers or 0) - 1, gpu_layers=17
+    one_less = Request(
+        max_model_len=found.settings.max_model_len,
+        cpu_moe_layers=(found.settings.cpu_moe_layers or 0) - 1,
+        gpu_layers=17,
     )
     with pytest.raises(DoesNotFitError):
         on(device(free_gib=20), metadata=mixtral, request=one_less)
@@ -59,10 +62,54 @@ def test_where_the_backend_cannot_part_with_experts_layers_go() -> None:
     assert 0 < (found.settings.gpu_layers or 0) < 17
 
 
-def test_a_shorter_context_comes_before_layers_in_ram() -> None:
+def test_a_useful_context_comes_before_the_last_layers_on_devices() -> None:
+    """With 8192 tokens a layer or two stay in RAM; --no-cpu-offload has all of them with fewer tokens."""
     found = on(device(free_gib=15.7))
-    assert found.settings.gpu_layers == 33
-    assert 2048 <= (found.settings.max_model_len or 0) < 8192
+    assert found.settings.gpu_layers in (31, 32)
+    assert found.settings.max_model_len == 8192
+    strict = on(device(free_gib=15.7), request=Request(cpu_offload=False))
+    assert strict.settings.gpu_layers == 33
+    assert 2048 <= (strict.settings.max_model_len or 0) < 8192
+
+
+def test_without_experts_no_layer_is_given_up_for_more_than_a_useful_context() -> None:
+    found = on(device(free_gib=12))
+    assert found.settings.max_model_len == 8192
+    assert 0 < (found.settings.gpu_layers or 0) < 33
+
+
+def test_experts_stay_in_ram_for_a_context_that_costs_few_of_them() -> None:
+    """128 KiB a token; an eighth of Mixtral's weights are 5.6 GiB, which is the cache of 46,000 tokens."""
+    found = on(device(free_gib=24), metadata=llama(layers=16, experts=8))
+    assert found.settings.gpu_layers == 17
+    assert (found.settings.cpu_moe_layers or 0) > 0
+    assert (found.settings.max_model_len or 0) > 8192
+
+
+def test_slots_come_after_the_context_of_one_request() -> None:
+    """Each slot of a hybrid has states of its own: with room for one of them there is one slot."""
+    falcon = real("falcon-h1-34b")
+    one = on(device(free_gib=24), metadata=falcon)
+    assert one.settings.gpu_layers == len(falcon.layers) + 1
+    assert (one.settings.max_model_len or 0) >= 8192
+    assert one.settings.max_num_seqs == 1
+    several = on(device(free_gib=80), metadata=falcon)
+    assert several.settings.max_num_seqs == 4
+
+
+def test_a_longer_context_that_idle_devices_would_give_is_named() -> None:
+    metadata = dataclasses.replace(llama(), max_model_len=1 << 20)
+    found = on(device(0, free_gib=40), device(1, free_gib=40), metadata=metadata)
+    assert len(found.shards) == 1
+    sentence = next(reason.sentence for reason in found.reasons if reason.field == "devices")
+    context = int(sentence.split("--context ")[1].split()[0])
+    longer = on(
+        device(0, free_gib=40),
+        device(1, free_gib=40),
+        metadata=metadata,
+        request=Request(max_model_len=context),
+    )
+    assert len(longer.shards) == 2
 
 
 def test_several_devices_come_before_a_shorter_context() -> None:
@@ -93,7 +140,8 @@ def test_a_device_that_is_nearly_full_does_not_keep_the_other_from_its_part() ->
 
 def test_no_cpu_offload_refuses_with_the_numbers() -> None:
     with pytest.raises(
-        DoesNotFitError, match=r"all layers with 2048 tokens need 15\.\d GiB .*device 0 has 8\.0 GiB"
+        DoesNotFitError,
+        match=r"all layers with a context of 2048 tokens need 15\.\d GiB .*device 0 has 8\.0 GiB",
     ):
         on(device(free_gib=8), request=Request(cpu_offload=False))
     with pytest.raises(DoesNotFitError, match="no device is used"):

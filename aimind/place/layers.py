@@ -1,28 +1,58 @@
 """Placement for the llama.cpp family: whole layers on devices, what is left in RAM.
 
-All layers on one device come before several devices, these before experts and then whole layers in RAM, and
-that before all of them in RAM. On what is chosen the context is then as large as the memory allows, up to the
-model's.
+The rule is one fixed order over all plans that there could be, whatever memory is free. The best plan of
+those that fit is taken. From the strongest wish to the weakest:
+
+1. a longer context of one request, out of a ladder (`context_ladder`) from 2048 tokens to the model's limit;
+2. more on devices: everything, before the experts of as few layers as possible in RAM, before as few whole
+   layers as possible in RAM, before all of them in RAM;
+3. fewer devices;
+4. more requests at once (slots), up to the backend's usual number;
+5. more tokens in the cache that they share.
+
+Not every context may be bought at every price, or a model would be in RAM for the sake of tokens that nobody
+needs. With a part of the model in RAM the context is at most the model's *cheap* one. Without experts that is
+8192 tokens: every token reads every weight, and a layer in RAM costs dearly. With experts, of which a token
+reads a few, it is the longest context whose cache and buffers take at most an eighth of the weights' bytes
+more than those of 8192 tokens: that moves the experts of about one layer in eight. Beyond 131072 tokens (or a
+tenth of the model's limit) no second device is taken, unless the context is cheap. All of that depends on the
+model and the request alone, not on the memory.
+
+More free memory only adds to the plans that fit. So it never gives a shorter context nor, at the same
+context, less on devices: tests/properties/test_choice.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.estimate import ggml, overhead
+from aimind.estimate import ggml
 from aimind.phrases import gib, names
 from aimind.place.placement import (
     CHECKPOINT_BYTES,
+    CONTEXT_FLOOR,
     CONTEXT_STEP,
     FEWEST_CHECKPOINTS,
-    RAM_CACHE_SHARE,
     RAM_CHECKPOINT_SHARE,
     Placement,
+    context_ladder,
 )
-from aimind.place.search import Fit, Search, most
-from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Reason, Request, Shard
+from aimind.place.search import Cache, Effort, Fit, Search, Split, largest
+from aimind.types import Change, Device, Estimate, Host, LayeredMemory, Metadata, Reason, Request, Shard
+
+# With experts, a context is cheap up to this share of the weights' bytes more than CONTEXT_FLOOR takes.
+CHEAP_SHARE = 0.125
+# Up to so many tokens, or this share of the model's limit, a context is worth another device.
+WORTH_DEVICES = 131072
+WORTH_DEVICES_SHARE = 0.1
+
+# Smaller steps are proposed where compute buffers are at least this share of what does not fit.
+WORTH_SMALLER_STEPS = 0.1
+NO_HINT = "see `aimind plan` for what would fit"
+
+Groups = tuple[tuple[Device, ...], ...]
 
 
 def place_layers(
@@ -38,143 +68,154 @@ def place_layers(
     _check(metadata, request)
     search = Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
     devices = search.devices
-    for found, reason in _ways(search, devices):
-        settled = _settled(search, found, _largest(search, found))
-        if settled is not None:
-            return _placement(search, settled, metadata, reason)
-    raise _does_not_fit(search, devices)
+    found = _choose(search, devices)
+    if found is None:
+        raise _does_not_fit(search, devices)
+    found = _with_more_tokens(search, _with_more_slots(search, found))
+    return _placement(search, found, devices, metadata)
 
 
-def _ways(search: Search, devices: tuple[Device, ...]) -> Iterator[tuple[Fit, Reason]]:
-    """The places in which the needed context fits, the most preferred first."""
-    layers = search.request.gpu_layers
-    wanted = search.all_layers if layers is None else min(layers, search.all_layers)
-    if devices and wanted:
-        yield from _on_devices(search, devices, wanted)
-    if search.request.cpu_offload is False:
-        return
-    if devices and layers is None:
-        for tokens in search.needs:
-            yield from _on_both(search, devices, tokens)
-    if not layers:
-        why = "no device is used" if not devices else "the devices are too small for even one layer"
-        for tokens in search.needs:
-            found = search.fit((), 0, tokens)
-            if found is not None:
-                yield found, Reason("gpu_layers", f"all layers in RAM: {why}")
+# ── The choice ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _on_devices(search: Search, devices: tuple[Device, ...], wanted: int) -> Iterator[tuple[Fit, Reason]]:
-    """As few devices as hold the layers; with a shorter context than preferred, as many as there are."""
-    sizes = _sizes(search, devices)
-    preferred, *shorter = search.needs
-    for size, tokens in [(size, preferred) for size in sizes] + [
-        (size, tokens) for tokens in shorter for size in reversed(sizes)
-    ]:
-        found = search.fit(devices[:size], wanted, tokens)
-        if found is not None:
-            yield found, _why_devices(search, found, devices, wanted)
-
-
-def _sizes(search: Search, devices: tuple[Device, ...], *, named: bool = True) -> Sequence[int]:
-    """How many devices are tried: as many as there are shares, or all that are named."""
-    if search.request.split is not None:
-        return (len(search.request.split),)
-    if named and search.request.devices is not None:
-        return (len(devices),)
-    return range(1, len(devices) + 1)
-
-
-def _on_both(search: Search, devices: tuple[Device, ...], tokens: int) -> Iterator[tuple[Fit, Reason]]:
-    """The experts of as few layers as possible in RAM; where that is not enough, whole layers."""
-    groups = [devices[:size] for size in _sizes(search, devices, named=False)]
-    found = [fit for used in groups if (fit := _without_experts(search, used, tokens))]
-    for fit in sorted(found, key=lambda fit: fit.experts):
-        sentence = f"the experts of {fit.experts} layers stay in RAM, all else is on {names(fit.devices)}"
-        yield fit, Reason("cpu_moe_layers", f"{sentence}: {_more(fit)}")
-    found = [fit for used in groups if (fit := _some_layers(search, used, tokens))]
-    for fit in sorted(found, key=lambda fit: -sum(fit.counts)):
-        sentence = f"{sum(fit.counts)} of {search.all_layers} layers on {names(fit.devices)}, the others stay"
-        yield fit, Reason("gpu_layers", f"{sentence} in RAM: {_more(fit)}")
-
-
-def _more(found: Fit) -> str:
-    free = gib(sum(device.free_bytes for device in found.devices))
-    return f"with them it needs more than the {free} free there"
-
-
-def _without_experts(search: Search, devices: tuple[Device, ...], tokens: int) -> Fit | None:
-    """All layers, but the experts of as few of them as possible."""
-    layers = search.expert_layers if search.request.cpu_moe_layers is None else 0
-
-    def keeping(count: int) -> Fit | None:
-        return search.fit(devices, search.all_layers, tokens, experts=layers - count)
-
-    return (most(keeping, layers - 1) or keeping(0)) if layers else None
-
-
-def _some_layers(search: Search, devices: tuple[Device, ...], tokens: int) -> Fit | None:
-    """As many layers as possible, all experts in RAM."""
-    experts = search.expert_layers if search.request.cpu_moe_layers is None else None
-    return most(
-        lambda layers: search.fit(devices, layers, tokens, experts=experts or None), search.all_layers - 1
-    )
-
-
-def _largest(search: Search, found: Fit) -> Fit:
-    """The same place with the largest cache that it holds: for a longer request, then for more of them."""
-    layers = sum(found.counts)
-    allowance = (search.host.ram_free_bytes - found.usage.host.weights_bytes) * RAM_CACHE_SHARE
-
-    def attempt(tokens: int) -> Fit | None:
-        fit = search.fit(found.devices, layers, tokens, experts=found.experts)
-        if fit is None:
-            return None
-        in_ram = fit.usage.host.kv_cache_bytes + fit.usage.host.compute_bytes
-        return fit if in_ram <= allowance else None
-
-    whole = attempt(search.limit)
-    if whole is not None:
+def _choose(search: Search, devices: tuple[Device, ...]) -> Fit | None:
+    """The longest context that fits and is worth it, with as much as possible on the fewest devices."""
+    ladder = context_ladder(search.longest_request)
+    if search.asked_context is not None:
+        ladder = (search.asked_context,)
+    if not devices or not search.splits[0].layers:
+        return _in_ram(search, ladder)
+    whole = _whole(search, devices, ladder)
+    reached = 0 if whole is None else whole.cache.context
+    if reached == ladder[-1] or len(search.splits) == 1:
         return whole
-    step = CONTEXT_STEP * search.owners
-    larger = most(lambda steps: attempt(steps * step), search.limit // step)
-    return larger if larger is not None and larger.tokens > found.tokens else found
+    cheap = _cheap_context(search, ladder)
+    longer = [context for context in ladder if reached < context <= cheap]
+    return _partly(search, devices, longer) or whole
 
 
-def _settled(search: Search, smallest: Fit, largest: Fit) -> Fit | None:
-    """The largest of both, or of those between, that memory holds with every layer computed."""
-    step = CONTEXT_STEP * search.owners
+def _in_ram(search: Search, ladder: Sequence[int]) -> Fit | None:
+    """The longest context without any device."""
+    if search.splits[-1].layers:
+        return None
+    return largest(len(ladder), lambda number, effort: search.in_ram(search.cache(ladder[number]), effort))
 
-    def attempt(steps: int) -> Fit | None:
-        between = search.fit(
-            smallest.devices, sum(smallest.counts), smallest.tokens + steps * step, experts=smallest.experts
+
+def _whole(search: Search, devices: tuple[Device, ...], ladder: Sequence[int]) -> Fit | None:
+    """The longest context with everything on devices that shall be there, then the fewest of these."""
+    groups = _groups(search, devices, all_named=True)
+    worth = max(WORTH_DEVICES, int(search.longest_request * WORTH_DEVICES_SHARE))
+    if len(groups) > 1 and ladder[-1] > worth:
+        worth = max(worth, _cheap_context(search, ladder))
+
+    def attempt(number: int, effort: Effort) -> Fit | None:
+        context = ladder[number]
+        allowed = groups if context <= worth or len(ladder) == 1 else groups[:1]
+        found = search.on_fewest(search.cache(context), search.splits[0], allowed, effort)
+        return found if found is not None and search.ram_holds(found) else None
+
+    return largest(len(ladder), attempt)
+
+
+def _partly(search: Search, devices: tuple[Device, ...], contexts: Sequence[int]) -> Fit | None:
+    """The longest of these contexts with a part of the model in RAM, then the smallest such part."""
+    groups = _groups(search, devices, all_named=False)
+    # The most on devices last, as `largest` wants it.
+    splits = [split for split in reversed(search.splits[1:]) if split.layers]
+
+    def attempt(number: int, effort: Effort) -> Fit | None:
+        cache = search.cache(contexts[number])
+        in_ram = search.in_ram(cache, effort)
+        if in_ram is not None and effort != "exact":
+            return in_ram  # this context fits; how much of the model goes to devices is asked at the end
+        found = largest(
+            len(splits),
+            lambda number, inner: search.on_fewest(cache, splits[number], groups, inner),
+            effort=effort,
         )
-        return between and search.settled(between)
+        if found is None:
+            return in_ram
+        return found if search.ram_holds(found) else None
 
-    found = search.settled(largest)
-    if found is not None or largest.tokens == smallest.tokens:
+    return largest(len(contexts), attempt)
+
+
+def _cheap_context(search: Search, ladder: Sequence[int]) -> int:
+    """The longest context that is worth layers in RAM; see the module."""
+    floor = min(search.longest_request, CONTEXT_FLOOR)
+    if ladder[-1] <= floor or len(ladder) == 1:
+        return ladder[-1]
+    if not search.expert_layers:
+        return floor
+    least = search.on_one_device(search.cache(floor), "quick")
+    affordable_bytes = least.total_bytes + int(least.weights_bytes * CHEAP_SHARE)
+
+    def attempt(number: int, effort: Effort) -> int | None:
+        context = ladder[number]
+        if context <= floor:
+            return context
+        needed = search.on_one_device(search.cache(context), effort)
+        return context if needed.total_bytes <= affordable_bytes else None
+
+    return largest(len(ladder), attempt, effort="quick") or ladder[0]
+
+
+def _groups(search: Search, devices: tuple[Device, ...], *, all_named: bool) -> Groups:
+    """The devices that are tried together, the fewest first: the emptiest ones, or all that are named."""
+    if search.request.split is not None:
+        return (devices[: len(search.request.split)],)
+    if all_named and search.request.devices is not None:
+        return (devices,)
+    return tuple(devices[:size] for size in range(1, len(devices) + 1))
+
+
+def _with_more_slots(search: Search, found: Fit) -> Fit:
+    """The same context in the same place, for as many requests at once as it holds."""
+    fixed_parts = search.request.kv_cache_tokens is not None and not search.unified
+    if search.request.max_num_seqs is not None or fixed_parts:
         return found
-    return most(attempt, (largest.tokens - smallest.tokens) // step) or search.settled(smallest)
+    for slots in range(search.memory.slots, found.cache.slots, -1):
+        more = search.again(found, search.cache(found.cache.context, slots=slots), "exact")
+        if more is not None:
+            return more
+    return found
 
 
-def _placement(search: Search, found: Fit, metadata: Metadata, reason: Reason) -> Placement:
-    flags = search.settings(found.tokens)
-    context = min(found.tokens // search.owners, search.longest_request)
+def _with_more_tokens(search: Search, found: Fit) -> Fit:
+    """The same with as many tokens in the shared cache as fit, up to the longest request in every slot."""
+    cache = found.cache
+    if not search.unified or search.encoder or search.request.kv_cache_tokens is not None:
+        return found
+    most = search.longest_request * cache.slots
+    sizes = [*range(cache.tokens + CONTEXT_STEP, most, CONTEXT_STEP), most]
+
+    def attempt(number: int, effort: Effort) -> Fit | None:
+        larger = search.cache(cache.context, slots=cache.slots, tokens=sizes[number])
+        return search.again(found, larger, effort)
+
+    return largest(len(sizes), attempt) or found
+
+
+# ── The plan ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _placement(search: Search, found: Fit, devices: tuple[Device, ...], metadata: Metadata) -> Placement:
+    flags = search.settings(found.cache, found.split)
     several = len(found.devices) > 1
     checkpoints, host = _checkpoints(search, found, flags)
     settings = dataclasses.replace(
         search.request,
-        max_model_len=context,
+        max_model_len=found.cache.context,
         max_num_seqs=flags.n_seq,
-        kv_cache_tokens=found.tokens,
+        kv_cache_tokens=found.cache.tokens,
         kv_unified=flags.kv_unified,
         kv_cache_dtype=flags.type_k,
         value_cache_dtype=flags.type_v,
         batch_size=flags.n_batch,
         ubatch_size=flags.n_ubatch,
         flash_attention=flags.flash_attention,
-        gpu_layers=sum(found.counts),
-        cpu_moe_layers=found.experts or None,
+        gpu_layers=found.split.layers,
+        cpu_moe_layers=found.split.experts or None,
         swa_full=flags.swa_full or None,
         split_mode="layer" if several else "none",
         split=tuple(float(count) for count in found.counts) if several else None,
@@ -192,16 +233,15 @@ def _placement(search: Search, found: Fit, metadata: Metadata, reason: Reason) -
         settings=settings,
         shards=shards,
         host=host,
-        kv_cache_tokens=None if search.encoder else found.tokens,
+        kv_cache_tokens=None if search.encoder else found.cache.tokens,
         reasons=(
-            reason,
-            _why_context(search, found, context),
-            _why_parallel(flags, context),
+            _why_there(search, found, devices),
+            _why_context(search, found),
+            _why_parallel(flags, found.cache),
+            *_why_idle(search, found, devices),
             *_why_checkpoints(checkpoints, host.checkpoint_bytes),
-            *_why_overhead(search, found),
         ),
         sources=ggml.SOURCES,
-        measured_as=_measured_as(search, found),
     )
 
 
@@ -212,7 +252,7 @@ def _checkpoints(search: Search, found: Fit, flags: ggml.Settings) -> tuple[int 
     most a quarter of what is then left in RAM.
     """
     host = found.usage.host
-    each = ggml.checkpoint_bytes(search.profile, flags) * search.slots
+    each = ggml.checkpoint_bytes(search.profile, flags) * found.cache.slots
     if not each or not search.memory.checkpoints:
         return search.request.context_checkpoints, host
     left = int((search.host.ram_free_bytes - host.total_bytes) * RAM_CHECKPOINT_SHARE)
@@ -246,37 +286,76 @@ def _check(metadata: Metadata, request: Request) -> None:
         raise UsageError("the file holds no layers", hint="is it a projector or an adapter of a model?")
 
 
-def _why_devices(search: Search, found: Fit, devices: tuple[Device, ...], wanted: int) -> Reason:
-    layers = (
-        f"all {wanted} layers" if wanted == search.all_layers else f"{wanted} of {search.all_layers} layers"
-    )
-    needs = gib(sum(estimate.total_bytes for estimate in found.usage.devices))
-    sentence = (
-        f"{layers} on {names(found.devices)}: {needs} of {gib(sum(d.free_bytes for d in found.devices))} free"
-    )
-    if len(found.devices) > 1 and search.request.devices is None:
-        sentence += f"; {len(found.devices) - 1} of {len(devices)} would not hold it"
-    return Reason("gpu_layers", sentence)
+# ── Why ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _why_context(search: Search, found: Fit, context: int) -> Reason:
-    if search.request.max_model_len or search.request.kv_cache_tokens:
+def _why_there(search: Search, found: Fit, devices: tuple[Device, ...]) -> Reason:
+    if not found.devices:
+        why = "no device is used" if not devices else "the devices are too small for even one layer"
+        return Reason("gpu_layers", f"all layers in RAM: {why}")
+    where, free = names(found.devices), gib(sum(device.free_bytes for device in found.devices))
+    of_all = f"{found.split.layers} of {search.all_layers} layers"
+    if found.split == search.splits[0]:
+        layers = f"all {search.all_layers} layers" if found.split.layers == search.all_layers else of_all
+        needs = gib(sum(estimate.total_bytes for estimate in found.usage.devices))
+        sentence = f"{layers} on {where}: {needs} of {free} free"
+        if len(found.devices) > 1 and search.request.devices is None:
+            sentence += f"; fewer devices do not hold a context of {found.cache.context} tokens"
+        return Reason("gpu_layers", sentence)
+    if found.split.layers == search.all_layers:
+        sentence = f"the experts of {found.split.experts} layers stay in RAM, all else is on {where}"
+        return Reason("cpu_moe_layers", f"{sentence}: with those of one layer more {free} are not enough")
+    sentence = f"{of_all} on {where}, the others stay in RAM"
+    return Reason("gpu_layers", f"{sentence}: for one layer more {free} are not enough")
+
+
+def _why_context(search: Search, found: Fit) -> Reason:
+    context = found.cache.context
+    if search.asked_context is not None:
         return Reason("max_model_len", f"{context} tokens: asked for")
     if context == search.longest_request:
         return Reason("max_model_len", f"{context} tokens: the model's own limit")
-    where = "what is free" if found.devices else "half of what the weights leave in RAM"
     cache = gib(sum(e.kv_cache_bytes for e in found.usage.devices) + found.usage.host.kv_cache_bytes)
-    return Reason("max_model_len", f"{context} tokens: a cache of {cache} is the largest that fits {where}")
+    if found.devices and found.split != search.splits[0]:
+        if context == _cheap_context(search, context_ladder(search.longest_request)):
+            return Reason("max_model_len", f"{context} tokens: more would leave more layers in RAM")
+        return Reason("max_model_len", f"{context} tokens: with a cache of {cache} RAM holds the rest")
+    where = "what is free" if found.devices else "half of what the weights leave in RAM"
+    return Reason(
+        "max_model_len", f"{context} tokens: a cache of {cache} fits {where}, a longer one does not"
+    )
 
 
-def _why_parallel(flags: ggml.Settings, context: int) -> Reason:
+def _why_parallel(flags: ggml.Settings, cache: Cache) -> Reason:
     if not flags.kv_unified:
-        return Reason("max_num_seqs", f"{flags.n_seq} requests of {context} tokens each at once")
-    whole = flags.n_ctx // context
+        return Reason("max_num_seqs", f"{flags.n_seq} requests of {cache.context} tokens each at once")
+    if cache.slots == 1:
+        return Reason("max_num_seqs", f"1 request with a cache of {cache.tokens} tokens")
+    whole = cache.tokens // cache.context
     return Reason(
         "max_num_seqs",
-        f"{flags.n_seq} requests share a cache of {flags.n_ctx} tokens, {whole} of {context} tokens at once",
+        f"{cache.slots} requests share a cache of {cache.tokens} tokens, "
+        f"{whole} of {cache.context} tokens at once",
     )
+
+
+def _why_idle(search: Search, found: Fit, devices: tuple[Device, ...]) -> tuple[Reason, ...]:
+    """What one more device would give, where some stay idle and the context is not the model's limit."""
+    count = len(found.devices)
+    whole = found.split == search.splits[0]
+    full = found.cache.context == search.longest_request or search.asked_context is not None
+    if full or not whole or not 0 < count < len(devices):
+        return ()
+    longer = [c for c in context_ladder(search.longest_request) if c > found.cache.context]
+
+    def attempt(number: int, effort: Effort) -> Fit | None:
+        return search.on_fewest(search.cache(longer[number]), found.split, (devices[: count + 1],), effort)
+
+    more = largest(len(longer), attempt)
+    if more is None:
+        return ()
+    sentence = f"{count} of {len(devices)}: --context {more.cache.context} would take one more"
+    return (Reason("devices", sentence),)
 
 
 def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
@@ -286,44 +365,66 @@ def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
     return (Reason("context_checkpoints", sentence),)
 
 
-def _measured_as(search: Search, found: Fit) -> str:
-    if not found.devices:
-        return ""
-    return overhead.kind(found.devices[0], search.work(found))
-
-
-def _why_overhead(search: Search, found: Fit) -> tuple[Reason, ...]:
-    """That measurements of this machine count, where there are some."""
-    names_seen = set()
-    reasons = []
-    for device in found.devices:
-        size = overhead.remembered_bytes(device, search.work(found), search.host.measurements)
-        if size is not None and device.name not in names_seen:
-            names_seen.add(device.name)
-            sentence = f"{size >> 20} MiB beside the buffers on {device.name}: measured by earlier runs here"
-            reasons.append(Reason("overhead_bytes", sentence))
-    return tuple(reasons)
+# ── Why not ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitError:
-    needed, layers = search.needs[-1], search.request.gpu_layers
-    free = ", ".join(f"device {d.index} has {gib(d.free_bytes)}" for d in devices) or "no device is used"
-    wanted = min(layers or 0, search.all_layers)
-    hint = "a smaller quantization, a shorter --context, or --kv-cache-type q8_0 needs less"
-    if layers:
+    """What does not fit with the least context that would do, and changes that may help."""
+    least = search.asked_context or context_ladder(search.longest_request)[0]
+    cache, whole = search.cache(least), search.splits[0]
+    if whole.layers and len(search.splits) == 1:
+        if not devices:
+            asked = (
+                "--no-cpu-offload" if search.request.gpu_layers is None else f"--gpu-layers {whole.layers}"
+            )
+            return DoesNotFitError(f"{asked} needs devices, and none is used", hint=NO_HINT)
+        needed = search.usage(cache, whole, (whole.layers,)).devices[0]
+        free = ", ".join(f"device {device.index} has {gib(device.free_bytes)}" for device in devices)
+        layers = "all layers" if whole.layers == search.all_layers else f"{whole.layers} layers"
         return DoesNotFitError(
-            f"{wanted} layers with {needed} tokens do not fit the devices: {free} free",
-            hint="leave --gpu-layers out to place as many as fit",
+            f"{layers} with a context of {least} tokens need {_needs(needed)} on devices, and {free} free",
+            hint=NO_HINT,
+            changes=_smaller_steps(search, needed),
         )
-    if search.request.cpu_offload is False:
-        needs = gib(search.usage(needed, (search.all_layers,)).devices[0].total_bytes)
-        return DoesNotFitError(
-            f"all layers with {needed} tokens need {needs} on devices ({free} free), and "
-            "--no-cpu-offload keeps them out of RAM",
-            hint=hint,
-        )
+    found = _most_on_devices(search, devices, cache)
+    usage = search.usage(cache, Split(0), ()) if found is None else found.usage
+    where = "without a device"
+    if found is not None and found.split.layers == search.all_layers:
+        where = f"with the experts of {found.split.experts} layers there"
+    elif found is not None:
+        where = f"with {found.split.layers} of {search.all_layers} layers on {names(found.devices)}"
     return DoesNotFitError(
-        f"the model needs {gib(search.usage(needed, ()).ram_bytes)} in RAM for {needed} tokens, and "
-        f"{gib(search.host.ram_free_bytes)} are free there ({free})",
-        hint=hint,
+        f"RAM is too small: for a context of {least} tokens, {where}, the model needs {gib(usage.ram_bytes)} "
+        f"of it, and {gib(search.host.ram_free_bytes)} are free",
+        hint=NO_HINT,
+        changes=_smaller_steps(search, usage.host),
     )
+
+
+def _most_on_devices(search: Search, devices: tuple[Device, ...], cache: Cache) -> Fit | None:
+    """What the devices hold, whatever then is in RAM."""
+    groups = _groups(search, devices, all_named=False)
+    splits = [split for split in reversed(search.splits) if split.layers]
+    return largest(
+        len(splits), lambda number, effort: search.on_fewest(cache, splits[number], groups, effort)
+    )
+
+
+def _needs(needed: Estimate) -> str:
+    """A total, and the parts of it that a person can change."""
+    parts = (
+        ("weights", needed.weights_bytes),
+        ("KV cache", needed.kv_cache_bytes + needed.state_bytes),
+        ("compute buffers", needed.compute_bytes),
+    )
+    sizes = ", ".join(f"{gib(size)} of {name}" for name, size in parts if size)
+    return f"{gib(needed.total_bytes)} ({sizes})"
+
+
+def _smaller_steps(search: Search, needed: Estimate) -> tuple[Change, ...]:
+    """Smaller physical batches, where the compute buffers are a good part of what is needed."""
+    ubatch = search.settings(search.cache(search.longest_request), search.splits[0]).n_ubatch
+    if search.whole_texts or needed.compute_bytes < needed.total_bytes * WORTH_SMALLER_STEPS:
+        return ()
+    sizes = [size for size in (512, 256, 128) if size < ubatch]
+    return tuple({"ubatch_size": size} for size in sizes)

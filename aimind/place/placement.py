@@ -93,3 +93,12 @@ def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[i
     if request.max_model_len or metadata.pools:
         return (request.max_model_len or min(limit, CONTEXT_FLOOR),)
     return tuple(dict.fromkeys((min(limit, CONTEXT_FLOOR), min(limit, CONTEXT_MINIMUM))))
+
+
+def context_ladder(limit: int) -> tuple[int, ...]:
+    """Lengths of a request to choose from, ascending: eight steps to each doubling, and the limit itself."""
+    rungs = [min(limit, CONTEXT_MINIMUM)]
+    while rungs[-1] < limit:
+        octave = CONTEXT_MINIMUM << ((rungs[-1] // CONTEXT_MINIMUM).bit_length() - 1)
+        rungs.append(min(limit, rungs[-1] + octave // 8))
+    return tuple(rungs)

@@ -168,15 +168,19 @@ def test_no_plan_is_shorter_than_of_use(metadata: Metadata, machine: Host) -> No
 @settings(deadline=None, max_examples=60)
 @given(shapes, machines)
 def test_without_cpu_offload_all_is_on_devices_or_nothing_is(metadata: Metadata, machine: Host) -> None:
-    """Law: --no-cpu-offload takes just the plans that are wholly on devices anyway."""
+    """Law: --no-cpu-offload takes the plans that are wholly on devices anyway, or else a shorter context."""
     usual = placed(metadata, machine, Request())
     strict = placed(metadata, machine, Request(cpu_offload=False))
     whole = len(metadata.layers) + 1
     if usual is not None and usual.settings.gpu_layers == whole and not usual.settings.cpu_moe_layers:
         assert strict is not None
         assert strict.shards == usual.shards
-    else:
-        assert strict is None
+    elif strict is not None:
+        assert usual is not None
+        assert (strict.settings.max_model_len or 0) < (usual.settings.max_model_len or 0)
+    if strict is not None:
+        assert strict.settings.gpu_layers == whole
+        assert not strict.settings.cpu_moe_layers
 
 
 @settings(deadline=None, max_examples=60)
@@ -220,10 +224,19 @@ def test_two_models_side_by_side_fit(
     assert (second.settings.gpu_memory_utilization or 0) * left.total_bytes <= at_start
 
 
-@pytest.mark.parametrize(("sizes", "expected"), [((24.0,), 1), ((12.0, 12.0), 2), ((12.0, 12.0, 12.0), 2)])
-def test_the_fewest_devices_are_taken(sizes: tuple[float, ...], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "context", "expected"),
+    [
+        ((24.0,), None, 1),
+        ((12.0, 12.0), None, 2),
+        ((12.0, 12.0, 12.0), 8192, 2),
+        ((12.0, 12.0, 12.0), None, 3),  # a longer context
+        ((40.0, 40.0), None, 1),
+    ],
+)
+def test_the_fewest_devices_are_taken(sizes: tuple[float, ...], context: int | None, expected: int) -> None:
     machine = host(*(device(i, free_gib=size) for i, size in enumerate(sizes)))
-    found = placed(llama(), machine, Request())
+    found = placed(llama(), machine, Request(max_model_len=context))
     assert found is not None
     assert len(found.shards) == expected
 
