@@ -165,8 +165,8 @@ class Load:
 
     requests: int = 24
     at_once: int = 8
-    prompt_words: int = 60
-    answer_tokens: int = 32
+    prompt_words: int = 16
+    answer_tokens: int = 16
 
 
 def throughput(port: int, load: Load) -> tuple[float, float]:
@@ -174,7 +174,7 @@ def throughput(port: int, load: Load) -> tuple[float, float]:
     name = model_name(port)
 
     def ask(number: int) -> int:
-        prompt = f"{number} " + "Who are you and what is it that you do? " * (load.prompt_words // 10)
+        prompt = f"{number} " + "Who are you and what do you do? " * (load.prompt_words // 8)
         answer = post(
             port,
             {
