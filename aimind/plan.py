@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from aimind import categories, trust
-from aimind.errors import DoesNotFitError, UnknownArchitectureError, UsageError
+from aimind.errors import DoesNotFitError, MetadataError, UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.arguments import checked, uncounted
 from aimind.launchers.base import Launcher
@@ -46,6 +46,7 @@ def make(
     Raises:
         UnsupportedError: no backend can serve it there.
         UnknownArchitectureError: nothing can be said of its memory.
+        MetadataError: llama.cpp does not load the file.
         DoesNotFitError: the memory that is free does not hold it.
         UsageError: the request contradicts itself, the model or the backend.
         DeviceError: a device is named that is not there.
@@ -54,6 +55,7 @@ def make(
     metadata = categories.used_as(metadata, request.category)
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
+    defects = _defects(metadata, request)
     choice = choose(metadata, host, request, launchers)
     memory = _memory(metadata, choice.launcher)
     _check(metadata, memory)
@@ -66,7 +68,7 @@ def make(
     request = taken.request
     metadata = categories.used_as(metadata, categories.said(metadata, choice.launcher, request))
     request = categories.told(metadata, choice.launcher, request)
-    notes = trust.of_code(model, metadata, request)
+    notes = defects + trust.of_code(model, metadata, request)
     notes += trust.of_pickles(model, metadata, choice.launcher)
     notes += checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
@@ -144,6 +146,23 @@ def _as_planned(request: Request, backend: Backend) -> Request:
     """The request for this backend alone: its fields hold all arguments and defaults already."""
     return dataclasses.replace(
         request, backend=backend.name, backend_version=backend.version, defaults=Defaults()
+    )
+
+
+def _defects(metadata: Metadata, request: Request) -> tuple[str, ...]:
+    """A warning where `--force` takes a file that llama.cpp does not load.
+
+    Raises:
+        MetadataError: the file is one, and nothing is forced.
+    """
+    if not metadata.defects:
+        return ()
+    sentence = f"llama.cpp does not load this file: {'; '.join(metadata.defects)}"
+    if request.force:
+        return (f"{sentence}.",)
+    raise MetadataError(
+        f"{sentence}.",
+        hint="Fetch it again, or convert the model with a newer llama.cpp; --force tries it all the same.",
     )
 
 

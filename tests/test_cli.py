@@ -440,6 +440,9 @@ def test_an_unknown_architecture(run: Run, tmp_path: Path, architecture: str) ->
     if architecture == "strange":
         assert_one_error(run(*arguments), 7, "No backend knows the architecture strange", "--force")
         arguments += ("--backend", "xllamacpp", "--force")
+    else:
+        assert_one_error(run(*arguments), 5, "qwen4exp.context_length is missing", "--force")
+        arguments += ("--force",)
     shown = run(*arguments)
     assert shown.returncode == 0, shown.stderr
     assert (

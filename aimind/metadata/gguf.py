@@ -18,6 +18,7 @@ from aimind.metadata.summary import shown
 from aimind.types import Reader, Tensor
 from aimind.types.ggml import TENSOR_TYPES
 
+TOKENIZER = "tokenizer.ggml.model"  # its kind: `gpt2`, `llama`, `bert`, `none`
 Scalar = str | int | float | bool
 
 FIRST_BLOCK_BYTES = 2 << 20
@@ -245,9 +246,9 @@ def _read_value(
 
 
 def _read_string(cursor: _Cursor, key: str) -> str:
-    """The text, or an empty one in place of a tokenizer's: of those only the presence counts."""
+    """The text, or an empty one in place of a tokenizer's: but for its kind, only the presence counts."""
     length = cursor.u64()
-    if key.startswith("tokenizer."):
+    if key.startswith("tokenizer.") and key != TOKENIZER:
         cursor.skip(length)
         return ""
     if length > LARGEST_STRING_BYTES:

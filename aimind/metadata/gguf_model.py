@@ -14,6 +14,7 @@ from aimind.metadata import gguf_layers as layering
 from aimind.metadata import summary
 from aimind.metadata.ggml import FILE_TYPES, PLAIN_TYPES
 from aimind.metadata.gguf import FETCH_AGAIN, Header
+from aimind.metadata.gguf_defects import defects
 from aimind.metadata.gguf_families import EMBEDDERS, HEADLESS, IMAGE, KNOWN
 from aimind.types import Attention, Category, Layer, Metadata, Tensor, Tower
 
@@ -92,6 +93,7 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
         modalities=_modalities(projectors),
         deepstack=keys.number("n_deepstack_layers"),
         chat_template="tokenizer.chat_template" in first.values,
+        defects=defects(first, keys, stacks, layers, others),
     )
 
 

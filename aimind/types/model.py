@@ -275,6 +275,7 @@ class Metadata:
         chat_template: whether it has one.
         chat: what that says, for folders of Hugging Face's form.
         deepstack: the number of first layers that image features are added to, beside the input.
+        defects: why llama.cpp does not load a GGUF file, as half a sentence that names the key, for each key.
         made_for: what its files say that it is for, where `category` is what the user wants instead.
     """
 
@@ -306,6 +307,7 @@ class Metadata:
     chat_template: bool = True
     chat: Chat = field(default_factory=Chat, repr=False)
     deepstack: int = 0
+    defects: tuple[str, ...] = ()
     made_for: Category | None = None
 
     @property
