@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimind.errors import AimindError, HubError
+from aimind import files
+from aimind.errors import AimindError, HubError, ModelNotFoundError, UnsupportedError
 from aimind.hub.base import Progress, checked_files, checked_path, is_offline
 from aimind.hub.cache import SHA1, SHA256, Cache
 from aimind.hub.failures import Site, explain, is_unreachable, retried
@@ -28,6 +29,9 @@ GLANCE_SECONDS = 3.0
 CONVERTER = "unsloth"
 # What its name ends in where a repository has the same model in other weights than the first ones.
 QUANTIZED = re.compile(r"(?i)(-(FP8|NVFP4|MXFP4|AWQ|GPTQ|INT[48]|BNB-4BIT|W\d+A\d+|DYNAMIC))+$")
+
+# Beside weights that are not GGUF there is always one of these.
+_DESCRIPTIONS = (".json", ".yaml", ".yml")
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +89,14 @@ class RemoteHub:
         try:
             return retried(lambda: self._ask(reference), lambda error: self.explain(error, reference), waits)
         except HubError as error:
-            cached = self.cache.resolve(reference) if is_unreachable(error.__cause__) else None
+            if not is_unreachable(error.__cause__):
+                raise
+            cached = self.cache.resolve(reference)
             if cached is None:
                 raise
+            if not _can_be_served(cached):
+                hint = f"{error.hint} The cache has only a part of {reference.name}."
+                raise HubError(error.message, hint=hint) from error.__cause__
             self._is_away = True
             _log.warning("%s: using what the cache has of %s", error.message, reference.name)
             return cached
@@ -182,9 +191,24 @@ class RemoteHub:
 
     def _resolve_offline(self, reference: Reference) -> Model:
         model = self.cache.resolve(reference)
-        if model is None:
+        if model is None or not _can_be_served(model):
             raise _offline(reference)
         return model
+
+
+def _can_be_served(cached: Model) -> bool:
+    """Whether the cache has all that the reference asks for, as far as names of files say that.
+
+    A download that was broken off, or of another quantization, must not be taken for the whole repository.
+    """
+    try:
+        candidates = files.candidates(cached)
+    except (ModelNotFoundError, UnsupportedError):
+        return False
+    found = candidates[0].files
+    return any(file.is_gguf for file in found) or any(
+        file.path.endswith(_DESCRIPTIONS) for file in cached.files
+    )
 
 
 def checked_file(

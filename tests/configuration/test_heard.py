@@ -225,5 +225,5 @@ def test_variables_of_kubernetes_are_noted(at: Configured) -> None:
     assert "port" not in at.shown()["options"]
     at.home.env |= {"AIMIND_PORT": "8001", "AIMIND_MY_PORT": "8001"}
     done = at.home.run("plan", "demo")
-    assert at.shown()["options"]["port"]["value"] == 8001
+    assert at.shown()["options"]["port"]["value"] == "8001"
     assert "warning: AIMIND_MY_PORT means nothing to aimind" in done.stderr

@@ -227,15 +227,36 @@ def test_the_cache_does_not_stand_in_for_a_refusal(hub: Hub, kind: Kind) -> None
         resolve(kind.reference)
 
 
-def test_half_a_download_is_listed_as_far_as_it_goes(
-    hub: Hub, kind: Kind, monkeypatch: pytest.MonkeyPatch
+PARTIAL = {
+    "no configuration": ({"model.safetensors": WEIGHTS}, None),
+    "no weights": ({"config.json": CONFIG, "tokenizer.json": b"{}"}, None),
+    "not all shards": ({"config.json": CONFIG, "model-00001-of-00002.safetensors": WEIGHTS}, None),
+    "not all parts": ({"m-Q4_K_M-00002-of-00002.gguf": WEIGHTS}, None),
+    "another quantization": ({"m-Q8_0.gguf": WEIGHTS}, "Q4_K_M"),
+}
+
+
+@pytest.mark.parametrize("what", PARTIAL)
+@pytest.mark.parametrize("away", ["closed", "503", "offline"])
+def test_a_part_of_a_model_does_not_stand_in_for_it(
+    hub: Hub, kind: Kind, monkeypatch: pytest.MonkeyPatch, closed: str, what: str, away: str
 ) -> None:
-    publish_model(hub)
-    model = resolve(kind.reference)
-    folder = fetch(model, Progress())
-    (folder / "config.json").resolve().unlink()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert [file.path for file in resolve(kind.reference).files] == ["model.safetensors"]
+    """A hub that is away is what is wrong: the repository may well have what the cache has not."""
+    contents, quantization = PARTIAL[what]
+    publish(hub, contents)
+    fetch(resolve(kind.reference), Progress())
+    if away == "closed":
+        monkeypatch.setenv(kind.endpoint, closed)
+    elif away == "503":
+        hub.faults.append(Fault("/", status=503))
+    else:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubError) as caught:
+        resolve(replace(kind.reference, quantization=quantization))
+    if away == "offline":
+        assert "not complete in the cache" in caught.value.message
+    else:
+        assert "The cache has only a part of owner/model." in caught.value.hint
 
 
 # ── Without its client ─────────────────────────────────────────────────────────────────────────────────────
