@@ -7,19 +7,19 @@ asks for the rest. What has the wrong size or hash is thrown away, and fetched o
 from __future__ import annotations
 
 import contextlib
-import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from aimind.errors import DoesNotFitError, HubError
 from aimind.hub.base import Progress, same_on_this_disk
 from aimind.hub.cache import INCOMPLETE, digest_of
 from aimind.hub.failures import is_transient, patience
 from aimind.hub.http import ChangedError, Remote, body, failures
+from aimind.hub.parallel import in_parallel
 from aimind.hub.ranges import range_headers, start_of
 from aimind.hub.transport import SlowError
 from aimind.types import File, Model
@@ -34,14 +34,10 @@ SMALL_BYTES = 16 << 20
 WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Left on the disk, for everybody else.
 RESERVE_BYTES = 256 << 20
-# For the other downloads to stop and tidy up, once one has failed or the user gave up.
-GRACE_SECONDS = 1.0
 # No more is asked for at once: servers of files cut off answers of 50 GB.
 PART_BYTES = 8 << 30
 _BLOCK_BYTES = 1 << 20
 _LOCK_POLL_SECONDS = 0.1
-
-Work = TypeVar("Work")
 
 
 class _StoppedError(Exception):
@@ -83,7 +79,7 @@ def download(hub: RemoteHub, model: Model, missing: Sequence[File], progress: Pr
         small = [files for files in contents.values() if files[0].size_bytes <= how.small_bytes]
         large = [files for files in contents.values() if files[0].size_bytes > how.small_bytes]
         for these in (small, large):
-            _in_parallel(fetch, these, stop)
+            in_parallel(fetch, these, stop, limit=PARALLEL_DOWNLOADS)
     finally:
         progress.finish()
 
@@ -282,43 +278,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def _in_parallel(work: Callable[[Work], None], items: Sequence[Work], stop: threading.Event) -> None:
-    """Do the work for each, several at once; the first failure ends the others.
-
-    In daemon threads, not in an executor: that would keep an interrupted program until all are done.
-    """
-    waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
-    for item in items:
-        waiting.put(item)
-    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    threads = [
-        threading.Thread(target=lambda: ended.put(_failure(work, waiting, stop)), daemon=True)
-        for _ in range(min(PARALLEL_DOWNLOADS, len(items)))
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        failure = next(filter(None, (ended.get() for _ in threads)), None)
-    except BaseException as interruption:  # noqa: BLE001 - raised below
-        failure = interruption
-    if failure is not None:
-        stop.set()
-        for thread in threads:
-            thread.join(GRACE_SECONDS)
-        raise failure
-
-
-def _failure(
-    work: Callable[[Work], None], waiting: queue.SimpleQueue[Work], stop: threading.Event
-) -> BaseException | None:
-    """Do the work for those that wait, until there are none; what went wrong."""
-    try:
-        while not stop.is_set():
-            work(waiting.get_nowait())
-    except queue.Empty:
-        return None
-    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
-        return error
-    return None

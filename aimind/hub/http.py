@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urljoin, urlsplit
 
+from aimind.hub.cache import SHA1, SHA256
 from aimind.hub.transport import (
     TIMEOUTS_PER_ANSWER,
     ProxyError,
@@ -29,6 +30,10 @@ MOST_REDIRECTS = 5
 LARGEST_ANSWER_BYTES = 16 << 20
 _LARGEST_REFUSAL_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20
+
+# What servers answer that know GET alone.
+_NO_HEAD = frozenset({400, 403, 405, 501})
+LINKED_SIZE = "X-Linked-Size"
 
 Why = Literal["gated", "revision", "repository", "file", "other"]
 
@@ -59,6 +64,41 @@ class NonsenseError(AnswerError):
 
 class ChangedError(AnswerError):
     """A file is not as it was listed: how."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a server tells of a file, as far as it does: its size, its hash, and the commit that it is of."""
+
+    size_bytes: int | None = None
+    sha256: str | None = None
+    git_sha1: str | None = None
+    commit: str | None = None
+
+    @classmethod
+    def of(cls, responses: Sequence[httpx2.Response]) -> Facts:
+        """From the answer to HEAD and the redirects before it.
+
+        As `get_hf_file_metadata` of huggingface_hub 2.4 reads them. An `ETag` is a hash of the content only
+        where the server is a hub, which names a commit; those of other servers may be anything.
+        """
+        commit = linked = size = None
+        for response in responses:
+            headers = response.headers
+            commit = commit or headers.get("X-Repo-Commit")
+            linked = linked or headers.get("X-Linked-Etag")
+            size = size or headers.get(LINKED_SIZE)
+        last = responses[-1]
+        if not last.has_redirect_location and "Content-Encoding" not in last.headers:
+            size = size or last.headers.get("Content-Length")
+        etag = linked or (responses[0].headers.get("ETag") if commit else None) or ""
+        etag = etag.removeprefix("W/").strip('"').lower()
+        return cls(
+            size_bytes=int(size) if size is not None and size.isdecimal() else None,
+            sha256=etag if SHA256.fullmatch(etag) else None,
+            git_sha1=etag if SHA1.fullmatch(etag) else None,
+            commit=commit if commit is not None and SHA1.fullmatch(commit) else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,10 +144,48 @@ class Remote:
         with contextlib.closing(response):
             yield response
 
+    def facts(self) -> Facts:
+        """What the server tells of a file without sending it.
+
+        Raises:
+            RefusedError, NonsenseError, SlowError, ProxyError, httpx2.HTTPError: as from `get`.
+        """
+        with answer_within(TIMEOUTS_PER_ANSWER * answer_timeout()):
+            found = self._facts_of_head()
+            if found.size_bytes is not None:
+                return found
+            headers = {"Accept-Encoding": "identity", "Range": "bytes=0-0"}
+            with self.get(headers, timeout=answer_timeout()) as response:
+                return replace(found, size_bytes=_total_bytes(response))
+
+    def _facts_of_head(self) -> Facts:
+        """Nothing where the server does not answer HEAD, as those that sign addresses for GET alone."""
+        passed: list[httpx2.Response] = []
+        headers = {"Accept-Encoding": "identity"}
+        try:
+            last = self._answer(
+                headers, start=self.url, timeout=answer_timeout(), method="HEAD", passed=passed
+            )
+        except RefusedError as refusal:
+            if refusal.status not in _NO_HEAD:
+                raise
+            return Facts()
+        last.close()
+        return Facts.of([*passed, last])
+
     def _answer(
-        self, headers: Mapping[str, str], *, start: str, timeout: float, method: str
+        self,
+        headers: Mapping[str, str],
+        *,
+        start: str,
+        timeout: float,
+        method: str,
+        passed: list[httpx2.Response] | None = None,
     ) -> httpx2.Response:
-        """The first answer that is no redirect, with its headers alone."""
+        """The first answer that is no redirect, with its headers alone.
+
+        `passed`: is filled with the redirects on the way; one that tells the file's size is followed no more.
+        """
         url = start
         for _ in range(MOST_REDIRECTS):
             at_home = _origin(url) == _origin(self.url)
@@ -115,6 +193,10 @@ class Remote:
             response = send(url, method=method, headers={**headers, **secrets}, timeout=timeout)
             if response.has_redirect_location:
                 response.close()
+                if passed is not None:
+                    passed.append(response)
+                    if LINKED_SIZE in response.headers:
+                        return response
                 url = _redirected(url, response.headers["Location"])
                 continue
             if response.status_code < 400:
@@ -158,6 +240,15 @@ class Remote:
         after = response.headers.get("Retry-After", "")
         why = self.why(response, body) if at_home else "other"
         return RefusedError(response.status_code, why, float(after) if after.isdecimal() else None)
+
+
+def _total_bytes(response: httpx2.Response) -> int | None:
+    """The size of a file of which the first byte was asked for."""
+    if response.status_code == 206:
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        total = response.headers.get("Content-Length", "")
+    return int(total) if total.isdecimal() else None
 
 
 def body(response: httpx2.Response) -> Iterator[bytes]:

@@ -85,20 +85,26 @@ class HuggingFace(RemoteHub):
         return f"{self.repository_url(reference.name)}{revision}?blobs=true"
 
     def file_url(self, model: Model, file: File) -> str:
-        """Of the commit."""
-        return f"{_endpoint()}/{model.reference.name}/resolve/{model.commit}/{quote(file.path)}"
+        """Of the commit, where it is known."""
+        commit = model.commit or model.reference.revision or self.cache.default_revision
+        revision = quote(self._made_up.get(commit, commit), safe="")
+        return f"{_endpoint()}/{model.reference.name}/resolve/{revision}/{quote(file.path)}"
 
     def listed(self, reference: Reference, answer: Any) -> Model:
-        """The commit is `sha`; the names are in `siblings`, with the sha256 of what is in LFS or Xet."""
-        if not COMMIT.fullmatch(answer["sha"]):
-            raise ValueError(answer["sha"])
+        """The commit is `sha`; the names are in `siblings`, with the sha256 of what is in LFS or Xet.
+
+        Mirrors may leave out the commit, sizes and hashes.
+        """
+        commit = answer.get("sha")
+        if commit is not None and not COMMIT.fullmatch(commit):
+            raise ValueError(commit)
         files = []
         for each in answer["siblings"]:
             stored = each.get("lfs") or {}
-            size = stored["size"] if stored else each["size"]
+            size = stored["size"] if stored else each.get("size")
             hashes = (stored["sha256"], None) if stored else (None, each.get("blobId"))
             files.append(checked_file(reference, each["rfilename"], size, *hashes))
-        return Model(reference=reference, commit=answer["sha"], files=tuple(files))
+        return Model(reference=reference, commit=commit, files=tuple(files))
 
     def why(self, response: httpx2.Response, body: bytes) -> Why:  # noqa: ARG002 - the headers say it
         """As the client tells them apart: 401 is for what is private, and for what is not there."""

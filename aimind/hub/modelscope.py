@@ -139,7 +139,9 @@ class ModelScope(RemoteHub):
             _log.warning("%s lists only the first %d files of %s", self.title, MOST_LISTED, reference.name)
         entries = [each for each in data["Files"] if each.get("Type") != "tree"]
         files = tuple(
-            checked_file(reference, each["Path"], each["Size"], (each.get("Sha256") or "").lower() or None)
+            checked_file(
+                reference, each["Path"], each.get("Size"), (each.get("Sha256") or "").lower() or None
+            )
             for each in entries
         )
         return Model(reference=reference, commit=_commit(reference, data, entries), files=files)

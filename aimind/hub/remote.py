@@ -5,9 +5,13 @@ The commit that a reference resolved to is read and fetched from then on, whatev
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +20,9 @@ from aimind.errors import AimindError, HubError, ModelNotFoundError, Unsupported
 from aimind.hub.base import Progress, checked_files, checked_path, is_offline
 from aimind.hub.cache import SHA1, SHA256, Cache
 from aimind.hub.failures import Site, explain, is_unreachable, retried
-from aimind.hub.http import NonsenseError, RefusedError, Remote, Why, failures
+from aimind.hub.http import Facts, NonsenseError, RefusedError, Remote, Why, failures
 from aimind.hub.local import FileReader
+from aimind.hub.parallel import in_parallel
 from aimind.types import File, Model, Reader, Reference
 
 if TYPE_CHECKING:
@@ -30,6 +35,10 @@ CONVERTER = "unsloth"
 # What its name ends in where a repository has the same model in other weights than the first ones.
 QUANTIZED = re.compile(r"(?i)(-(FP8|NVFP4|MXFP4|AWQ|GPTQ|INT[48]|BNB-4BIT|W\d+A\d+|DYNAMIC))+$")
 
+# Of files whose size is not listed: as many are asked for at once, and no more than so many in all.
+UNMEASURED = -1
+PARALLEL_QUESTIONS = 8
+MOST_UNMEASURED = 3000
 # Beside weights that are not GGUF there is always one of these.
 _DESCRIPTIONS = (".json", ".yaml", ".yml")
 
@@ -42,7 +51,13 @@ class RemoteHub:
     title = ""
     prefix = ""
     cache: Cache
+    _made_up: dict[
+        str, str
+    ]  # names of contents of which no commit is known, and the revision that they are of
     _is_away = False  # it did not answer: what can be done without is not asked
+
+    def __init__(self) -> None:
+        self._made_up = {}
 
     # ── What differs ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,7 +175,7 @@ class RemoteHub:
         for other in dict.fromkeys((f"{name}-GGUF", f"{CONVERTER}/{name.rpartition('/')[2]}-GGUF")):
             candidate = Reference(source=reference.source, name=other)
             try:
-                found = self._ask(candidate, timeout=GLANCE_SECONDS)
+                found = self._ask(candidate, timeout=GLANCE_SECONDS, measure=False)
             except RefusedError as refusal:
                 if refusal.status not in (401, 403, 404):  # it is not there, or not for us
                     return None
@@ -179,7 +194,8 @@ class RemoteHub:
         """The error to show for what went wrong with a repository."""
         return explain(error, reference, self.site())
 
-    def _ask(self, reference: Reference, *, timeout: float | None = None) -> Model:
+    def _ask(self, reference: Reference, *, timeout: float | None = None, measure: bool = True) -> Model:
+        """The model as the hub lists it; `measure`: with the sizes and the commit that a list may lack."""
         remote = Remote(self.list_url(reference), "the list of its files", self.secrets(), self.why)
         answer = remote.read_json(timeout=timeout)
         try:
@@ -187,7 +203,63 @@ class RemoteHub:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NonsenseError("answers with a list that makes no sense") from error
         checked_files(model.files, of=reference.name)
-        return model
+        return self._measured(model) if measure else model
+
+    def _measured(self, model: Model) -> Model:
+        """With what mirrors leave out of their lists, from the headers of the files themselves.
+
+        What is listed and not there is left out. A cache by commits gets a name made of the contents where no
+        commit is known.
+        """
+        unknown = [file for file in model.files if file.size_bytes == UNMEASURED]
+        wants_commit = self.cache.by_commit and model.commit is None
+        if wants_commit and not unknown:
+            unknown = list(model.files[:1])
+        if not unknown:
+            return model
+        if len(unknown) > MOST_UNMEASURED:
+            raise NonsenseError(f"lists {len(unknown):,} files without their sizes")
+        found: dict[str, Facts | None] = {}
+
+        def ask(file: File) -> None:
+            found[file.path] = self._facts(model, file)
+
+        in_parallel(ask, unknown, threading.Event(), limit=PARALLEL_QUESTIONS)
+        listed = []
+        for file in model.files:
+            facts = found.get(file.path, Facts(file.size_bytes, file.sha256, file.git_sha1))
+            if facts is None:
+                _log.warning(
+                    "%s lists %s of %s, which is not there", self.title, file.path, model.reference.name
+                )
+            elif facts.size_bytes is None:
+                raise NonsenseError(f"does not tell how large {file.path} is")
+            elif file.size_bytes == UNMEASURED:
+                sha256 = facts.sha256 or file.sha256
+                sha1 = None if sha256 else facts.git_sha1 or file.git_sha1
+                listed.append(File(file.path, facts.size_bytes, sha256, sha1))
+            else:
+                listed.append(file)
+        commits = {facts.commit for facts in found.values() if facts is not None and facts.commit is not None}
+        commit = model.commit or (commits.pop() if len(commits) == 1 else None)
+        if wants_commit and commit is None:
+            commit = self._made_up_commit(model.reference, listed)
+        return replace(model, commit=commit, files=tuple(listed))
+
+    def _facts(self, model: Model, file: File) -> Facts | None:
+        try:
+            return self.remote(model, file).facts()
+        except RefusedError as refusal:
+            if refusal.why == "file" or refusal.status == 404:
+                return None
+            raise
+
+    def _made_up_commit(self, reference: Reference, listed: Sequence[File]) -> str:
+        """A name for these contents where the hub names no commit; files are then fetched of the revision."""
+        contents = [[file.path, file.size_bytes, file.sha256, file.git_sha1] for file in listed]
+        digest = hashlib.sha1(json.dumps(contents).encode(), usedforsecurity=False).hexdigest()
+        self._made_up[digest] = reference.revision or self.cache.default_revision
+        return digest
 
     def _resolve_offline(self, reference: Reference) -> Model:
         model = self.cache.resolve(reference)
@@ -214,13 +286,15 @@ def _can_be_served(cached: Model) -> bool:
 def checked_file(
     reference: Reference, path: object, size: object, sha256: object, sha1: object = None
 ) -> File:
-    """A file as a hub lists it, once all of it is known to be safe.
+    """A file as a hub lists it, once all of it is known to be safe; without a size it is `UNMEASURED`.
 
     Raises:
         ValueError: a size or a hash that is none.
         HubError: an unsafe name.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if size is None:
+        size = UNMEASURED
+    elif not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise ValueError(size)
     for known, told in ((SHA256, sha256), (SHA1, sha1)):
         if told is not None and not (isinstance(told, str) and known.fullmatch(told)):

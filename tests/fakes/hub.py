@@ -130,6 +130,7 @@ class Hub:
         token: what private and gated repositories want.
         private, gated: names of repositories. The list of a gated one is open, its files are not.
         siblings: by name of the repository, what is listed instead of its files (for hostile lists).
+        names_commits: whether lists and files say which commit they are of.
         go_on: ends what faults hold.
     """
 
@@ -141,6 +142,7 @@ class Hub:
         self.private: set[str] = set()
         self.gated: set[str] = set()
         self.siblings: dict[str, list[dict[str, object]]] = {}
+        self.names_commits = True
         self.go_on = threading.Event()
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()

@@ -31,9 +31,8 @@ def answer(handler: Handler, rest: str) -> None:
     ]
     name = repository.name
     siblings = handler.server.hub.siblings.get(name, listed)
-    return handler.json(
-        {"id": name, "modelId": name, "sha": repository.commit, "private": False, "siblings": siblings}
-    )
+    commit = {"sha": repository.commit} if handler.server.hub.names_commits else {}
+    return handler.json({"id": name, "modelId": name, **commit, "private": False, "siblings": siblings})
 
 
 def resolve(handler: Handler, name: str, revision: str, path: str) -> None:
@@ -46,7 +45,7 @@ def resolve(handler: Handler, name: str, revision: str, path: str) -> None:
         handler.refuse(403 if handler.seen.authorization else 401, "GatedRepo")
         return
     file = repository.files.get(path)
-    headers = {"X-Repo-Commit": repository.commit}
+    headers = {"X-Repo-Commit": repository.commit} if hub.names_commits else {}
     if file is None:
         handler.refuse(404, "EntryNotFound", headers)
         return

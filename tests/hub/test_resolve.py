@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -160,6 +161,111 @@ def test_an_endpoint_that_is_no_address(kind: Kind, monkeypatch: pytest.MonkeyPa
     with pytest.raises(HubError, match="cannot be reached") as caught:
         resolve(kind.reference)
     assert kind.endpoint in caught.value.hint
+
+
+# ── Mirrors that leave something out ───────────────────────────────────────────────────────────────────────
+
+
+def names_alone(hub: Hub) -> None:
+    """As mirrors list that were made for clients that ask for each file's headers anyway."""
+    hub.siblings[NAME] = [{"rfilename": path} for path in ("config.json", "model.safetensors")]
+
+
+def test_a_list_without_sizes(hub: Hub, kind: Kind) -> None:
+    """Sizes and hashes come from the headers of the files."""
+    publish_model(hub)
+    complete = resolve(kind.reference)
+    names_alone(hub)
+    hub.requests.clear()
+    model = resolve(kind.reference)
+    assert [file.size_bytes for file in model.files] == [file.size_bytes for file in complete.files]
+    if kind == HUGGING_FACE:
+        assert model == complete
+        assert hub.count("GET") == 1
+        assert hub.count("HEAD") == 2  # the large one is told by the redirect
+        assert hub.count(path="/cdn/") == 0
+    folder = fetch(model, Progress())
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert (folder / "config.json").read_bytes() == CONFIG
+
+
+def test_a_list_with_some_sizes(hub: Hub, kind: Kind) -> None:
+    publish_model(hub)
+    names_alone(hub)
+    hub.siblings[NAME][0]["size"] = len(CONFIG)
+    model = resolve(kind.reference)
+    assert [file.size_bytes for file in model.files] == [len(CONFIG), len(WEIGHTS)]
+    assert hub.count("HEAD", "config.json") == 0
+
+
+@pytest.mark.parametrize("status", [405, 501, 403])
+def test_a_mirror_that_does_not_answer_head(hub: Hub, kind: Kind, status: int) -> None:
+    publish_model(hub)
+    names_alone(hub)
+    hub.faults.append(Fault("/", status=status, method="HEAD"))
+    model = resolve(kind.reference)
+    assert [file.size_bytes for file in model.files] == [len(CONFIG), len(WEIGHTS)]
+    assert (fetch(model, Progress()) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_mirror_that_lists_what_it_has_not(hub: Hub, kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    publish_model(hub)
+    names_alone(hub)
+    hub.siblings[NAME].append({"rfilename": "README.md"})
+    assert [file.path for file in resolve(kind.reference).files] == ["config.json", "model.safetensors"]
+    assert f"lists README.md of {NAME}, which is not there" in caplog.text
+
+
+def test_a_mirror_that_is_busy_with_headers(hub: Hub, kind: Kind) -> None:
+    publish_model(hub)
+    names_alone(hub)
+    hub.faults.append(Fault(kind.files, status=503, times=2))
+    assert [file.size_bytes for file in resolve(kind.reference).files] == [len(CONFIG), len(WEIGHTS)]
+    hub.faults.append(Fault(kind.files, status=503))
+    with pytest.raises(HubError, match="out of order"):
+        resolve(kind.reference)
+
+
+@pytest.mark.parametrize("sizes", [True, False])
+def test_a_list_without_a_commit(hub: Hub, sizes: bool) -> None:
+    """The headers of a file name it, too."""
+    publish_model(hub)
+    complete = resolve(HUGGING_FACE.reference)
+    if not sizes:
+        names_alone(hub)
+    listed = hub.siblings.get(NAME) or [
+        {"rfilename": file.path, "size": file.size_bytes, "blobId": file.git_sha1 or "0" * 40}
+        | ({"lfs": {"sha256": file.sha256, "size": file.size_bytes}} if file.sha256 else {})
+        for file in complete.files
+    ]
+    hub.faults.append(Fault(HUGGING_FACE.lists, body=json.dumps({"siblings": listed}).encode()))
+    model = resolve(HUGGING_FACE.reference)
+    assert model == complete
+    assert (fetch(model, Progress()) / "model.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("sizes", [True, False])
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_a_mirror_that_names_no_commit_at_all(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, revision: str | None, sizes: bool
+) -> None:
+    """The contents have a name made of them, so that they are found again, and others are kept apart."""
+    publish_model(hub)
+    publish(hub, {"config.json": b"{}", "model.safetensors": WEIGHTS[:99]}, f"{NAME}@v1")
+    hub.names_commits = False
+    if not sizes:
+        names_alone(hub)
+    reference = replace(HUGGING_FACE.reference, revision=revision)
+    model = resolve(reference)
+    weights = WEIGHTS[:99] if revision else WEIGHTS
+    folder = fetch(model, Progress())
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert {seen.path.split("/")[4] for seen in hub.requests if "/resolve/" in seen.path} == {
+        revision or "main"
+    }
+    assert resolve(reference) == model
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert source.location(resolve(reference)) == folder
 
 
 # ── Without a network ──────────────────────────────────────────────────────────────────────────────────────
