@@ -1,6 +1,9 @@
 """A repository of 2 GB in 8 files, from hubs on loopback: aimind against the hubs' own commands, in one run.
 
-    python benchmarks/download.py [--gb 2] [--runs 3]
+    python benchmarks/download.py [--gb 2] [--runs 3] [--limited-only]
+
+Then the same from a hub that limits each connection to 40 MB/s, as servers of files on the Internet do in
+effect: once in 8 files, once in one.
 
 Each way fetches into an empty cache, in turn; the least of its runs counts, of time and of processors' time.
 The hub, on the same machine, sends files with `sendfile`. aimind checks every sha256, and so does `modelscope
@@ -26,29 +29,30 @@ from pathlib import Path
 from tests.fakes.hub import Hub
 
 BIN = Path(sys.executable).parent
-NAME = "org/model"
+MANY, ONE = "org/model", "org/single"
 FILES = 8
 MIB = 1 << 20
+LIMIT = 40e6  # bytes per second
 
 
-def ways() -> dict[str, list[str]]:
+def ways(name: str) -> dict[str, list[str]]:
     pull = [sys.executable, "-m", "tests.hub.pull"]
     return {
-        "aimind, Hugging Face": [*pull, "huggingface", NAME],
-        "hf download": [str(BIN / "hf"), "download", NAME, "--quiet"],
-        "aimind, ModelScope": [*pull, "modelscope", NAME],
-        "modelscope download": [str(BIN / "modelscope"), "download", NAME],
+        "aimind, Hugging Face": [*pull, "huggingface", name],
+        "hf download": [str(BIN / "hf"), "download", name, "--quiet"],
+        "aimind, ModelScope": [*pull, "modelscope", name],
+        "modelscope download": [str(BIN / "modelscope"), "download", name],
     }
 
 
-def publish(folder: Path, size: int) -> None:
+def publish(folder: Path, size: int, files: int = FILES) -> None:
     """Contents that are no holes, and different ones."""
     folder.mkdir(parents=True)
     block = os.urandom(MIB)
-    for number in range(FILES):
-        with (folder / f"model-{number + 1:05}-of-{FILES:05}.safetensors").open("wb") as file:
+    for number in range(files):
+        with (folder / f"model-{number + 1:05}-of-{files:05}.safetensors").open("wb") as file:
             file.write(bytes([number]) * 8)
-            while (left := size // FILES - file.tell()) > 0:
+            while (left := size // files - file.tell()) > 0:
                 file.write(block[:left])
 
 
@@ -110,38 +114,50 @@ def here(home: Path) -> int:
     return total
 
 
+def compare(hub: Hub, home: Path, name: str, title: str, runs: int) -> None:
+    """Print a table: the best run of each way, and how long aimind took beside the hub's own command."""
+    hub.commit(name)  # hashes are known from now on
+    env = environment(hub, home)
+    taken: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(runs):
+        for way, argv in ways(name).items():
+            taken.setdefault(way, []).append(timed(argv, env, home))
+    best = {way: [min(each) for each in zip(*times, strict=True)] for way, times in taken.items()}
+    print(f"| {title} | time | aimind ÷ it | processors | aimind ÷ it |")
+    print("|---" * 5 + "|")
+    for ours, theirs in (tuple(best)[:2], tuple(best)[2:]):
+        for way in (ours, theirs):
+            pairs = zip(best[way], best[ours], strict=True)
+            cells = (f"{this:.2f} s | {our / this:.2f}" for this, our in pairs)
+            print(f"| {way} | {' | '.join(cells)} |")
+    print(flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gb", type=float, default=2.0)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--limited-only", action="store_true", help="leave out the hub without limits")
     asked = parser.parse_args()
     size = int(asked.gb * 1e9) // FILES * FILES
-    with tempfile.TemporaryDirectory() as name:
-        folder, home = Path(name, "repositories"), Path(name, "home")
-        publish(folder / NAME, size)
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder, home = Path(folder_name, "repositories"), Path(folder_name, "home")
+        publish(folder / MANY, size)
+        publish(folder / ONE, size, files=1)
         with Hub(folder) as hub:
-            hub.commit(NAME)  # hashes are known from now on
-            env = environment(hub, home)
-            runs: dict[str, list[tuple[float, float]]] = {}
-            for _ in range(asked.runs):
-                for way, argv in ways().items():
-                    runs.setdefault(way, []).append(timed(argv, env, home))
-            best = {way: [min(each) for each in zip(*taken, strict=True)] for way, taken in runs.items()}
-            print(f"| {size / 1e9:.1f} GB in {FILES} files | time | aimind ÷ it | processors | aimind ÷ it |")
-            print("|---" * 5 + "|")
-            for ours, theirs in (tuple(best)[:2], tuple(best)[2:]):
-                for way in (ours, theirs):
-                    pairs = zip(best[way], best[ours], strict=True)
-                    cells = (f"{this:.2f} s | {our / this:.2f}" for this, our in pairs)
-                    print(f"| {way} | {' | '.join(cells)} |")
-            print()
-            for way, argv in ways().items():
-                if way.startswith("aimind"):
-                    twice, flown = killed_at_half(argv, env, home, hub, size)
-                    print(
-                        f"{way}: KILL at half, then again: {twice / MIB:.1f} MiB of {FILES} files asked for "
-                        f"twice, {flown / MIB:.1f} MiB sent twice"
-                    )
+            if not asked.limited_only:
+                compare(hub, home, MANY, f"{size / 1e9:.1f} GB in {FILES} files", asked.runs)
+                for way, argv in ways(MANY).items():
+                    if way.startswith("aimind"):
+                        twice, flown = killed_at_half(argv, environment(hub, home), home, hub, size)
+                        print(
+                            f"{way}: KILL at half, then again: {twice / MIB:.1f} MiB of {FILES} files "
+                            f"asked for twice, {flown / MIB:.1f} MiB sent twice\n"
+                        )
+            hub.bytes_per_second = LIMIT
+            limit = f"{LIMIT / 1e6:.0f} MB/s for each connection"
+            compare(hub, home, MANY, f"{size / 1e9:.1f} GB in {FILES} files, {limit}", asked.runs)
+            compare(hub, home, ONE, f"{size / 1e9:.1f} GB in one file, {limit}", asked.runs)
 
 
 if __name__ == "__main__":

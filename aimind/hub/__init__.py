@@ -134,6 +134,7 @@ def fetch(
     *,
     waits: Sequence[float] | None = None,
     small_bytes: int | None = None,
+    chunk_bytes: int | None = None,
 ) -> Path:
     """Bring the model's files, and only those, to this machine; the folder that holds them.
 
@@ -146,7 +147,9 @@ def fetch(
     """
     if model.root is not None:
         return location(model)
-    return hub_of(model.reference.source).fetch(model, progress, waits=waits, small_bytes=small_bytes)
+    return hub_of(model.reference.source).fetch(
+        model, progress, waits=waits, small_bytes=small_bytes, chunk_bytes=chunk_bytes
+    )
 
 
 def _other_hub(reference: Reference) -> str:

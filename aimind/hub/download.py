@@ -1,6 +1,7 @@
-"""Downloads into a hub's cache: several files at once, going on where an earlier one ended, and checked.
+"""Downloads into a hub's cache: over several connections, going on where an earlier one ended, and checked.
 
-The first part of a content is kept in its `.incomplete` file, also when this program is killed; the next one
+Each file has a connection of its own, and large ones have those that no file needs (`transfer.py`). The
+first part of a content is kept in its `.incomplete` file, also when this program is killed; the next one
 asks for the rest. What has the wrong size or hash is thrown away, and fetched once more.
 """
 
@@ -10,46 +11,39 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aimind.errors import DoesNotFitError, HubError
 from aimind.hub.base import Progress, same_on_this_disk
 from aimind.hub.cache import INCOMPLETE, digest_of
-from aimind.hub.failures import is_transient, patience
-from aimind.hub.http import ChangedError, Remote, body, failures
+from aimind.hub.http import Remote, failures
 from aimind.hub.parallel import in_parallel
-from aimind.hub.ranges import range_headers, start_of
-from aimind.hub.transport import SlowError
+from aimind.hub.transfer import CONNECTIONS, Sink, StoppedError, Transfer
 from aimind.types import File, Model
 
 if TYPE_CHECKING:
     from aimind.hub.remote import RemoteHub
 
-PARALLEL_DOWNLOADS = 8
 # Configurations and tokenizers are fetched before the weights: where the weights are, all is there.
 SMALL_BYTES = 16 << 20
 # Before each try that follows one which brought nothing.
 WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
 # Left on the disk, for everybody else.
 RESERVE_BYTES = 256 << 20
-# No more is asked for at once: servers of files cut off answers of 50 GB.
-PART_BYTES = 8 << 30
 _BLOCK_BYTES = 1 << 20
 _LOCK_POLL_SECONDS = 0.1
-
-
-class _StoppedError(Exception):
-    """Another file failed, or the user gave up: this download ends too."""
+_IDLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class How:
-    """Patience, and which files are fetched first."""
+    """Patience, which files are fetched first, and what a further connection for one file fetches at once."""
 
     waits_seconds: Sequence[float]
     small_bytes: int
+    chunk_bytes: int
 
 
 def download(hub: RemoteHub, model: Model, missing: Sequence[File], progress: Progress, how: How) -> None:
@@ -68,31 +62,68 @@ def download(hub: RemoteHub, model: Model, missing: Sequence[File], progress: Pr
         files[0].size_bytes - min(_size(begun), files[0].size_bytes) for begun, files in contents.items()
     )
     _check_space(hub, model, sum(to_come))
-    stop = threading.Event()
-
-    def fetch(files: Sequence[File]) -> None:
-        for file in files:
-            _Download(hub, model, file, progress, how, stop).run()
+    job = _Job(hub, model, progress, how)
 
     progress.start({file.path: file.size_bytes for file in missing})
     try:
         small = [files for files in contents.values() if files[0].size_bytes <= how.small_bytes]
         large = [files for files in contents.values() if files[0].size_bytes > how.small_bytes]
-        for these in (small, large):
-            in_parallel(fetch, these, stop, limit=PARALLEL_DOWNLOADS)
+        in_parallel(job.fetch, small, job.stop, limit=CONNECTIONS)
+        job.fetch_large(large)
     finally:
         progress.finish()
 
 
-class _Download:
-    """Of one file, in one thread."""
+@dataclass
+class _Job:
+    """All files of one download."""
 
-    def __init__(
-        self, hub: RemoteHub, model: Model, file: File, progress: Progress, how: How, stop: threading.Event
-    ) -> None:
-        self._hub, self._model, self._file = hub, model, file
-        self._progress, self._how, self._stop = progress, how, stop
-        self._unfinished = _unfinished(hub, model, file)
+    hub: RemoteHub
+    model: Model
+    progress: Progress
+    how: How
+    stop: threading.Event = field(default_factory=threading.Event)
+    transfers: list[Transfer] = field(default_factory=list)
+
+    def fetch(self, files: Sequence[File]) -> None:
+        """Fetch these, which have one content."""
+        for file in files:
+            _Download(self, file).run()
+
+    def fetch_large(self, contents: Sequence[Sequence[File]]) -> None:
+        """Fetch each, one thread for one; threads that have none help where the most is left."""
+        is_worth_help = any(files[0].size_bytes >= 2 * self.how.chunk_bytes for files in contents)
+        if not is_worth_help:
+            in_parallel(self.fetch, contents, self.stop, limit=CONNECTIONS)
+            return
+        waiting = list(reversed(contents))
+        finished: list[Sequence[File]] = []
+
+        def work(_number: int) -> None:
+            while not self.stop.is_set() and len(finished) < len(contents):
+                try:
+                    files = waiting.pop()
+                except IndexError:
+                    if not self._help():
+                        self.stop.wait(_IDLE_SECONDS)
+                    continue
+                self.fetch(files)
+                finished.append(files)
+
+        in_parallel(work, range(CONNECTIONS), self.stop, limit=CONNECTIONS)
+
+    def _help(self) -> bool:
+        by_size = sorted(self.transfers, key=lambda each: each.left_bytes, reverse=True)
+        return any(transfer.help() for transfer in by_size)
+
+
+class _Download:
+    """Of one file."""
+
+    def __init__(self, job: _Job, file: File) -> None:
+        self._hub, self._model, self._file = job.hub, job.model, file
+        self._progress, self._stop, self._job = job.progress, job.stop, job
+        self._unfinished = _unfinished(job.hub, job.model, file)
         self._told_bytes = 0
         self._digest = digest_of(file)
 
@@ -140,43 +171,25 @@ class _Download:
         self._tell(_size(self._unfinished))
 
     def _receive_all(self, remote: Remote) -> None:
-        waits = iter(self._how.waits_seconds)
-        while (start := _size(self._unfinished)) < self._file.size_bytes:
-            try:
-                self._receive(remote, start)
-            except failures() as error:
-                if _size(self._unfinished) > start and not isinstance(error, SlowError):
-                    waits = iter(self._how.waits_seconds)
-                wait = next(waits, None)
-                pause = None if wait is None or not _may_pass(error) else patience(error, wait)
-                if pause is None:
-                    raise
-                if self._stop.wait(pause):
-                    raise _StoppedError from error
+        """Append what is missing, by as many connections as there are to help."""
+        with self._unfinished.open("ab", buffering=0) as content:
 
-    def _receive(self, remote: Remote, start: int) -> None:
-        """Append what comes, until the end or until the connection breaks."""
-        size = self._file.size_bytes
-        stop = min(size, start + PART_BYTES)
-        headers = (
-            {"Accept-Encoding": "identity"} if (start, stop) == (0, size) else range_headers(start, stop)
-        )
-        with remote.get(headers) as response, self._unfinished.open("ab", buffering=0) as content:
-            skipped = start_of(response, start, stop, size, what=self._file.path)
-            at = start
-            for received in body(response):
-                if self._stop.is_set():
-                    raise _StoppedError
-                chunk = received[skipped:]
-                skipped = max(0, skipped - len(received))
-                if at + len(chunk) > size:
-                    raise ChangedError(f"{self._file.path} has more than the {size:,} bytes that were listed")
-                _write(content, chunk)
-                self._digest.update(chunk)
-                at += len(chunk)
-                self._tell(at)
-        if at < stop:
-            raise _CutError(f"{self._file.path} has fewer than the {size:,} bytes that were listed")
+            def write(piece: bytes) -> None:
+                _write(content, piece)
+                self._digest.update(piece)
+
+            transfer = Transfer(
+                remote,
+                self._file,
+                start=_size(self._unfinished),
+                sink=Sink(write, self._advance, self._stop),
+                chunk_bytes=self._job.how.chunk_bytes,
+            )
+            self._job.transfers.append(transfer)
+            try:
+                transfer.run(self._job.how.waits_seconds)
+            finally:
+                self._job.transfers.remove(transfer)
 
     def _wrong(self) -> str | None:
         expected = self._file.sha256 or self._file.git_sha1
@@ -190,20 +203,11 @@ class _Download:
         return (self._file.sha256 or self._file.git_sha1) is not None
 
     def _tell(self, here_bytes: int) -> None:
-        self._progress.advance(self._file.path, here_bytes - self._told_bytes)
-        self._told_bytes = here_bytes
+        self._advance(here_bytes - self._told_bytes)
 
-
-class _CutError(ChangedError):
-    """An answer ended early: of a connection that broke, or of a file that is shorter."""
-
-
-def _may_pass(error: Exception) -> bool:
-    import httpx2
-
-    if isinstance(error, (_CutError, SlowError, httpx2.NetworkError, httpx2.TimeoutException)):
-        return True
-    return is_transient(error)
+    def _advance(self, count_bytes: int) -> None:
+        self._told_bytes += count_bytes
+        self._progress.advance(self._file.path, count_bytes)
 
 
 def _unfinished(hub: RemoteHub, model: Model, file: File) -> Path:
@@ -239,7 +243,7 @@ def _locked(path: Path, stop: threading.Event, wait: Callable[[], None]) -> Iter
                 wait()
             told = True
             if stop.is_set():
-                raise _StoppedError from None
+                raise StoppedError from None
     try:
         yield
     finally:

@@ -251,12 +251,13 @@ def _total_bytes(response: httpx2.Response) -> int | None:
     return int(total) if total.isdecimal() else None
 
 
-def body(response: httpx2.Response) -> Iterator[bytes]:
+def body(response: httpx2.Response, *, keep_connection: bool = False) -> Iterator[bytes]:
     """What a long answer holds, as it is sent, in large pieces.
 
     Its first piece comes by the client, with all that it has read ahead; then what is on the connection is
     the body and nothing else, and is read from there: that takes a third of the processor's time, since the
-    client copies every byte some times. The connection is of no use for another request afterwards.
+    client copies every byte some times. The connection is of no use for another request afterwards; with
+    `keep_connection` it is, and all comes by the client.
 
     Raises:
         httpx2.HTTPError: the connection breaks.
@@ -267,7 +268,12 @@ def body(response: httpx2.Response) -> Iterator[bytes]:
     rate = Rate()
     pieces = response.iter_raw()
     left = int(response.headers.get("Content-Length", 0))
-    if not left or "Transfer-Encoding" in response.headers or response.http_version != "HTTP/1.1":
+    if (
+        keep_connection
+        or not left
+        or "Transfer-Encoding" in response.headers
+        or response.http_version != "HTTP/1.1"
+    ):
         for piece in pieces:
             rate.count(len(piece))
             yield piece

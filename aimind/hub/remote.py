@@ -132,10 +132,17 @@ class RemoteHub:
         return RangeReader(self.remote(model, file), file.size_bytes, explain=explain, waits=waits)
 
     def fetch(
-        self, model: Model, progress: Progress, *, waits: Sequence[float] | None, small_bytes: int | None
+        self,
+        model: Model,
+        progress: Progress,
+        *,
+        waits: Sequence[float] | None,
+        small_bytes: int | None,
+        chunk_bytes: int | None,
     ) -> Path:
         """Download what is missing of the model's files; the folder that then holds them all."""
         from aimind.hub import download
+        from aimind.hub.transfer import CHUNK_BYTES
 
         folder = self.cache.snapshot(model)
         missing = [file for file in model.files if self.cache.complete(model, file) != folder / file.path]
@@ -147,6 +154,7 @@ class RemoteHub:
                 how = download.How(
                     waits_seconds=download.WAITS_SECONDS if waits is None else waits,
                     small_bytes=download.SMALL_BYTES if small_bytes is None else small_bytes,
+                    chunk_bytes=CHUNK_BYTES if chunk_bytes is None else chunk_bytes,
                 )
                 download.download(self, model, missing, progress, how)
             _try_to_remember(self.cache, model, must=bool(missing))

@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,6 +132,7 @@ class Hub:
         private, gated: names of repositories. The list of a gated one is open, its files are not.
         siblings: by name of the repository, what is listed instead of its files (for hostile lists).
         names_commits: whether lists and files say which commit they are of.
+        bytes_per_second: the most that one connection gets of a file.
         go_on: ends what faults hold.
     """
 
@@ -143,6 +145,7 @@ class Hub:
         self.gated: set[str] = set()
         self.siblings: dict[str, list[dict[str, object]]] = {}
         self.names_commits = True
+        self.bytes_per_second: float | None = None
         self.go_on = threading.Event()
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -387,9 +390,12 @@ class Handler(BaseHTTPRequestHandler):
         """As fast as it goes."""
         self.wfile.flush()
         with part.path.open("rb") as file:
-            at = part.start
+            at, rate, begun = part.start, self.server.hub.bytes_per_second, time.monotonic()
+            most = SENDFILE_BYTES if rate is None else SENDFILE_BYTES // 8
             while at < part.stop:
-                count = min(part.stop - at, SENDFILE_BYTES)
+                if rate is not None:
+                    time.sleep(max(0.0, begun + (at - part.start) / rate - time.monotonic()))
+                count = min(part.stop - at, most)
                 self.seen.sent_bytes += count
                 sent = os.sendfile(self.connection.fileno(), file.fileno(), at, count)
                 self.seen.sent_bytes += sent - count

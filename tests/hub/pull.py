@@ -1,4 +1,7 @@
-"""A program that fetches a model as `aimind serve` does: `python -m tests.hub.pull SOURCE NAME`."""
+"""A program that fetches a model as `aimind serve` does.
+
+python -m tests.hub.pull SOURCE NAME [CHUNK_BYTES]
+"""
 
 from __future__ import annotations
 
@@ -10,4 +13,5 @@ from aimind.types import Reference, Source
 
 if __name__ == "__main__":
     reference = Reference(source=cast(Source, sys.argv[1]), name=sys.argv[2])
-    print(hub.fetch(hub.resolve(reference), show.Progress()))
+    chunk_bytes = int(sys.argv[3]) if len(sys.argv) > 3 else None
+    print(hub.fetch(hub.resolve(reference), show.Progress(), chunk_bytes=chunk_bytes))
