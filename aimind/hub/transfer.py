@@ -22,7 +22,7 @@ from aimind.types import File
 
 CONNECTIONS = 8
 # What each further connection fetches at once, and holds in memory.
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 16 << 20
 # No more is asked for at once: servers of files cut off answers of 50 GB.
 PART_BYTES = 8 << 30
 # After a connection of several has failed: how long one is not replaced.
@@ -173,7 +173,7 @@ class Transfer:
         with self._changed:
             if not is_first and not self._wants_help():
                 return None
-            segment = next((each for each in self._segments if not each.is_taken), None)
+            segment = next((each for each in self._segments if not each.is_taken and each.left_bytes), None)
             if segment is None:
                 segment = self._new_segment(is_first=is_first) or self._half_of_another()
             if segment is not None:
@@ -195,7 +195,7 @@ class Transfer:
             if last.left_bytes > self._chunk_bytes:
                 last.stop = last.at + self._chunk_bytes
                 self._next = last.stop
-        is_full = len(self._segments) >= self._most_connections * 2
+        is_full = len(self._segments) >= self._most_connections
         if self._next >= self._file.size_bytes or is_full:
             return None
         alone = is_first and self._connections == 0
@@ -207,7 +207,9 @@ class Transfer:
 
     def _half_of_another(self) -> _Segment | None:
         """The second half of what another has still to come, where that is worth a request."""
-        longest = max(self._segments, key=lambda each: each.left_bytes, default=None)
+        is_end = self._next >= self._file.size_bytes
+        others = self._segments if is_end else self._segments[:1]  # which all those behind it wait for
+        longest = max(others, key=lambda each: each.left_bytes, default=None)
         if longest is None or longest.left_bytes < self._chunk_bytes // 2:
             return None
         if len(self._segments) >= 2 * CONNECTIONS:
