@@ -27,6 +27,8 @@ CHUNK_BYTES = 16 << 20
 PART_BYTES = 8 << 30
 # After a connection of several has failed: how long one is not replaced.
 REST_SECONDS = 2.0
+# The first connection takes all there is again after so long without help.
+ALONE_AFTER_SECONDS = 5.0
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 0.05
 
@@ -88,6 +90,7 @@ class Transfer:
         self._connections = 0
         self._most_connections = CONNECTIONS
         self._rest_until = 0.0
+        self._helped_until = 0.0  # others are expected to come again till then
         self._problem: BaseException | None = None  # what could not be written
         self.left_bytes = file.size_bytes - start
 
@@ -112,6 +115,9 @@ class Transfer:
             except failures() as error:
                 if self._problem is not None:
                     raise
+                if self._is_refused_beside_others(error):
+                    self._wait_for_others()
+                    continue
                 if self.left_bytes < left and not isinstance(error, SlowError):
                     waits = iter(waits_seconds)
                 self._pause(error, waits)
@@ -138,11 +144,19 @@ class Transfer:
         except failures() as error:
             with self._changed:
                 self._rest_until = time.monotonic() + REST_SECONDS
-                if isinstance(error, (RefusedError, _NoRangesError)):  # it may not like so many
-                    self._most_connections = max(1, self._connections - 1)
+            self._is_refused_beside_others(error)
         finally:
+            self._helped_until = time.monotonic() + ALONE_AFTER_SECONDS
             self._give_back(segment)
         return True
+
+    def _is_refused_beside_others(self, error: Exception) -> bool:
+        """Whether a server refused one connection while others have theirs: then there shall be fewer."""
+        with self._changed:
+            if self._connections < 2 or not isinstance(error, (RefusedError, _NoRangesError)):
+                return False
+            self._most_connections = max(1, self._connections - 1)
+            return True
 
     def _is_busy(self) -> bool:
         """Whether there is more to do as soon as another connection has ended its segment."""
@@ -179,6 +193,8 @@ class Transfer:
             if segment is not None:
                 segment.is_taken = True
                 self._connections += 1
+                if not is_first:
+                    self._helped_until = time.monotonic() + ALONE_AFTER_SECONDS
             return segment
 
     def _wants_help(self) -> bool:
@@ -198,8 +214,8 @@ class Transfer:
         is_full = len(self._segments) >= self._most_connections
         if self._next >= self._file.size_bytes or is_full:
             return None
-        alone = is_first and self._connections == 0
-        length = PART_BYTES if alone else self._chunk_bytes
+        is_alone = is_first and time.monotonic() > self._helped_until
+        length = PART_BYTES if is_alone else self._chunk_bytes
         segment = _Segment(self._next, min(self._next + length, self._file.size_bytes))
         self._segments.append(segment)
         self._next = segment.stop
