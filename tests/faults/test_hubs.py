@@ -169,6 +169,45 @@ def test_answers(hub: Hub, home: Path, kind: Kind, body: bytes, seen: Seen) -> N
     seen(refused(lambda: pulled(kind), home))
 
 
+@on_both("a list of names alone, without sizes", "each file is asked for its size; whole")
+def test_no_sizes(hub: Hub, kind: Kind, seen: Seen) -> None:
+    publish_model(hub)
+    hub.siblings[NAME] = [{"rfilename": path} for path in ("config.json", "model.safetensors")]
+    assert (pulled(kind) / "model.safetensors").read_bytes() == WEIGHTS
+    seen("whole")
+
+
+@fault("a mirror that names no commit, and no sizes", "whole, and found again", on=HUGGING_FACE)
+def test_no_commit(hub: Hub, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    (kind,) = (each for each in KINDS if each.source == "huggingface")
+    publish_model(hub)
+    hub.names_commits = False
+    hub.siblings[NAME] = [{"rfilename": path} for path in ("config.json", "model.safetensors")]
+    folder = pulled(kind)
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert pulled(kind) == folder
+    seen("whole", "found offline")
+
+
+@on_both("a token with a line break in it", "one error, which does not show it; nothing is sent")
+def test_odd_token(hub: Hub, home: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    publish_model(hub)
+    monkeypatch.setenv(kind.token, "hf_canary0123\nx")
+    said = refused(lambda: pulled(kind), home)
+    assert "canary" not in said
+    assert hub.requests == []
+    seen(said)
+
+
+@on_both("a hub that is down, and a cache with one shard of two", "one error about the hub")
+def test_down_and_partial(hub: Hub, home: Path, kind: Kind, seen: Seen) -> None:
+    publish(hub, {"config.json": CONFIG, "model-00001-of-00002.safetensors": WEIGHTS})
+    pulled(kind)
+    hub.faults.append(Fault("/", status=503))
+    seen(refused(lambda: pulled(kind), home))
+
+
 # ── Redirects ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -425,6 +464,38 @@ def test_kill(hub: Hub, home: Path, kind: Kind, seen: Seen) -> None:
     assert all(half - start <= MIB for start in here)
     assert not parts(home)
     seen("whole; at most 1 MiB of each fetched twice")
+
+
+@on_both(
+    "KILL of aimind while one file comes by several connections",
+    "the next one goes on; at most one chunk for each connection is fetched twice",
+)
+def test_kill_of_several_connections(hub: Hub, home: Path, kind: Kind, seen: Seen) -> None:
+    content = LARGE * 3
+    chunk, connections = MIB, 8
+    publish(hub, {"model.safetensors": content})
+    hub.bytes_per_second = 4e6
+    argv = [sys.executable, "-m", "tests.hub.pull", kind.source, NAME, str(chunk)]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        wait_for(
+            lambda: sum(part.stat().st_size for part in parts(home)) > len(content) // 2, what="a half of it"
+        )
+        first.send_signal(signal.SIGKILL)
+    (part,) = parts(home)
+    here = part.read_bytes()
+    assert content.startswith(here)
+    assert hub.count(path="/cdn/") > connections
+    ends = [
+        int(str(each.range).rpartition("-")[2]) for each in hub.requests if each.host == "cdn" and each.range
+    ]
+    assert max(ends) < len(here) + connections * chunk
+    hub.requests.clear()
+    hub.bytes_per_second = None
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == content
+    starts = [int(str(each.range)[6:].partition("-")[0]) for each in hub.requests if each.host == "cdn"]
+    assert min(starts) == len(here)
+    seen("whole; at most one chunk for each connection fetched twice")
 
 
 @on_both("two of aimind at once, for one model", "one downloads; the other waits and says so")
