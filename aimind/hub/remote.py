@@ -221,6 +221,8 @@ class RemoteHub:
         """
         unknown = [file for file in model.files if file.size_bytes == UNMEASURED]
         wants_commit = self.cache.by_commit and model.commit is None
+        if wants_commit and not model.files:
+            raise NonsenseError("answers with a list that makes no sense")
         if wants_commit and not unknown:
             unknown = list(model.files[:1])
         if not unknown:
@@ -233,26 +235,27 @@ class RemoteHub:
             found[file.path] = self._facts(model, file)
 
         in_parallel(ask, unknown, threading.Event(), limit=PARALLEL_QUESTIONS)
-        listed = []
-        for file in model.files:
-            facts = found.get(file.path, Facts(file.size_bytes, file.sha256, file.git_sha1))
-            if facts is None:
-                _log.warning(
-                    "%s lists %s of %s, which is not there", self.title, file.path, model.reference.name
-                )
-            elif facts.size_bytes is None:
-                raise NonsenseError(f"does not tell how large {file.path} is")
-            elif file.size_bytes == UNMEASURED:
-                sha256 = facts.sha256 or file.sha256
-                sha1 = None if sha256 else facts.git_sha1 or file.git_sha1
-                listed.append(File(file.path, facts.size_bytes, sha256, sha1))
-            else:
-                listed.append(file)
+        measured = [self._with_facts(model, file, found) for file in model.files]
+        listed = [file for file in measured if file is not None]
         commits = {facts.commit for facts in found.values() if facts is not None and facts.commit is not None}
         commit = model.commit or (commits.pop() if len(commits) == 1 else None)
         if wants_commit and commit is None:
             commit = self._made_up_commit(model.reference, listed)
         return replace(model, commit=commit, files=tuple(listed))
+
+    def _with_facts(self, model: Model, file: File, found: Mapping[str, Facts | None]) -> File | None:
+        """The file with its size; `None` where it is not there."""
+        if file.size_bytes != UNMEASURED:
+            return file
+        facts = found[file.path]
+        if facts is None:
+            _log.warning("%s lists %s of %s, which is not there", self.title, file.path, model.reference.name)
+            return None
+        if facts.size_bytes is None:
+            raise NonsenseError(f"does not tell how large {file.path} is")
+        sha256 = facts.sha256 or file.sha256
+        sha1 = None if sha256 else facts.git_sha1 or file.git_sha1
+        return File(file.path, facts.size_bytes, sha256, sha1)
 
     def _facts(self, model: Model, file: File) -> Facts | None:
         try:
