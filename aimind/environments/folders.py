@@ -117,6 +117,7 @@ class Environment:
         """
         import fcntl  # not on Windows, where environments are only looked for
 
+        data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self._lock.open("w", encoding="utf-8") as file:
             try:

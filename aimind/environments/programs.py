@@ -60,7 +60,7 @@ def _remember(programs: dict[str, dict[str, str]]) -> None:
     import tempfile
 
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a moment each time
-        data_folder().mkdir(parents=True, exist_ok=True)
+        data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=data_folder(), delete=False) as file:
             json.dump(programs, file, indent=2)
         Path(file.name).replace(data_folder() / "programs.json")

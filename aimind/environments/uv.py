@@ -88,6 +88,7 @@ def run(
         errors="replace",
         cwd=folder,
         env=_environment(),
+        umask=0o022,  # what is installed is run: nobody else may change it, whatever the user's umask is
         pass_fds=(lock,),
         process_group=0,
     ) as process:

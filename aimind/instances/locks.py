@@ -25,7 +25,7 @@ def held(path: Path) -> bool:
     import fcntl  # not on Windows, where nothing is served
 
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not be waited for
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as problem:
@@ -48,7 +48,7 @@ def take(path: Path, *, patience_seconds: float) -> int | None:
     import fcntl
 
     with writing(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     until = time.monotonic() + patience_seconds
     while True:
         try:
@@ -98,7 +98,7 @@ def alone(path: Path, *, wait: Callable[[], None]) -> Iterator[None]:
     import fcntl
 
     with writing(path):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

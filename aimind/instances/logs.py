@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections import deque
@@ -110,7 +111,8 @@ class _Reader:
         name = f"{self._run:06}.log" if part == 1 else f"{self._run:06}.{part}.log"
         self._part = part
         try:
-            self._file = (self._folder / records.LOGS / name).open("rb")
+            path = self._folder / records.LOGS / name
+            self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # it may be a pipe
         except FileNotFoundError:  # dropped just now
             self._file = None
 
