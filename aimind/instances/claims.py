@@ -129,6 +129,8 @@ def claims(*, wait: Callable[[], None]) -> Iterator[Claims]:
         InstanceError: the state folder cannot be written.
     """
     records.make_folder(records.instances_folder())
+    records.check_own(records.state_folder())
+    records.check_own(records.instances_folder())
     with locks.alone(records.state_folder() / "claims.lock", wait=wait):
         yield Claims()
 

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -73,6 +74,25 @@ def make_folder(folder: Path) -> None:
         for each in reversed([folder, *folder.parents]):
             if not each.is_dir():
                 each.mkdir(mode=0o700, exist_ok=True)
+
+
+def check_own(folder: Path) -> None:
+    """Find out that nobody else can change what is kept in the folder: instances are started by it.
+
+    Raises:
+        InstanceError: somebody can.
+    """
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise InstanceError(
+            f"{folder} belongs to another user",
+            hint=f"`chown -R $(id -un) {shlex.quote(str(folder))}`, or name another with AIMIND_STATE_DIR",
+        )
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise InstanceError(
+            f"{folder} can be written by everybody, who could change what is started by it",
+            hint=f"`chmod -R o-w {shlex.quote(str(folder))}`",
+        )
 
 
 def write(path: Path, record: Instance | State) -> None:

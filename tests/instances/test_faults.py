@@ -237,3 +237,15 @@ def test_the_data_folder_is_the_users_alone(home: Home) -> None:
     subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=home.folder, env=home.env)
     data = Path(home.env["AIMIND_DATA_DIR"])
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
+
+
+def test_a_state_folder_that_everybody_can_change_is_refused(home: Home) -> None:
+    home.serve()
+    home.good("stop", "demo")
+    home.state.chmod(0o777)
+    done = home.run("start", "demo")
+    assert done.returncode == 13
+    assert "can be written by everybody" in done.stderr
+    (command,) = re.findall(r"`(chmod .*)`", done.stderr)
+    subprocess.run(command, shell=True, check=True)
+    home.good("start", "demo")
