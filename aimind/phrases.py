@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -30,3 +31,19 @@ def names(devices: Sequence[Device]) -> str:
     """Devices for a sentence: `device 0`, `devices 0, 1`."""
     numbers = ", ".join(str(device.index) for device in devices)
     return f"device{'s' if len(devices) > 1 else ''} {numbers}"
+
+
+# What a terminal obeys instead of showing it, and what makes text be read in another order than is written:
+# C0 and C1 controls, the marks of Unicode's bidirectional algorithm (UAX 9), and its separators of lines.
+_INVISIBLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def visible(text: str) -> str:
+    """The text on one line, with what a terminal would obey as Python writes it: names may hold anything."""
+    return _INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_output(text: str) -> str:
+    """The same of a line that a program has printed; its colors are left out."""
+    return visible(_COLORS.sub("", text))

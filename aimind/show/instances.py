@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aimind.phrases import age, gib
+from aimind.phrases import age, gib, visible_output
 from aimind.show.terminal import console, escape, grid, note, table
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def instance(
     facts.add_row("files", str(sight.folder))
     console().print(facts)
     for line in last_lines:
-        click.echo(f"| {line}")
+        click.echo(f"| {visible_output(line)}")
 
 
 def _add_state(facts: Table, sight: Sight) -> None:
@@ -147,7 +147,7 @@ def ending(sight: Sight) -> str:
 def log_line(entry: Entry) -> None:
     """A line of a log, or that something is missing there."""
     if entry.line is not None:
-        click.echo(entry.line)
+        click.echo(visible_output(entry.line))
     else:
         click.echo(f"aimind: {entry.dropped_parts} of the log's parts are missing here: it was too long")
 

@@ -23,7 +23,8 @@ def traceback(problem: BaseException) -> None:
     """Where an error was raised (`--debug`)."""
     from traceback import format_exception
 
-    tell("".join(format_exception(problem)).rstrip())
+    for line in "".join(format_exception(problem)).rstrip().splitlines():
+        tell(line)
 
 
 def bug(problem: BaseException) -> None:

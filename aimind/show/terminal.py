@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aimind.phrases import visible
 from aimind.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def warn(line: str) -> None:
 
 def tell(line: str) -> None:
     """One line on stderr, whatever is wished; without secrets, which the message of a library may quote."""
-    click.echo(without_secrets(line), err=True)
+    click.echo(visible(without_secrets(line)), err=True)
 
 
 def data(value: Mapping[str, object]) -> None:
@@ -113,7 +114,7 @@ def table(*titles: str, right: bool = False) -> Table:
 
 
 def escape(text: str) -> str:
-    """The text without any meaning to rich."""
+    """The text without any meaning to rich or to a terminal."""
     from rich.markup import escape as escaped
 
-    return escaped(text)
+    return escaped(visible(text))

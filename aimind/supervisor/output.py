@@ -216,3 +216,13 @@ class Log:
 def _text(line: bytes) -> str:
     """What is seen of a line, cut at `LINE_BYTES`."""
     return line[:LINE_BYTES].decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+
+
+# As in `aimind.phrases`, of which nothing can be imported here.
+_INVISIBLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def visible(text: str) -> str:
+    """The text on one line, without colors, and with what a terminal would obey as Python writes it."""
+    return _INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], _COLORS.sub("", text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from aimind.supervisor.notify import EXTENSION_SECONDS, Manager
-from aimind.supervisor.output import Output
+from aimind.supervisor.output import Output, visible
 from aimind.supervisor.probe import FOREVER
 from aimind.supervisor.record import Logs, State
 
@@ -41,7 +41,7 @@ class Report:
 
     def say(self, sentence: str) -> None:
         """A sentence of ours, for the person and the log."""
-        line = f"aimind: {sentence}"
+        line = f"aimind: {visible(sentence)}"
         self._stderr.write_line(line)
         if self._logs is not None:
             self._logs.write_line(line)
