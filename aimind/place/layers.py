@@ -28,7 +28,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from aimind.errors import DoesNotFitError, UsageError
-from aimind.estimate import ggml
+from aimind.estimate import ggml, overhead
 from aimind.phrases import gib, names
 from aimind.place.placement import (
     CHECKPOINT_BYTES,
@@ -240,8 +240,10 @@ def _placement(search: Search, found: Fit, devices: tuple[Device, ...], metadata
             _why_parallel(flags, found.cache),
             *_why_idle(search, found, devices),
             *_why_checkpoints(checkpoints, host.checkpoint_bytes),
+            *_why_overhead(search, found),
         ),
         sources=ggml.SOURCES,
+        measured_as=_measured_as(search, found),
     )
 
 
@@ -363,6 +365,25 @@ def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
         return ()
     sentence = f"{count} checkpoints a slot, in time {gib(size_bytes)} of RAM"
     return (Reason("context_checkpoints", sentence),)
+
+
+def _measured_as(search: Search, found: Fit) -> str:
+    if not found.devices:
+        return ""
+    return overhead.kind(found.devices[0], search.work(found))
+
+
+def _why_overhead(search: Search, found: Fit) -> tuple[Reason, ...]:
+    """That measurements of this machine count, where there are some."""
+    names_seen = set()
+    reasons = []
+    for device in found.devices:
+        size = overhead.remembered_bytes(device, search.work(found), search.host.measurements)
+        if size is not None and device.name not in names_seen:
+            names_seen.add(device.name)
+            sentence = f"{size >> 20} MiB beside the buffers on {device.name}: measured by earlier runs here"
+            reasons.append(Reason("overhead_bytes", sentence))
+    return tuple(reasons)
 
 
 # ── Why not ────────────────────────────────────────────────────────────────────────────────────────────────

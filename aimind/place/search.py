@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aimind.estimate import ggml, overhead
+from aimind.estimate.overhead import Work
 from aimind.place.dealing import balanced, by_shares, evenly
 from aimind.place.placement import CONTEXT_FLOOR, RAM_CACHE_SHARE, SPENDABLE, context_limit, usable_devices
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Request
@@ -189,7 +190,12 @@ class Search:
         if not counts:
             return 0
         work = ggml.work(self.profile, settings, counts)
-        return max((overhead.device_bytes(device, work) for device in self.devices), default=0)
+        measured = self.host.measurements
+        return max((overhead.device_bytes(device, work, measured) for device in self.devices), default=0)
+
+    def work(self, found: Fit) -> Work:
+        """What one step multiplies on the devices."""
+        return ggml.work(self.profile, self.settings(found.cache, found.split), found.counts)
 
     def on_one_device(self, cache: Cache, effort: Effort) -> Estimate:
         """What the whole model takes on one device, however much that has."""
