@@ -36,7 +36,7 @@ SOURCES: Mapping[str, str] = {
     "checkpoint_bytes": "a bound: as many copies of windows and states as every slot may keep in RAM",
     "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
     "output_bytes": "a row of logits a slot",
-    "overhead_bytes": "the CUDA context, kernels and cuBLAS, as measured on one GPU",
+    "overhead_bytes": "the CUDA context, kernels and cuBLAS, and the processes in RAM, as measured once",
     "projector_bytes": "the tensors in the projector's header, and about what one picture needs",
 }
 

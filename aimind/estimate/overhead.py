@@ -134,6 +134,20 @@ def remembered_bytes(device: Device, work: Work, measured: Sequence[Measurement]
     return max(found, default=None)
 
 
+# Of RAM for each entry of a vocabulary: a struct, a string and a node of a hash table (40 + 32 + 72 bytes,
+# llama-vocab.cpp), about as much again for its merge, and what malloc adds.
+VOCABULARY_ENTRY_BYTES = 400
+
+
+def process_bytes(program_bytes: int, vocab_size: int) -> int:
+    """RAM of the processes beside all buffers, at most.
+
+    `program_bytes`: without a vocabulary. xllamacpp 2026.10 on a CPU held 45 MiB with every buffer in use,
+    and its supervisor's processes 25 MiB (RSS, what they share counted for each).
+    """
+    return program_bytes + VOCABULARY_ENTRY_BYTES * vocab_size
+
+
 def kind(device: Device, work: Work) -> str:
     """By which measurements are kept apart."""
     return "cuBLAS" if uses_cublas(device, work) else "own kernels"

@@ -24,6 +24,7 @@ MEMORY = LayeredMemory(
     full_window_cache=True,
     outputs_per_slot=None,
     checkpoints=0,
+    process_bytes=200 << 20,  # FastAPI, pydantic and numpy: not measured
 )
 # Its server takes ggml's own numbers of the types (ggml.h, enum ggml_type).
 _TYPES = tuple((str(number), name) for name, number in CACHE_TYPES.items())

@@ -177,6 +177,9 @@ class Search:
             overhead_bytes=self._overhead_bytes(settings, counts),
             compute=compute,
         )
+        process_bytes = overhead.process_bytes(self.memory.process_bytes, self.profile.metadata.vocab_size)
+        host = dataclasses.replace(usage.host, overhead_bytes=process_bytes)
+        usage = dataclasses.replace(usage, host=host)
         if not self.projector_bytes:
             return usage
         if not usage.devices:

@@ -242,6 +242,7 @@ class LayeredMemory:
         outputs_per_slot: logits that one step may ask for, a slot; `None` for every token of the batch.
         checkpoints: copies of windows and states that the server keeps a slot, unless asked otherwise.
         cache_dtypes: that the KV cache may have.
+        process_bytes: of RAM, for the program, its libraries and its supervisor, beside all buffers.
         images: how it spends memory on models that paint, whose layers are not split; `None` if it has none.
     """
 
@@ -257,6 +258,7 @@ class LayeredMemory:
     outputs_per_slot: int | None = 1
     checkpoints: int = 32
     cache_dtypes: tuple[str, ...] = tuple(CACHE_TYPES)
+    process_bytes: int = 80 << 20
     images: WholeMemory | None = None
 
 

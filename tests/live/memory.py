@@ -42,7 +42,7 @@ def planned(host: Plan) -> dict[str, float]:
 
 def is_in_the_log(served: Served, plan: Plan) -> None:
     """llama.cpp: every buffer has the bytes of the plan, which says that they are exact."""
-    assert plan["host"]["exact"]
+    assert plan["host"]["approximate"] == ["overhead_bytes"]
     assert logged(served) == pytest.approx(planned(plan["host"]), abs=0.0101)
 
 

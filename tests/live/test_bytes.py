@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +17,7 @@ from aimind.exact import Exact, exact, sparse
 from aimind.types import Command, Probe
 from tests.live import tiny
 from tests.live.memory import logged, planned
-from tests.live.served import plan, serve
+from tests.live.served import AIMIND, environment, plan, serve
 
 pytestmark = pytest.mark.live
 
@@ -71,3 +77,33 @@ def test_a_file_that_it_cannot_open_is_said(tmp_path: Path) -> None:
 def test_a_llama_server_without_its_companion_cannot_tell(tmp_path: Path) -> None:
     with pytest.raises(ExactSizesError, match="no llama-fit-params beside it"):
         asked([str(tmp_path / "llama-server"), "--model", "m.gguf"])
+
+
+@pytest.mark.parametrize("name", ["demo", "a tiny one"])
+def test_no_more_is_used_than_was_planned(name: str, demo_file: Path, tmp_path: Path) -> None:
+    """As `aimind ps` counts: the pages of all of its processes, also when each slot has had a long prompt."""
+    path = demo_file if name == "demo" else tiny.write(tmp_path / "tiny.gguf", next(iter(tiny.FAMILIES)))
+    env = {"AIMIND_STATE_DIR": str(tmp_path / "state")}
+    words = (str(path), *(("--context", "2048") if name == "demo" else ()), *FLAGS)
+    with serve(*words, env=env) as served:
+        decided = plan(*words, env=env)
+        body = {"prompt": "one two three " * 500, "n_predict": 64}
+        with ThreadPoolExecutor(8) as pool:
+            prompts = 12 if name == "demo" else 0  # the other's vocabulary has no words
+            list(pool.map(lambda _: ask(f"{served.url}/completion", body), range(prompts)))
+        (seen,) = json.loads(aimind("ps", "--json", env=env))["instances"]
+        assert 0 < seen["used"]["ram_bytes"] <= seen["claim"]["ram_bytes"]
+        assert seen["claim"]["ram_bytes"] <= decided["host"]["total_bytes"]
+
+
+def ask(url: str, body: dict[str, object]) -> None:
+    """Have it compute; a prompt that is too long for the model is no trouble here."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=120) as answer:
+        answer.read()
+
+
+def aimind(*words: str, env: dict[str, str]) -> str:
+    return subprocess.run(
+        [str(AIMIND), *words], capture_output=True, text=True, check=True, env=environment(env)
+    ).stdout
