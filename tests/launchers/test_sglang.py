@@ -92,7 +92,8 @@ def test_a_share_that_leaves_too_little_is_refused_with_the_largest() -> None:
     assert planned(device(), request=Request(gpu_memory_utilization=best)).settings.max_model_len
     with pytest.raises(DoesNotFitError, match="more than is free") as caught:
         planned(device(), request=Request(gpu_memory_utilization=0.95))
-    assert f"{best:g}" in caught.value.hint
+    assert f"{best:g}" in caught.value.message
+    assert {"gpu_memory_utilization": best} in caught.value.changes
 
 
 def test_it_needs_a_device() -> None:
