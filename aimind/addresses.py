@@ -49,6 +49,11 @@ def short_form(text: str) -> str:
     return text
 
 
+def begins_with_site(text: str) -> bool:
+    """Whether `short_form` would read the text as an address: an owner can be called `hf.co`, too."""
+    return text.split("/", maxsplit=1)[0].lower() in _HUGGING_FACE | _MODELSCOPE | _OLLAMA
+
+
 def refuse_ollama(text: str) -> None:
     """Raise for a name without an owner, as models are called in Ollama's library: `llama3`, `qwen3:0.6b`."""
     if _OLLAMA_NAME.fullmatch(text) and not text.endswith((".gguf", ".safetensors", ".bin")):

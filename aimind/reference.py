@@ -110,6 +110,7 @@ def unparse(reference: Reference, *, anywhere: bool = False) -> str:
     """
     if reference.source == "local":
         return _unparse_local(reference)
+    anywhere = anywhere or addresses.begins_with_site(reference.name)
     prefixes = {
         source: f"{prefix}:" for prefix, source in _HUBS.items() if anywhere or source != default_hub()
     }

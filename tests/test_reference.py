@@ -212,6 +212,7 @@ def test_a_revision_that_contradicts_or_is_none(text: str, revision: str) -> Non
 def test_the_shortest_text() -> None:
     assert unparse(parse("hf:owner/name")) == "owner/name"
     assert unparse(parse("file:./m")) == "./m"
+    assert unparse(parse("hf:hf.co/name")) == "hf:hf.co/name"
     assert unparse(parse("ms:owner/name@a%2Fb/c.gguf")) == "ms:owner/name@a%2Fb/c.gguf"
 
 
