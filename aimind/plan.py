@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from aimind import categories, trust
@@ -14,7 +14,7 @@ from aimind.launchers.base import Launcher
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
-from aimind.phrases import names
+from aimind.phrases import gib, names
 from aimind.place import place
 from aimind.place.cache_types import check_cache_types
 from aimind.place.placement import Placement
@@ -35,6 +35,8 @@ from aimind.types import (
 
 DEFAULT_ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8000
+# A shorter context is named where it takes at most this share of what the plan takes on devices.
+SMALLER_SHARE = 0.9
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -74,15 +76,21 @@ def make(
     notes += check_flags(choice.launcher, request, choice.backend)
     notes += check_cache_types(memory, metadata, host, request)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
-    try:
-        placement = place(
+    measured_host = _with_measurements_of(host, choice.backend)
+    projector_size = projector_bytes(metadata.projector, metadata.towers)
+
+    def placed(asked: Request) -> Placement:
+        return place(
             metadata,
-            _with_measurements_of(host, choice.backend),
-            request,
+            measured_host,
+            asked,
             memory=memory,
-            projector_bytes=projector_bytes(metadata.projector, metadata.towers),
+            projector_bytes=projector_size,
             version=choice.backend.version,
         )
+
+    try:
+        placement = placed(request)
     except DoesNotFitError as problem:
         problem.request = _as_planned(request, choice.backend)
         raise
@@ -114,6 +122,7 @@ def make(
             *categories.reasons(metadata, request),
             *taken.reasons,
             *placement.reasons,
+            *_shorter_context(placement, request, placed),
             *chosen,
             *_caveats(metadata),
         ),
@@ -201,6 +210,26 @@ def _idle(host: Host, request: Request, choice: Choice, memory: MemoryPolicy) ->
     idle = [device for device in host.devices if device.vendor in vendors]
     others = "; why other backends are not taken is said below" if choice.refused else ""
     return (f"{choice.backend.name} cannot use {names(idle)} ({idle[0].name}): it computes in RAM{others}",)
+
+
+def _shorter_context(
+    placement: Placement, request: Request, placed: Callable[[Request], Placement]
+) -> tuple[Reason, ...]:
+    """What a context of 8,192 tokens would take, where the plan takes much more for a longer one."""
+    if placement.shorter is None:
+        return ()
+    try:
+        shorter = placed(dataclasses.replace(request, **placement.shorter))  # type: ignore[arg-type]
+    except DoesNotFitError:  # the share that is free is smaller than vLLM's rounding
+        return ()
+    now = sum(shard.estimate.total_bytes for shard in placement.shards)
+    then = sum(shard.estimate.total_bytes for shard in shorter.shards)
+    if then > SMALLER_SHARE * now:
+        return ()
+    options = f"--context {shorter.settings.max_model_len}"
+    if "gpu_memory_utilization" in placement.shorter:
+        options += f" --gpu-memory-utilization {shorter.settings.gpu_memory_utilization:g}"
+    return (Reason("shorter_context", f"{options}: {gib(then)} on devices instead of {gib(now)}"),)
 
 
 def _whose(backend: Backend) -> tuple[Reason, ...]:

@@ -244,6 +244,7 @@ def _placement(search: Search, found: Fit, devices: tuple[Device, ...], metadata
         ),
         sources=ggml.SOURCES,
         measured_as=_measured_as(search, found),
+        shorter=_shorter(search, found),
     )
 
 
@@ -289,6 +290,13 @@ def _check(metadata: Metadata, request: Request) -> None:
 
 
 # ── Why ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _shorter(search: Search, found: Fit) -> Change | None:
+    """A context of 8192 tokens, where a longer one was chosen for devices."""
+    if search.request.max_model_len is not None or search.encoder or found.cache.context <= CONTEXT_FLOOR:
+        return None
+    return {"max_model_len": CONTEXT_FLOOR}
 
 
 def _why_there(search: Search, found: Fit, devices: tuple[Device, ...]) -> Reason:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aimind.errors import DeviceError, UsageError
-from aimind.types import Device, Estimate, Host, Metadata, Reason, Request, Shard
+from aimind.types import Change, Device, Estimate, Host, Metadata, Reason, Request, Shard
 
 # Below this many tokens a chat model is of little use: more devices come before a shorter context.
 CONTEXT_FLOOR = 8192
@@ -27,7 +27,12 @@ FEWEST_CHECKPOINTS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Settings with every decision made, what each place then holds, why, and from what that is known."""
+    """Settings with every decision made, what each place then holds, why, and from what that is known.
+
+    Attributes:
+        shorter: the change to the request that serves requests of 8,192 tokens in less memory, where the
+            context was not asked for and is longer; `None` where there is none.
+    """
 
     settings: Request
     shards: tuple[Shard, ...]
@@ -36,6 +41,7 @@ class Placement:
     reasons: tuple[Reason, ...]
     sources: Mapping[str, str]
     measured_as: str = ""
+    shorter: Change | None = None
 
 
 def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tuple[Device, ...]:

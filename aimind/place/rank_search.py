@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aimind.estimate import paged
 from aimind.place.placement import CONTEXT_FLOOR, RAM_CACHE_SHARE, SPENDABLE, context_limit, contexts_to_try
-from aimind.types import BatchSizes, Device, Host, Metadata, PagedMemory, RankedRun, Request
+from aimind.types import BatchSizes, Change, Device, Host, Metadata, PagedMemory, RankedRun, Request
 
 # What Python, PyTorch and vLLM take in RAM beside the model: 2.3 GB were seen with the CPU build 0.32.
 ENGINE_RAM_BYTES = 2300 * 10**6
@@ -115,6 +115,21 @@ class RankSearch:
             batch=batch,
             layout=layout,
         )
+
+    def shorter(self, found: Ranks) -> Change | None:
+        """A context of 8192 tokens and the share that holds a few requests of it, where both are free."""
+        request = self.request
+        chosen = request.max_model_len is None and request.gpu_memory_utilization is None
+        if not chosen or not found.devices or self.pooling or found.context <= CONTEXT_FLOOR:
+            return None
+        in_flight = paged.in_flight_tokens(found.batch.tokens, found.pipeline)
+        few = self._of_few_requests(found.layout, CONTEXT_FLOOR, in_flight=in_flight)
+        runs = self.runs(found.devices, found.tensor, found.pipeline, found.batch)
+        shares = [self.memory.rule.share_for(run, few) for run in runs]
+        known = [share for share in shares if share is not None]
+        if not known or few >= found.cache_bytes:
+            return None
+        return {"max_model_len": CONTEXT_FLOOR, "gpu_memory_utilization": max(known)}
 
     def runs(
         self, devices: tuple[Device, ...], tensor: int, pipeline: int, batch: BatchSizes

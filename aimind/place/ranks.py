@@ -177,6 +177,7 @@ def _placement(search: RankSearch, found: Ranks, reason: Reason, idle: tuple[Rea
         kv_cache_tokens=tokens,
         reasons=(reason, *idle, why_context(search, found), *why_parallel(search, found, tokens)),
         sources=search.memory.rule.sources,
+        shorter=search.shorter(found),
     )
 
 
