@@ -193,7 +193,7 @@ def test_kill_of_what_became_the_supervisor_leaves_nothing(tmp_path: Path) -> No
     with becoming("supervise(command, announce='READY')", fake(tmp_path, "--grandchildren", "2")) as process:
         lines(process, 2)
         pids = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-        assert len(pids) == 5  # sentinel, guardian, backend, its two
+        assert len(pids) == 6  # two sentinels, guardian, backend, its two
         process.kill()
         wait_for(lambda: not any(alive(pid) for pid in pids), what="the end of the tree")
 
