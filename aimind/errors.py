@@ -16,6 +16,7 @@ class AimindError(Exception):
     """The root: `message` says what happened, `hint` what to do about it."""
 
     exit_code = 1
+    output: tuple[str, ...] = ()  # the last lines of a program that failed
 
     def __init__(self, message: str, *, hint: str) -> None:
         """Keep both sentences."""
@@ -135,7 +136,8 @@ class InstanceError(AimindError):
 class InstanceEndedError(InstanceError):
     """An instance has ended instead of becoming ready; the exit code is its own, where it has one."""
 
-    def __init__(self, message: str, *, hint: str, exit_code: int | None) -> None:
-        """Keep the code, too."""
+    def __init__(self, message: str, *, hint: str, exit_code: int | None, output: tuple[str, ...]) -> None:
+        """Keep the code and the backend's last lines, too."""
         super().__init__(message, hint=hint)
         self.exit_code = exit_code or 1
+        self.output = output

@@ -26,11 +26,11 @@ def until_ready(name: str, is_new: Callable[[Sight], bool]) -> Sight:
     if sight.running:
         return sight
     state = sight.state
-    lines = "".join(f"\n| {line}" for line in last_lines(sight))
     raise InstanceEndedError(
-        f"instance {name} {show.ending(sight)}{lines}",
+        f"instance {name} {show.ending(sight)}",
         hint=(state.hint if state is not None else None) or f"all that it printed: `aimind logs {name}`",
         exit_code=state.exit_code if state is not None else None,
+        output=tuple(last_lines(sight)),
     )
 
 

@@ -16,6 +16,8 @@ from aimind.types import API_KEY_VARIABLE, Command, Plan
 def error(problem: AimindError) -> None:
     """What happened, and what to do."""
     tell(f"error: {problem.message}")
+    for line in problem.output:
+        tell(f"| {line}")
     tell(f"hint: {problem.hint}")
 
 

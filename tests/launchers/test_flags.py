@@ -134,7 +134,6 @@ def test_force_passes_it_with_a_warning() -> None:
         ("--compilation_config.pass_config.enable_fusion", "true"),
         ("-cc.use_inductor_graph_partition=true",),
         ("--kv-transfer-config.key+", "value"),
-        ("-O3",),
         ("-O", "2"),
         ("-O.mode=3",),
         ("--otlp", "http://127.0.0.1"),  # cut short, and none that the plan depends on
