@@ -114,6 +114,7 @@ def _plan(plan: Plan) -> dict[str, Json]:
             "cpu_moe_layers": settings.cpu_moe_layers,
             "kv_cache_dtype": settings.kv_cache_dtype,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "compile_cache": plan.compile_cache,
             "tool_call_parser": settings.tool_call_parser,
             "reasoning_parser": settings.reasoning_parser,
             "shards": [_shard(shard) for shard in plan.shards],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import Literal
 
 from aimind import categories, trust
 from aimind.errors import DoesNotFitError, MetadataError, UnknownArchitectureError, UsageError
 from aimind.estimate.projector import projector_bytes
 from aimind.launchers.arguments import checked, uncounted
-from aimind.launchers.base import Launcher
+from aimind.launchers.base import Compiles, Launcher
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
@@ -106,7 +107,7 @@ def make(
         served_name=request.served_name or named,
         projector=projector or elsewhere,
     )
-    return Plan(
+    decided = Plan(
         model=model if request.trust_remote_code else trust.without_code(model),
         metadata=metadata,
         backend=choice.backend,
@@ -131,6 +132,7 @@ def make(
         measured_as=placement.measured_as,
         notes=notes + _idle(host, request, choice, memory),
     )
+    return _with_compile_cache(decided, choice.launcher)
 
 
 def warnings(plan: Plan) -> tuple[str, ...]:
@@ -200,6 +202,25 @@ def _with_measurements_of(host: Host, backend: Backend) -> Host:
         if (each.backend, each.version, each.driver) == (backend.name, backend.version, host.driver)
     ]
     return dataclasses.replace(host, measurements=tuple(found))
+
+
+def _with_compile_cache(plan: Plan, launcher: Launcher) -> Plan:
+    """The plan with whether it is known that its backend has compiled the model before."""
+    cache = plan.backend.compile_cache
+    if cache is None or not isinstance(launcher, Compiles):
+        return plan
+    key = launcher.compile_key(plan)
+    if key is None:
+        return plan
+    if key in cache.keys:
+        state: Literal["warm", "cold"] = "warm"
+        sentence = "compiled code of an earlier start is used"
+    else:
+        state = "cold"
+        sentence = "the first start with these settings compiles the model, which takes a minute or more"
+    return dataclasses.replace(
+        plan, compile_cache=state, reasons=(*plan.reasons, Reason("compile_cache", sentence))
+    )
 
 
 def _idle(host: Host, request: Request, choice: Choice, memory: MemoryPolicy) -> tuple[str, ...]:

@@ -60,12 +60,14 @@ class How:
         instance: where it keeps its state and its logs; it inherits that lock.
         shards: the memory of these devices must be free again before the backend is started once more.
         calibration: where and as what it is remembered what the backend holds beside its buffers.
+        compiled_mark: the file that is made when the backend is ready: its compiled code is there.
     """
 
     rules: Rules = Rules()
     instance: Kept | None = None
     shards: tuple[Shard, ...] = ()
     calibration: Calibration | None = None
+    compiled_mark: str | None = None
 
 
 def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
@@ -164,6 +166,7 @@ def _told(command: Command, *, announce: str, how: How) -> int:
     ]
     if how.calibration is not None:
         told["calibration"] = dataclasses.asdict(how.calibration)
+    told["compiled_mark"] = how.compiled_mark
     return _anonymous_file(json.dumps(told))
 
 

@@ -267,7 +267,9 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
         show.note(f"instance {held.name}")
         _prepare(plan, host, held)
         kept = supervise.Kept(held.folder, held.lock)
-        how = supervise.How(rules, kept, plan.shards, steps.calibration(plan))
+        how = supervise.How(
+            rules, kept, plan.shards, steps.calibration(plan), compiled_mark=steps.compiled_mark(plan)
+        )
         if not detach:
             supervise.supervise(command, announce=announce, how=how)
         process = supervise.detach(command, announce=announce, how=how)

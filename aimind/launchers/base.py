@@ -154,6 +154,24 @@ class ListsModels(KnowsArchitectures, Protocol):
 
 
 @runtime_checkable
+class Compiles(Protocol):
+    """A launcher whose backend compiles models when it starts, and keeps the code for later starts.
+
+    Attributes:
+        COMPILE_VARIABLES: with one of them in the environment the user decides where the code is kept.
+        COMPILE_FOLDER: of the cache, without which no code is left.
+    """
+
+    @property
+    def COMPILE_VARIABLES(self) -> tuple[str, ...]: ...
+    @property
+    def COMPILE_FOLDER(self) -> str: ...
+
+    def compile_key(self, plan: Plan, /) -> str | None:
+        """The same for two plans where the second uses the code of the first; `None` where there is none."""
+
+
+@runtime_checkable
 class HasLibraries(Protocol):
     """A launcher whose backend can compute what its compiled library has operations for.
 

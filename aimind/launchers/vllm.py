@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from aimind.launchers import parsers, vllm_builds, vllm_cache, vllm_cpu, vllm_flags, vllm_memory, vllm_models
+from aimind.launchers import (
+    parsers,
+    vllm_builds,
+    vllm_cache,
+    vllm_compile,
+    vllm_cpu,
+    vllm_flags,
+    vllm_memory,
+    vllm_models,
+)
 from aimind.launchers.arguments import render
-from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
+from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
 from aimind.launchers.vllm_defaults import without_defaults
 from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
@@ -12,37 +21,7 @@ from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
 MEMORY = vllm_memory.MEMORY
-FLAGS = {
-    "served_name": Flag(spellings=("--served-model-name",), several=True),
-    "address": Flag(spellings=("--host",)),
-    "port": Flag(spellings=("--port",), kind="int"),
-    "max_model_len": Flag(
-        spellings=("--max-model-len",), kind="tokens", words=(("auto", None), ("-1", None))
-    ),
-    "max_num_seqs": Flag(spellings=("--max-num-seqs",), kind="int"),
-    "max_num_batched_tokens": Flag(spellings=("--max-num-batched-tokens",), kind="tokens"),
-    "tensor_parallel_size": Flag(spellings=("--tensor-parallel-size", "-tp"), kind="int"),
-    "pipeline_parallel_size": Flag(spellings=("--pipeline-parallel-size", "-pp"), kind="int"),
-    "gpu_memory_utilization": Flag(
-        spellings=("--gpu-memory-utilization", "--device-memory-utilization"), kind="float"
-    ),
-    "kv_cache_memory_bytes": Flag(spellings=("--kv-cache-memory-bytes",), kind="int"),
-    "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
-    "block_size": Flag(spellings=("--block-size",), kind="int"),
-    "dtype": Flag(spellings=("--dtype",)),
-    "runner": Flag(spellings=("--runner",), words=(("auto", None),)),
-    "convert": Flag(spellings=("--convert",), words=(("auto", None),)),
-    "data_parallel_size": Flag(spellings=("--data-parallel-size", "-dp"), kind="int"),
-    "performance_mode": Flag(spellings=("--performance-mode",)),
-    "enforce_eager": Flag(spellings=("--enforce-eager",), kind="switch", off=("--no-enforce-eager",)),
-    "trust_remote_code": Flag(
-        spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
-    ),
-    "auto_tool_choice": Flag(
-        spellings=("--enable-auto-tool-choice",), kind="switch", off=("--no-enable-auto-tool-choice",)
-    ),
-    **parsers.FLAGS,
-}
+FLAGS = vllm_flags.FLAGS
 RESERVED = vllm_flags.RESERVED
 WEIGHTS_ONLY = True  # vllm/model_executor/model_loader/weight_utils.py
 UNCOUNTED = vllm_flags.UNCOUNTED
@@ -54,6 +33,9 @@ knows = vllm_models.knows
 check = vllm_cache.check_version
 OPERATIONS = vllm_cpu.OPERATIONS
 library = vllm_cpu.library
+COMPILE_VARIABLES = vllm_compile.COMPILE_VARIABLES
+COMPILE_FOLDER = vllm_compile.COMPILE_FOLDER
+compile_key = vllm_compile.compile_key
 _MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
 SIGNATURES = (
     Signature(
@@ -120,6 +102,7 @@ def command(plan: Plan, weights: str) -> Command:
         "VLLM_NO_USAGE_STATS": "1",
         "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",  # 150 MB at each start, in the temporary folder
         **(visible_devices(devices) if devices else vllm_cpu.environment(plan)),
+        **vllm_compile.cache_environment(plan),
         **settings.env,
     }
     return Command(

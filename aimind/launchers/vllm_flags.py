@@ -1,4 +1,4 @@
-"""Flags of vLLM that no setting of aimind holds: those that it sets alone, and those that are gone.
+"""Flags of vLLM: those that hold a setting of aimind, those that aimind sets alone, and those that are gone.
 
 What is gone was a flag of `python -m vllm.entrypoints.openai.api_server` in some version from 0.4 on, and is
 none in 0.32. An older version that still has it takes it, once it has told its flags.
@@ -6,13 +6,45 @@ none in 0.32. An older version that still has it takes it, once it has told its 
 
 from __future__ import annotations
 
-from aimind.launchers.base import KEY_IS_SEEN, TOKEN_IS_SEEN
+from aimind.launchers import parsers
+from aimind.launchers.base import KEY_IS_SEEN, TOKEN_IS_SEEN, Flag
 from aimind.types import Help
 
 _ONE_MACHINE = "aimind runs it on one machine"
 _ONE_SERVER = (
     "aimind starts one server that spreads requests over its groups itself: --data-parallel-size alone"
 )
+FLAGS = {
+    "served_name": Flag(spellings=("--served-model-name",), several=True),
+    "address": Flag(spellings=("--host",)),
+    "port": Flag(spellings=("--port",), kind="int"),
+    "max_model_len": Flag(
+        spellings=("--max-model-len",), kind="tokens", words=(("auto", None), ("-1", None))
+    ),
+    "max_num_seqs": Flag(spellings=("--max-num-seqs",), kind="int"),
+    "max_num_batched_tokens": Flag(spellings=("--max-num-batched-tokens",), kind="tokens"),
+    "tensor_parallel_size": Flag(spellings=("--tensor-parallel-size", "-tp"), kind="int"),
+    "pipeline_parallel_size": Flag(spellings=("--pipeline-parallel-size", "-pp"), kind="int"),
+    "gpu_memory_utilization": Flag(
+        spellings=("--gpu-memory-utilization", "--device-memory-utilization"), kind="float"
+    ),
+    "kv_cache_memory_bytes": Flag(spellings=("--kv-cache-memory-bytes",), kind="int"),
+    "kv_cache_dtype": Flag(spellings=("--kv-cache-dtype",)),
+    "block_size": Flag(spellings=("--block-size",), kind="int"),
+    "dtype": Flag(spellings=("--dtype",)),
+    "runner": Flag(spellings=("--runner",), words=(("auto", None),)),
+    "convert": Flag(spellings=("--convert",), words=(("auto", None),)),
+    "data_parallel_size": Flag(spellings=("--data-parallel-size", "-dp"), kind="int"),
+    "performance_mode": Flag(spellings=("--performance-mode",)),
+    "enforce_eager": Flag(spellings=("--enforce-eager",), kind="switch", off=("--no-enforce-eager",)),
+    "trust_remote_code": Flag(
+        spellings=("--trust-remote-code",), kind="switch", off=("--no-trust-remote-code",)
+    ),
+    "auto_tool_choice": Flag(
+        spellings=("--enable-auto-tool-choice",), kind="switch", off=("--no-enable-auto-tool-choice",)
+    ),
+    **parsers.FLAGS,
+}
 RESERVED = {
     "--model": "the model is what is named to aimind",
     "--config": "it would overrule the plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,23 @@ def _here(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]
     here = tuple(with_abilities(launcher, host, backend) for backend in here)
     if request.extra or request.defaults.of(launcher.NAME).args:
         here = tuple(_with_flags(launcher, came_from, backend) for backend in here)
-    yield from here
+    found = list(here)
     if isinstance(came_from, Package):
-        yield from _to_be_brought(launcher.NAME, came_from, request, here)
+        found += _to_be_brought(launcher.NAME, came_from, request, here)
+    for backend in found:
+        yield _with_compile_cache(launcher, backend)
+
+
+def _with_compile_cache(launcher: Launcher, backend: Backend) -> Backend:
+    """The backend with its cache of compiled code, unless the user's environment decides on that."""
+    from aimind.environments import compiled
+    from aimind.launchers.base import Compiles
+
+    if not isinstance(launcher, Compiles):
+        return backend
+    if any(name in os.environ for name in launcher.COMPILE_VARIABLES):
+        return backend
+    return dataclasses.replace(backend, compile_cache=compiled.cache(backend, launcher.COMPILE_FOLDER))
 
 
 def _elsewhere(launcher: Launcher, host: Host, request: Request) -> Iterator[Backend]:

@@ -64,6 +64,20 @@ def calibration(plan: Plan) -> Calibration | None:
     )
 
 
+def compiled_mark(plan: Plan) -> str | None:
+    """The file that is made when the plan's run is ready: its compiled code is there. `None` without any."""
+    from aimind.launchers import LAUNCHERS
+    from aimind.launchers.base import Compiles
+    from aimind.select import named
+
+    launcher = named(plan.backend.name, LAUNCHERS)
+    cache = plan.backend.compile_cache
+    if cache is None or not isinstance(launcher, Compiles):
+        return None
+    key = launcher.compile_key(plan)
+    return None if key is None else cache.marks + key
+
+
 def _tiny_request(plan: Plan, made: Command) -> TinyRequest:
     """One token, one embedding, one ranking or a moment of sound: what shows that the model really works."""
     from aimind.launchers.hello import hello

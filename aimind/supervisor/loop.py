@@ -270,9 +270,19 @@ class Supervisor:
             run.settle()
             self._taken.begin(now, run.log.buffers)
             self._ever_ready = True
+            self._mark_compiled()
             self._report.ready()
         elif change == "stranger":
             self._report.say(f"{run.health.stranger} answers in the backend's place: waiting for the backend")
+
+    def _mark_compiled(self) -> None:
+        """Let later plans know that what this run compiled is there, where it is kept."""
+        mark = self._spec["compiled_mark"]
+        if mark is None:
+            return
+        with suppress(OSError):  # no room: later plans expect that it compiles again
+            os.makedirs(os.path.dirname(mark), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+            os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def _on_memory(self, io: bool, now: float) -> None:
         """While device memory is waited for."""

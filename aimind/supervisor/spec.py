@@ -75,6 +75,7 @@ if TYPE_CHECKING:
             devices: whose memory must be back before the backend is started again.
             buffers: which lines of the log name buffers on devices.
             calibration: `None` where nothing is remembered.
+            compiled_mark: a file that is made when the backend is ready; `None` for none.
         """
 
         argv: list[str]
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
         devices: list[Device]
         buffers: list[Buffer]
         calibration: Calibration | None
+        compiled_mark: str | None
 
 
 def read(fd: int) -> Spec:
@@ -112,6 +114,7 @@ def read(fd: int) -> Spec:
     spec.setdefault("devices", [])
     spec.setdefault("buffers", [])
     spec.setdefault("calibration", None)
+    spec.setdefault("compiled_mark", None)
     return spec
 
 

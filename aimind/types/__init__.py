@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aimind.types.backend import (
     Backend,
+    CompileCache,
     Fix,
     Help,
     Home,
@@ -86,6 +87,7 @@ __all__ = [
     "Chat",
     "Claim",
     "Command",
+    "CompileCache",
     "Defaults",
     "Device",
     "Estimate",

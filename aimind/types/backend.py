@@ -14,6 +14,21 @@ from aimind.types.ggml import CACHE_TYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompileCache:
+    """Where a backend keeps the code that it compiles for models, from one start to the next.
+
+    Attributes:
+        folder: that the backend is given.
+        marks: a mark's path is this, and then a key.
+        keys: that are marked: a start with it was ready, and what it compiled is there.
+    """
+
+    folder: str
+    marks: str
+    keys: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
     """A backend of one version: on this machine, or one that can be brought there.
 
@@ -35,6 +50,7 @@ class Backend:
         origin: whose build it is, where that is not the backend's own project by the package registry.
         assumed: nobody has looked: the plan is for another machine, and takes it as installed there.
         python: the version of its environment's Python.
+        compile_cache: of compiled code; `None` where it compiles nothing, or aimind keeps none of it.
     """
 
     name: str
@@ -54,6 +70,7 @@ class Backend:
     origin: str = ""
     assumed: bool = False
     python: str = ""
+    compile_cache: CompileCache | None = None
 
 
 def bare(version: str) -> str:

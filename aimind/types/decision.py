@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
+from typing import Literal
 
 from aimind.types.backend import Backend, bare
 from aimind.types.machine import Device
@@ -246,6 +247,8 @@ class Plan:
         uncounted: arguments of the user that move memory in ways that the plan does not count.
         notes: what the user should know of how the backend takes the request, as sentences.
         measured_as: the kind of measurement that a run of it is (`Measurement.kind`); empty for none.
+        compile_cache: `warm` where the code that the backend compiles is there from an earlier start; `None`
+            where it compiles nothing, or that is not known.
         scratch: the folder for files that the command brings along; known once it is going to be started.
     """
 
@@ -263,6 +266,7 @@ class Plan:
     uncounted: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     measured_as: str = ""
+    compile_cache: Literal["warm", "cold"] | None = None
     scratch: str = ""
 
     @property
