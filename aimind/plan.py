@@ -217,7 +217,7 @@ def _with_compile_cache(plan: Plan, launcher: Launcher) -> Plan:
         sentence = "compiled code of an earlier start is used"
     else:
         state = "cold"
-        sentence = "the first start with these settings compiles the model, which takes a minute or more"
+        sentence = "the first start with these settings compiles the model, which can take minutes"
     return dataclasses.replace(
         plan, compile_cache=state, reasons=(*plan.reasons, Reason("compile_cache", sentence))
     )

@@ -41,6 +41,7 @@ def measure(backend: str, by: str, python: str, model: servers.Model, folder: Pa
     else:
         argv, env = servers.command_by_aimind(backend, model, port), servers.aimind_environment(folder)
     env["XDG_CACHE_HOME"] = str(folder / f"cache-{by}")
+    env["VLLM_CACHE_ROOT"] = str(folder / f"cache-{by}" / "vllm")  # else aimind's lasts longer than this run
     with servers.running(argv, port, env, folder / "log") as seconds:
         return seconds
 

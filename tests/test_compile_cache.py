@@ -47,7 +47,7 @@ def test_the_first_start_is_cold_and_the_second_warm() -> None:
     first = planned(machine())
     assert first.compile_cache == "cold"
     assert sentences(first) == [
-        "the first start with these settings compiles the model, which takes a minute or more"
+        "the first start with these settings compiles the model, which can take minutes"
     ]
     marked = dataclasses.replace(CACHE, keys=frozenset({key(first)}))
     second = planned(machine(marked))
