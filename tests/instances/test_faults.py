@@ -198,7 +198,7 @@ def test_a_driver_that_never_answers_keeps_ps_from_nothing(home: Home) -> None:
     shown = home.run("ps")
     assert shown.returncode == 0, shown.stderr
     assert "GPU-0a7b2f58 " in shown.stdout
-    assert "5.0 GiB + 67 MiB RAM" in shown.stdout
+    assert "5.0 GiB + 147 MiB RAM" in shown.stdout
     assert home.status()["used"]["devices"] == {}
 
 
