@@ -237,7 +237,7 @@ def _shorter_context(
     placement: Placement, request: Request, placed: Callable[[Request], Placement]
 ) -> tuple[Reason, ...]:
     """What a context of 8,192 tokens would take, where the plan takes much more for a longer one."""
-    if placement.shorter is None:
+    if placement.shorter is None or not placement.shards:
         return ()
     try:
         shorter = placed(dataclasses.replace(request, **placement.shorter))  # type: ignore[arg-type]

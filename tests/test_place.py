@@ -41,6 +41,35 @@ def on(*devices: Device, request: Request | None = None, metadata: Metadata | No
 # ── Layers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_split_by_rows_is_refused() -> None:
+    with pytest.raises(UsageError, match="--split-mode row is not planned"):
+        on(device(free_gib=20), request=Request(split_mode="row"))
+
+
+def test_without_a_split_one_device_is_used() -> None:
+    two = (device(free_gib=4), device(1, free_gib=4))
+    assert len(on(*two).shards) == 2
+    assert len(on(*two, request=Request(split_mode="none")).shards) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [(32, "--context 32k"), (1, "--context 2048"), (0, "--context 8k"), (-5, "--context 8k")],
+)
+def test_a_context_that_is_too_short_is_answered_with_one_that_is_not(asked: int, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        on(device(), request=Request(max_model_len=asked))
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_shorter_context_is_named_for_devices() -> None:
+    assert on(device()).shorter == {"max_model_len": 8192}
+    assert on(device(), request=Request(max_model_len=16384)).shorter is None
+    smaller = on(device(), metadata=llama(safetensors=True)).shorter
+    assert smaller is not None
+    assert set(smaller) == {"max_model_len", "gpu_memory_utilization"}
+
+
 def test_experts_leave_a_device_before_layers_do() -> None:
     mixtral = llama(layers=16, experts=8)
     found = on(device(free_gib=20), metadata=mixtral)

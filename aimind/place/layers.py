@@ -276,6 +276,11 @@ def _check(metadata: Metadata, request: Request) -> None:
                 f"{name} parallelism is not a thing of the llama.cpp family",
                 hint="it divides layers over devices: name them with --device, or shares with --tensor-split",
             )
+    if request.split_mode not in (None, "layer", "none"):
+        raise UsageError(
+            f"--split-mode {request.split_mode} is not planned: whole layers go to devices",
+            hint="leave --split-mode out, or choose devices with --device",
+        )
     if request.max_num_seqs is not None and request.max_num_seqs < 1:
         raise UsageError(f"{request.max_num_seqs} requests at once is none", hint="--parallel 1")
     if request.gpu_layers is not None and request.gpu_layers < 0:

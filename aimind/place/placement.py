@@ -78,20 +78,25 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     asked = request.max_model_len
     if asked is None:
         return limit
+    if asked < 1:
+        raise UsageError(f"a context of {asked} tokens holds nothing", hint="--context 8k")
     least = min(limit, CONTEXT_MINIMUM)
     if asked < least and not metadata.pools and not request.force:
         raise UsageError(
             f"a context of {asked} tokens is too short to be of use: {least} at least",
-            hint=f"--context {asked}k, if thousands are meant; --force takes it all the same",
+            hint=f"--context {_in_thousands(asked, least)}; --force takes it all the same",
         )
     if asked > limit and not request.force:
         raise UsageError(
             f"a context of {asked} tokens is larger than the model's {limit}",
             hint=f"--context {limit} is its largest; --force takes more all the same",
         )
-    if asked < 1:
-        raise UsageError(f"a context of {asked} tokens holds nothing", hint="--context 8k")
     return asked
+
+
+def _in_thousands(asked: int, least: int) -> str:
+    """What was probably meant: `32k` by `32`."""
+    return f"{asked}k, if thousands are meant" if asked << 10 >= least else f"{least}"
 
 
 def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[int, ...]:

@@ -82,6 +82,8 @@ class Search:
         self.profile = ggml.profile(metadata)
         self.host, self.request, self.memory = host, request, memory
         self.devices = usable_devices(host, request, memory.vendors)
+        if request.split_mode == "none":
+            self.devices = self.devices[:1]
         self.projector_bytes = projector_bytes
         self.encoder = metadata.pools
         # llama.cpp goes on with a text in the next step only where its last token is what counts.
