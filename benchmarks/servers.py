@@ -1,7 +1,8 @@
 """What benchmarks/start.py and benchmarks/throughput.py start: servers by aimind, and by hand.
 
 The model has random weights in the demo model's shape, made larger: 18 million parameters, so that computing
-takes longer than HTTP. By hand a backend gets the model and the port, and vLLM a share of the RAM with which it starts.
+takes longer than HTTP. By hand a backend gets the model and the port, and vLLM a share of the RAM with
+which it starts.
 """
 
 from __future__ import annotations
