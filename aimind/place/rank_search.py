@@ -245,10 +245,10 @@ class RankSearch:
     def broken_rule(self, devices: int, tensor: int, pipeline: int) -> str | None:
         """Why the model cannot be cut so; `devices`: with data parallelism those of one group."""
         if tensor * pipeline > devices:
-            groups = f" in each of {self.copies} groups" if self.copies > 1 else ""
-            number = f"there are {devices}" if devices != 1 else "there is 1"
-            needed = tensor * pipeline
-            return f"{cut_sizes(tensor, pipeline)} needs {needed} devices{groups}, and {number}"
+            needs = f"{cut_sizes(tensor, pipeline)} needs {tensor * pipeline} devices"
+            if self.copies > 1:
+                return f"{needs} in each of {self.copies} groups, and each has {devices}"
+            return f"{needs}, and there {'are' if devices > 1 else 'is'} {devices}"
         if self.memory.powers_of_two and tensor & (tensor - 1):
             return f"tensor parallel {tensor}: it is not a power of two"
         return paged.refusal(self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)

@@ -231,7 +231,7 @@ def test_parallel_sizes() -> None:
         (("-moe-ep", "2"), "is not the number of devices, 1"),
         (("-pp", "2", "-dp", "2"), "exclude each other"),
         (("-tp", "8"), "needs 8 devices"),
-        (("-tp", "4", "-dp", "2"), "needs 4 devices, and there are 2"),
+        (("-tp", "4", "-dp", "2"), "needs 4 devices in each of 2 groups, and each has 2"),
     ):
         with pytest.raises(UsageError, match=words):
             started(*extra, **four)
