@@ -329,17 +329,23 @@ def test_broken_for_a_while(hub: Hub, kind: Kind, broken: Fault, seen: Seen) -> 
     seen(f"whole; tries: {hub.count(path='/cdn/')}")
 
 
+def _drips(what: str, expected: str) -> list[object]:
+    """A row for each way to drip, on each hub."""
+    titles = {
+        "header": "a byte of a header comes",
+        "body": "a byte of the body comes",
+        "1xx": "an interim answer (102) comes",
+    }
+    return [
+        _row(kind, f"{what} of which {title} now and then", expected, drip)
+        for drip, title in titles.items()
+        for kind in KINDS
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "drip"),
-    [
-        _row(kind, f"a list of which {title} now and then", "one error in time, which says so", drip)
-        for title, drip in (
-            ("a byte of a header comes", "header"),
-            ("a byte of the body comes", "body"),
-            ("an interim answer (102) comes", "1xx"),
-        )
-        for kind in KINDS
-    ],
+    _drips("a list", "one error in time, which says so"),
 )
 def test_lists_that_drip(
     hub: Hub,
@@ -358,15 +364,7 @@ def test_lists_that_drip(
 
 @pytest.mark.parametrize(
     ("kind", "drip"),
-    [
-        _row(kind, f"a file of which {title} now and then", "five tries, one error, which says so", drip)
-        for title, drip in (
-            ("a byte of a header comes", "header"),
-            ("a byte of the body comes", "body"),
-            ("an interim answer (102) comes", "1xx"),
-        )
-        for kind in KINDS
-    ],
+    _drips("a file", "five tries, one error, which says so"),
 )
 def test_files_that_drip(
     hub: Hub,
