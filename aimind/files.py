@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
-from aimind.types import File, Model, split_of
+from aimind.types import INDEX_NAME, File, Model, split_of
 
 # When no quantization is asked for: the usual compromise first, then its neighbours at about four bits, then
 # more bits, then fewer; a UD- (Unsloth dynamic) one behind its plain twin; what is not in the list last.
@@ -30,7 +30,6 @@ _QUANTIZATION = re.compile(
     r"(?<![A-Z0-9])(?:UD-)?(?:I?Q[1-8](?:_(?:[01KSML]|NL|X{1,2}S|XL|4_4|4_8|8_8)(?![A-Z0-9]))+"
     r"|TQ[12]_0|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4)(?![A-Z0-9])"
 )
-INDEX_NAME = "model.safetensors.index.json"  # which files vLLM, SGLang and transformers load
 _MODULE = re.compile(r"\d+_\w+")  # of Sentence Transformers: 1_Pooling, 2_Dense
 # Words of the names of small models that only propose tokens to a large one, and of their folders.
 _DRAFTS = frozenset({"assistant", "dflash", "draft", "drafter", "dspark", "eagle", "eagle3", "mtp"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aimind.errors import ModelNotFoundError, UnsupportedError
-from aimind.files import INDEX_NAME, candidates, choose, quantization, siblings
-from aimind.types import File, Model, Reference, Source
+from aimind.files import candidates, choose, quantization, siblings
+from aimind.types import INDEX_NAME, File, Model, Reference, Source
 
 
 def chosen(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from aimind.errors import MetadataError
 from aimind.metadata.gguf import read_header
 from aimind.metadata.gguf_model import describe
-from aimind.types import File, Metadata, Model, Reader, split_of
+from aimind.types import INDEX_NAME, File, Metadata, Model, Reader, split_of
 
 
 def read(model: Model, open_file: Callable[[File], Reader]) -> Metadata:
@@ -37,7 +37,7 @@ def indexed_files(model: Model, open_file: Callable[[File], Reader]) -> frozense
     from aimind.metadata import safetensors
 
     for file in model.files:
-        if file.path == safetensors.INDEX_NAME:
+        if file.path == INDEX_NAME:
             return frozenset(safetensors.read_index(open_file(file), file.path))
     return None
 

@@ -12,7 +12,7 @@ from posixpath import dirname, join
 from aimind.errors import MetadataError
 from aimind.metadata.config import Json, parse_json, read_json
 from aimind.metadata.summary import shown
-from aimind.types import File, Reader, Tensor
+from aimind.types import INDEX_NAME, File, Reader, Tensor
 
 # The reference implementation's limit (MAX_HEADER_SIZE). Headers and indexes of 10^6 tensors exist.
 LARGEST_HEADER_BYTES = 100_000_000
@@ -21,7 +21,6 @@ LONGEST_NAME = 1024
 PARALLEL_READS = 8
 # Holds the header of most shards (85 KB for DeepSeek V3), so that one read is enough.
 FIRST_READ_BYTES = 128 << 10
-INDEX_NAME = "model.safetensors.index.json"
 
 _BITS = {
     "BOOL": 8,

@@ -17,7 +17,7 @@ from aimind.errors import (
     UnsupportedError,
     WrongFileError,
 )
-from aimind.types import File, Host, Metadata, Model, Plan, Reader, Reason, Reference
+from aimind.types import INDEX_NAME, File, Host, Metadata, Model, Plan, Reader, Reason, Reference
 
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Option, Question
@@ -97,12 +97,12 @@ def _on_hub(parsed: Reference) -> str:
 
 def _opener(model: Model) -> Callable[[File], Reader]:
     """Opens the model's files; the index only once, since it is read to choose files and again for sizes."""
-    from aimind import files, hub
+    from aimind import hub
 
     opened: list[Reader] = []
 
     def open_file(file: File) -> Reader:
-        if file.path != files.INDEX_NAME:
+        if file.path != INDEX_NAME:
             return hub.open_file(model, file)
         if not opened:
             opened.append(hub.open_file(model, file))

@@ -51,6 +51,7 @@ from aimind.types.instance import ENDED, Claim, Instance, State, StateName
 from aimind.types.listing import Cached, Found, Leftover
 from aimind.types.machine import Device, Host, Measurement, Tenant
 from aimind.types.model import (
+    INDEX_NAME,
     Attention,
     Category,
     Chat,
@@ -75,6 +76,7 @@ from aimind.types.ranks import BatchSizes, MemoryRule, RankedRun
 __all__ = [
     "API_KEY_VARIABLE",
     "ENDED",
+    "INDEX_NAME",
     "PRIVATE_VARIABLES",
     "TOKEN_VARIABLES",
     "Attention",

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+INDEX_NAME = "model.safetensors.index.json"  # which files vLLM, SGLang and transformers load
 _SPLIT = re.compile(
     r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})\.(?:gguf|safetensors|bin)", re.IGNORECASE
 )

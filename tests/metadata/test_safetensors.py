@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from aimind.errors import MetadataError
-from aimind.metadata.safetensors import FIRST_READ_BYTES, INDEX_NAME, read_header, read_index, read_tensors
-from aimind.types import Tensor
+from aimind.metadata.safetensors import FIRST_READ_BYTES, read_header, read_index, read_tensors
+from aimind.types import INDEX_NAME, Tensor
 from tests.metadata.local import Account, Text, model
 
 DTYPES = {
