@@ -75,7 +75,7 @@ def reasons(decided: dict[str, Json]) -> str:
 def test_a_small_cache_is_worth_more_devices_and_idle_ones_are_named() -> None:
     decided = decide("llama-3.1-70b", "8x80G")
     assert decided["tensor_parallel_size"] == 4
-    assert "tensor parallel 2 would cache" in reasons(decided)
+    assert "tensor parallel 2 would serve requests of up to 22144 tokens, not 131072" in reasons(decided)
     assert "4 of 8 devices stay idle: --tensor-parallel 8 would cache" in reasons(decided)
 
 

@@ -262,16 +262,15 @@ class RankSearch:
 
 @dataclass(slots=True)
 class Tries:
-    """The cuts that were tried, the fewest devices first.
+    """The cuts that were tried, the fewest stages first, then the fewest devices.
 
     Attributes:
-        fits: with a request of the preferred length; shorter: with one that is shorter.
-        refused: cuts that fit with neither, and those of `shorter`: their devices and sizes.
+        fits: cuts whose ranks hold a request of a useful length.
+        refused: devices and sizes of the cuts that do not fit.
         broken: why other cuts break a rule, as sentences.
     """
 
     fits: list[Ranks] = field(default_factory=list)
-    shorter: list[Ranks] = field(default_factory=list)
     refused: list[tuple[tuple[Device, ...], int, int]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 

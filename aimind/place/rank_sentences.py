@@ -89,19 +89,27 @@ def _smaller_steps(batch: BatchSizes) -> tuple[Change, ...]:
 
 
 def why_cut(search: RankSearch, found: Ranks, tries: Tries) -> Reason:
-    """The devices, and why fewer of them were not taken."""
+    """The devices, and what fewer of them would give."""
     wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + found.overhead_bytes)
     sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
-    first = tries.fits[0] if tries.fits else found
-    if found is not first:
-        wanted_tokens = search.roomy_tokens * search.copies
-        fewer = cut_sizes(first.tensor, first.pipeline)
-        sentence += f"; {fewer} would cache {search.tokens(first)} tokens of {wanted_tokens} wanted"
+    fewest = min(tries.fits, key=lambda each: len(each.devices))
+    if len(fewest.devices) < len(found.devices):
+        sentence += f"; {cut_sizes(fewest.tensor, fewest.pipeline)} {_would_give(search, fewest, found)}"
     elif len(found.devices) > 1 and search.request.devices is None and tries.refused:
-        sentence += f"; before that: {_too_small(search, *tries.refused[0], search.needs[0])}"
+        sentence += f"; before that: {_too_small(search, *tries.refused[0], search.needs[-1])}"
     elif len(found.devices) > 1 and search.request.devices is None and tries.broken:
         sentence += f"; before that: {tries.broken[0]}"
     return Reason("tensor_parallel_size", f"{cut_sizes(found.tensor, found.pipeline)} on {sentence}")
+
+
+def _would_give(search: RankSearch, fewer: Ranks, found: Ranks) -> str:
+    """What a cut on fewer devices would give less of."""
+    if fewer.context < found.context:
+        return f"would serve requests of up to {fewer.context} tokens, not {found.context}"
+    if fewer.pipeline > found.pipeline:
+        return "would fit, too, with more pipeline stages"
+    wanted = search.roomy_tokens * search.copies
+    return f"would cache {search.tokens(fewer)} tokens of {wanted} wanted"
 
 
 def why_context(search: RankSearch, found: Ranks) -> Reason:

@@ -1,8 +1,20 @@
 """Placement for vLLM and its like: every rank takes a share of its device, and the rest of that is the cache.
 
-The fewest devices of which every rank fits with a roomy cache, tensor parallel before pipeline parallel. The
-share is never more than is free now: vLLM does not start when a device has less free than what it was told to
-take.
+The rule, over all cuts that the model and the engine allow:
+
+1. The cut whose ranks hold the longest request, up to the model's own context or the one that was asked for.
+   So another device is used as long as it lengthens a request.
+2. Of several such cuts one with a roomy cache: at least 32,768 tokens and a tenth of the model's context.
+   Where none is roomy, the one that caches most.
+3. Of several such cuts the one with the fewest pipeline stages, then the one with the fewest devices.
+
+More free memory never gives a shorter context: each cut holds requests that are at least as long as before,
+and the longest of these is chosen. A rule that stops at the first device with a large enough cache breaks
+this law, since two devices hold longer requests just before one device is enough. Devices of different kinds
+may break it, too: an engine chooses larger steps for a larger device.
+
+The share of a device is never more than is free now: vLLM does not start when a device has less free memory
+than its share.
 """
 
 from __future__ import annotations
@@ -66,7 +78,7 @@ def place_ranks(
 
 
 def _try_cuts(search: RankSearch, devices: tuple[Device, ...]) -> Tries:
-    """Cuts of more and more devices, until one has a roomy cache without more stages than the first had."""
+    """The cuts in the order of rule 3, until one cannot be surpassed."""
     tries = Tries()
     per_group = len(devices) // search.copies
     for tensor, pipeline in _cuts(search.request, per_group, pipelines=search.memory.pipelines):
@@ -76,28 +88,25 @@ def _try_cuts(search: RankSearch, devices: tuple[Device, ...]) -> Tries:
             continue
         chosen = devices[: tensor * pipeline * search.copies]
         found = search.on_devices(chosen, tensor, pipeline)
-        if found is not None and found.context >= search.needs[0]:
-            tries.fits.append(found)
-            if search.is_roomy(found) and found.pipeline <= tries.fits[0].pipeline:
-                break
+        if found is None:
+            tries.refused.append((chosen, tensor, pipeline))
             continue
-        tries.refused.append((chosen, tensor, pipeline))
-        if found is not None:
-            tries.shorter.append(found)
+        tries.fits.append(found)
+        if found.context == search.limit and search.is_roomy(found):
+            break
     return tries
 
 
 def _choose(search: RankSearch, tries: Tries) -> Ranks | None:
-    """The fewest devices with a roomy cache, in no more stages than needed; else the largest cache."""
+    """The cut by the rules 1 to 3 of the module."""
     if not tries.fits:
-        return tries.shorter[0] if tries.shorter else None
-    roomy = [found for found in tries.fits if search.is_roomy(found)]
-    flat = [found for found in roomy if found.pipeline <= tries.fits[0].pipeline]
-    if flat:
-        return flat[0]
-    if roomy:
-        return roomy[0]
-    return max(tries.fits, key=search.tokens)
+        return None
+    longest = max(found.context for found in tries.fits)
+    best = [found for found in tries.fits if found.context == longest]
+    for found in best:
+        if search.is_roomy(found):
+            return found
+    return max(best, key=search.tokens)
 
 
 def _check_groups(search: RankSearch, devices: tuple[Device, ...]) -> None:
@@ -126,14 +135,14 @@ def _check_utilization(search: RankSearch, devices: tuple[Device, ...]) -> None:
 
 
 def _cuts(request: Request, count: int, *, pipelines: bool) -> list[tuple[int, int]]:
-    """Tensor and pipeline sizes to try, the fewest devices first."""
+    """Tensor and pipeline sizes to try: the fewest stages first, then the fewest devices."""
     tensor, pipeline = request.tensor_parallel_size, request.pipeline_parallel_size
     if tensor is not None or pipeline is not None:
         return [(tensor or 1, pipeline or 1)]
     sizes = range(1, count + 1) if request.devices is None else (count,)
     most = count if pipelines else 1
     cuts = [(size // stages, stages) for size in sizes for stages in range(1, most + 1) if size % stages == 0]
-    return sorted(cuts, key=lambda cut: (cut[0] * cut[1], cut[1]))
+    return sorted(cuts, key=lambda cut: (cut[1], cut[0]))
 
 
 def _placement(search: RankSearch, found: Ranks, reason: Reason, idle: tuple[Reason, ...] = ()) -> Placement:

@@ -1,9 +1,10 @@
-"""Laws of what the llama.cpp family is given: how context and layers depend on the memory that is free."""
+"""Laws of what llama.cpp, vLLM and SGLang are given: how context and layers depend on the free memory."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from aimind import metadata as headers
 from aimind.errors import DoesNotFitError
+from aimind.launchers import sglang, vllm
 from aimind.place import place
 from aimind.place.dealing import balanced
 from aimind.place.placement import CONTEXT_MINIMUM, CONTEXT_STEP, Placement, context_ladder
-from aimind.types import File, Host, LayeredMemory, Metadata, Model, Reference, Request
+from aimind.types import File, Host, LayeredMemory, MemoryPolicy, Metadata, Model, Reference, Request
 from tests import models
-from tests.properties.test_place import richer, shapes
+from tests.properties.test_place import folders, richer, shapes
 from tests.samples import GIB, FileReader, device, host
 
 MEMORY = LayeredMemory(expert_offload=True)
@@ -55,9 +57,18 @@ def real(name: str) -> Metadata:
         return headers.read(model, lambda _: FileReader(path))
 
 
-def placed(metadata: Metadata, machine: Host, request: Request) -> Placement | None:
+@functools.cache
+def configured(name: str) -> Metadata:
+    """The metadata of a recorded config.json."""
+    recorded = json.loads((models.DATA / "models" / "gpu_h200.json").read_text())
+    return headers.from_config(json.dumps(recorded[name]).encode(), "config.json")
+
+
+def placed(
+    metadata: Metadata, machine: Host, request: Request, *, memory: MemoryPolicy = MEMORY
+) -> Placement | None:
     try:
-        return place(metadata, machine, request, memory=MEMORY)
+        return place(metadata, machine, request, memory=memory)
     except DoesNotFitError:
         return None
 
@@ -101,6 +112,45 @@ def test_the_law_holds_from_step_to_step(metadata: Metadata, least: float, count
         sizes = [least + step * 0.4] * count
         machine = host(*(device(i, free_gib=size) for i, size in enumerate(sizes)), ram_gib=ram)
         after = placed(metadata, machine, Request())
+        assert_no_worse(before, after)
+        before = after
+
+
+# Devices of one kind, below the size from which vLLM computes larger steps by default.
+TOTAL_GIB = 64.0
+shared_devices = st.lists(st.floats(0.0, TOTAL_GIB) | st.floats(2.0, 24.0), min_size=1, max_size=8)
+ranked_models = folders | st.sampled_from(("gemma-3-4b", "llama-3.1-8b", "qwen3-30b-a3b")).map(configured)
+engines = st.sampled_from((vllm.MEMORY, sglang.MEMORY))
+
+
+def partly_free(frees: list[float]) -> Host:
+    devices = (device(index, free_gib=free, total_gib=TOTAL_GIB) for index, free in enumerate(frees))
+    return host(*devices)
+
+
+@settings(deadline=None, max_examples=40)
+@given(ranked_models, shared_devices, engines, st.floats(0.0, 1.0) | st.floats(0.0, TOTAL_GIB), st.data())
+def test_more_free_memory_never_shortens_the_context_of_ranks(
+    metadata: Metadata, frees: list[float], memory: MemoryPolicy, more: float, data: st.DataObject
+) -> None:
+    index = data.draw(st.integers(0, len(frees) - 1))
+    before = placed(metadata, partly_free(frees), Request(), memory=memory)
+    frees[index] = min(TOTAL_GIB, frees[index] + more)
+    after = placed(metadata, partly_free(frees), Request(), memory=memory)
+    assert_no_worse(before, after)
+
+
+@settings(deadline=None, max_examples=10)
+@given(ranked_models, st.floats(1.0, 40.0), st.integers(1, 8), engines)
+def test_larger_devices_never_shorten_the_context_of_ranks(
+    metadata: Metadata, least: float, count: int, memory: MemoryPolicy
+) -> None:
+    """Small steps around a size where fewer devices begin to suffice."""
+    before = None
+    for step in range(8):
+        size = least + step * 2.0
+        machine = host(*(device(index, free_gib=size) for index in range(count)))
+        after = placed(metadata, machine, Request(), memory=memory)
         assert_no_worse(before, after)
         before = after
 
