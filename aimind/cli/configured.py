@@ -71,6 +71,7 @@ class Configured(click.Command):
         if not _is_anything_said():
             return _Applied()
         configuration = configured()
+        configuration.check_trust()
         _report(configuration)
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
@@ -83,7 +84,7 @@ class Configured(click.Command):
         for name, secrets in _SECRETS.items():
             if any(map(os.environ.get, secrets)):
                 general.pop(name, None)
-        return _Applied(general=general, special=special, presets=configuration.presets(_names()))
+        return _Applied(general=general, special=special, presets=configuration.presets(backend_names()))
 
 
 def _report(configuration: Configuration) -> None:
@@ -94,7 +95,7 @@ def _report(configuration: Configuration) -> None:
         show.note(f"note: {note}")
     for each in configuration.files:
         if each.here and each.problem is None:
-            show.note(f"note: {each.path} is heard (`aimind config` shows what it says)")
+            show.note(f"note: {each.path} is read (`aimind config` shows its settings)")
 
 
 def _names_file(model: str) -> bool:
@@ -108,8 +109,8 @@ def _names_file(model: str) -> bool:
     return bool(parsed.quantization or parsed.file or parsed.name.endswith(".gguf"))
 
 
-def _names() -> tuple[str, ...]:
-    """Of the backends."""
+def backend_names() -> tuple[str, ...]:
+    """The names of all backends."""
     from aimind.launchers import LAUNCHERS
 
     return tuple(launcher.NAME for launcher in LAUNCHERS)
@@ -131,7 +132,7 @@ def configured() -> Configuration:
     """
     from aimind.configuration.whole import load
 
-    return load(all_keys(), _names())
+    return load(all_keys(), backend_names())
 
 
 def _is_anything_said() -> bool:
@@ -152,6 +153,7 @@ def hear_hub() -> None:
     if not _is_anything_said():
         return
     found = configured()
+    found.check_trust("hub")
     said = {**found.options, **found.variables}
     if "hub" in said:
         os.environ[HUB_VARIABLE] = str(said["hub"].value)

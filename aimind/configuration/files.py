@@ -62,6 +62,22 @@ def read() -> tuple[Text, ...]:
     return tuple(found)
 
 
+def read_file(path: Path) -> Text:
+    """The file that the user names to allow it.
+
+    Raises:
+        UsageError: it cannot be read, or others can write it.
+    """
+    from aimind.configuration.values import Text
+
+    try:
+        return Text(str(path), path.absolute().parent, _read(path, only_trusted=True), here=True)
+    except (OSError, ValueError) as problem:
+        raise UsageError(
+            f"{path} cannot be read: {_why(problem)}", hint="name a file that you can read"
+        ) from None
+
+
 def _here(path: Path) -> Text:
     """That of the current folder, which anybody may have put there."""
     from aimind.configuration.values import Text

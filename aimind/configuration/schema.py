@@ -33,8 +33,6 @@ from aimind.launchers.base import nearest
 from aimind.launchers.flags import whole_path
 from aimind.options import is_secret
 
-# A file in a folder that was downloaded must not allow what the folder brings.
-NOT_HERE = ("trust_remote_code",)
 _PAGE = "docs/configuration.md has all keys, `aimind config` those in force"
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)")
 
@@ -161,8 +159,6 @@ def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
     except ValidationError as problem:
         _Problem(file, keys, backends).say(problem)
     at_line = lines(file.text)
-    if file.here:
-        _check_here(file, data, at_line)
 
     def said(value: object, *path: str) -> Said:
         return Said(value, f"{file.path}:{at_line[path]}")
@@ -190,21 +186,6 @@ def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
             for name, of in sections.items()
         },
     )
-
-
-def _check_here(file: Text, data: Mapping[str, Any], at_line: Mapping[tuple[str, ...], int]) -> None:
-    for path in at_line:
-        if path[-1] in NOT_HERE and _at(data, path) is True and path[:1] != ("env",):
-            raise UsageError(
-                f"{file.path}:{at_line[path]}: {path[-1]} is not for a file that lies in a folder",
-                hint=f"{flag(path[-1])}, or your own file, which `aimind config` names, allows it",
-            )
-
-
-def _at(data: object, path: tuple[str, ...]) -> object:
-    for step in path:
-        data = data.get(step) if isinstance(data, dict) else None
-    return data
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from aimind.errors import BadReferenceError
 from aimind.types import Preset
 
 if TYPE_CHECKING:
+    from aimind.configuration.allowed import Untrusted
     from aimind.configuration.schema import Section
 
 
@@ -26,6 +27,7 @@ class Configuration:
         files: that there are, the weakest first.
         options: of files, by key; models: the same for single models; variables: of the environment.
         env: for all backends; versions, args, envs: for one, by its name.
+        untrusted: files whose settings are left out as far as they need the user's trust.
         warnings: what the user should know, as sentences; notes: what is no mistake of anybody's.
     """
 
@@ -37,8 +39,19 @@ class Configuration:
     versions: Mapping[str, Said] = field(default_factory=dict)
     args: Mapping[str, Said] = field(default_factory=dict)
     envs: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
+    untrusted: tuple[Untrusted, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def check_trust(self, *keys: str) -> None:
+        """Find out that no setting is left out for want of trust; of these keys alone where any are named.
+
+        Raises:
+            UsageError: a setting is left out.
+        """
+        for found in self.untrusted:
+            if not keys or not found.settings.keys().isdisjoint(keys):
+                raise found.error()
 
     def special(self, model: str | None) -> dict[str, Said]:
         """By key, what comes before a backend's own arguments: of this model, and of variables."""
@@ -64,16 +77,22 @@ class Configuration:
 def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
     """What is configured, of these options and backends.
 
+    Settings that need trust are left out where the user has not allowed their file: see `check_trust`.
+
     Raises:
-        UsageError: a file or a variable says what cannot be.
+        UsageError: a file or a variable says what cannot be, or the list of trusted files cannot be read.
+        InstanceError: others can change the list of trusted files.
     """
     found = files.read()
-    heard = [each for each in found if each.problem is None]
     sections: list[Section] = []
-    if heard:
-        from aimind.configuration import schema
-
-        sections = [schema.read(each, keys, backends) for each in heard]
+    untrusted: list[Untrusted] = []
+    for file in found:
+        if file.problem is not None:
+            continue
+        section, refused = _section(file, keys, backends)
+        sections.append(section)
+        if refused is not None:
+            untrusted.append(refused)
     named = {name for each in sections for name in each.envs}
     return Configuration(
         files=found,
@@ -87,12 +106,37 @@ def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
         versions=_merged(each.versions for each in sections),
         args=_merged(each.args for each in sections),
         envs={name: _merged(each.envs.get(name, {}) for each in sections) for name in named},
+        untrusted=tuple(untrusted),
         warnings=(
             *(f"{each.path} is not heard: {each.problem}" for each in found if each.problem),
             *variables.unknown(keys),
         ),
         notes=tuple(variables.of_kubernetes()),
     )
+
+
+def restricted(file: Text, keys: Keys, backends: tuple[str, ...]) -> Mapping[str, Said]:
+    """The settings of the file that need trust, by the path of their key.
+
+    Raises:
+        UsageError: the file says what cannot be.
+    """
+    from aimind.configuration import allowed, schema
+
+    return allowed.restricted(schema.read(file, keys, backends))
+
+
+def _section(file: Text, keys: Keys, backends: tuple[str, ...]) -> tuple[Section, Untrusted | None]:
+    """The settings of the file that may be used, and those that the user would have to allow first."""
+    from aimind.configuration import allowed, schema
+
+    section = schema.read(file, keys, backends)
+    if not file.here:
+        return section, None
+    restricted = allowed.restricted(section)
+    if not restricted or allowed.is_allowed(file):
+        return section, None
+    return allowed.harmless(section), allowed.Untrusted(file, restricted)
 
 
 def _merged(parts: Iterable[Mapping[str, Said]]) -> dict[str, Said]:

@@ -1,7 +1,7 @@
 """All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
 
 from aimind.show.backends import Overview, backends, backends_document
-from aimind.show.configuration import configuration, configuration_document
+from aimind.show.configuration import configuration, configuration_document, trusted
 from aimind.show.decision import command_line, plan
 from aimind.show.instances import (
     ending,
@@ -52,5 +52,6 @@ __all__ = [
     "plan",
     "pruned_document",
     "traceback",
+    "trusted",
     "warn",
 ]

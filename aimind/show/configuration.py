@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from aimind.phrases import visible
 from aimind.show.terminal import console, escape, table
 
 if TYPE_CHECKING:
-    from aimind.configuration.values import Said
+    from aimind.configuration.values import Said, Text
     from aimind.configuration.whole import Configuration
 
 _DEFAULT = "default"
 
 
 def configuration_document(
-    found: Configuration, own: Path, *, defaults: Mapping[str, object], others: Mapping[str, str]
+    found: Configuration,
+    own: Path,
+    *,
+    defaults: Mapping[str, object],
+    others: Mapping[str, str],
+    trusted: Sequence[str],
 ) -> dict[str, Any]:
-    """All of it (docs/configuration.md); `others`: variables that are no options, as they may be shown."""
+    """All of it (docs/configuration.md).
+
+    `others`: variables that are no options, as they may be shown; `trusted`: files that the user has allowed.
+    """
     options = {name: {"value": value, "from": _DEFAULT} for name, value in defaults.items()}
     options |= _said({**found.options, **found.variables})
     backends: dict[str, dict[str, object]] = {}
@@ -29,13 +40,33 @@ def configuration_document(
         of |= {"env": _said(found.envs[name])} if found.envs.get(name) else {}
     return {
         "user_file": str(own),
-        "files": [{"path": each.path, "problem": each.problem} for each in found.files],
+        "files": [
+            {"path": file.path, "problem": file.problem, "needs_trust": _left_out(found, file)}
+            for file in found.files
+        ],
+        "trusted_files": list(trusted),
         "options": dict(sorted(options.items())),
         "env": _said(found.env),
         "backends": backends,
         "models": {name: _said(options) for name, options in found.models.items()},
         "variables": dict(others),
     }
+
+
+def _left_out(found: Configuration, file: Text) -> list[str]:
+    """The settings of the file that are not used, since the user has not allowed it."""
+    return [name for untrusted in found.untrusted if untrusted.file == file for name in untrusted.settings]
+
+
+def trusted(path: str, settings: Mapping[str, Said]) -> None:
+    """Everything that a file may set now that it is trusted, and needed trust."""
+    click.echo(f"{visible(path)} is trusted until it changes.")
+    if not settings:
+        click.echo("It sets nothing that needs trust.")
+        return
+    click.echo("It sets:")
+    for name, said in settings.items():
+        click.echo(f"  {visible(name)} = {visible(_text(said.value))}")
 
 
 def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:
@@ -45,17 +76,27 @@ def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:
 def configuration(document: Mapping[str, Any]) -> None:
     """The same for a person."""
     screen = console()
-    there = {each["path"]: each["problem"] for each in document["files"]}
+    there = {each["path"]: each for each in document["files"]}
     files = table("file", "")
     for path in dict.fromkeys([document["user_file"], *there]):
-        state = "not there" if path not in there else "not heard" if there[path] else "read"
-        files.add_row(escape(path), state)
+        files.add_row(escape(path), _state(there.get(path)))
+    for path in document["trusted_files"]:
+        files.add_row(escape(path), "trusted")
     screen.print(files)
     screen.print()
     values = table("key", "value", "from")
     for name, value, where in _rows(document):
         values.add_row(escape(name), escape(_text(value)), escape(where))
     screen.print(values)
+
+
+def _state(file: Mapping[str, Any] | None) -> str:
+    """Whether a file is used, in a few words."""
+    if file is None:
+        return "missing"
+    if file["problem"]:
+        return "ignored"
+    return "read in part: it is not trusted" if file["needs_trust"] else "read"
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aimind.configuration import allowed, files
 from tests.instances.conftest import Home, home
 
 __all__ = ["home"]
@@ -16,11 +17,19 @@ __all__ = ["home"]
 class Configured:
     """The files of a configuration, and what comes of them."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         self.home = home
+        self._monkeypatch = monkeypatch
         self.own = home.folder / "home" / ".config" / "aimind" / "aimind.toml"
         self.own.parent.mkdir(parents=True)
         self.here = home.folder / "aimind.toml"
+
+    def trust(self, text: str) -> None:
+        """Write the file of the current folder, and allow it as `aimind config trust` does."""
+        write(self.here, text)
+        with self._monkeypatch.context() as patch:
+            patch.setenv("AIMIND_STATE_DIR", str(self.home.state))
+            allowed.allow(files.read_file(self.here))
 
     def shown(self) -> dict[str, Any]:
         found = json.loads(self.home.good("config", "--json"))
@@ -40,8 +49,8 @@ class Configured:
 
 
 @pytest.fixture
-def at(home: Home) -> Configured:
-    return Configured(home)
+def at(home: Home, monkeypatch: pytest.MonkeyPatch) -> Configured:
+    return Configured(home, monkeypatch)
 
 
 def words_of(plan: dict[str, Any]) -> list[str]:

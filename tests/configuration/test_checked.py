@@ -88,7 +88,7 @@ def test_of_several_errors_the_first_is_told(at: Configured) -> None:
     ],
 )
 def test_a_secret_is_no_value(at: Configured, text: str) -> None:
-    write(at.here, text)
+    at.trust(text)
     said = at.refused("plan", "demo", "--backend", "llama-server")
     assert "secret" in said or "list of processes" in said
     assert CANARY not in said
@@ -96,7 +96,7 @@ def test_a_secret_is_no_value(at: Configured, text: str) -> None:
 
 def test_secrets_are_not_shown(at: Configured) -> None:
     (at.home.folder / "key").write_text(CANARY)
-    write(at.here, 'api_key_file = "key"')
+    at.trust('api_key_file = "key"')
     at.home.env["AIMIND_API_KEY"] = CANARY
     for words in ((), ("--json",)):
         done = at.home.run("config", *words)
@@ -148,7 +148,7 @@ def test_a_file_that_anybody_can_write_is_not_heard(at: Configured) -> None:
     assert '"max_model_len": 8192' in done.stdout
     assert done.stderr == "warning: ./aimind.toml is not heard: anybody can write it: chmod o-w aimind.toml\n"
     assert at.shown()["files"] == [
-        {"path": "./aimind.toml", "problem": "anybody can write it: chmod o-w aimind.toml"}
+        {"path": "./aimind.toml", "problem": "anybody can write it: chmod o-w aimind.toml", "needs_trust": []}
     ]
 
 
@@ -194,13 +194,3 @@ def test_what_is_no_file_of_ours(at: Configured, kind: str) -> None:
     if kind != "dangling":
         make(at.own)
         assert f"error: {at.own} cannot be read: " in at.refused()
-
-
-def test_what_a_folder_brings_is_not_allowed_by_the_folder(at: Configured) -> None:
-    """A model's repository can hold an aimind.toml, too."""
-    for text in ("trust_remote_code = true", "[models.demo]\ntrust_remote_code = true"):
-        write(at.here, text)
-        assert "trust_remote_code is not for a file that lies in a folder" in at.refused()
-    write(at.here, "trust_remote_code = false")
-    write(at.own, "trust_remote_code = true")
-    assert at.shown()["options"]["trust_remote_code"]["value"] is False

@@ -28,7 +28,7 @@ def command_line(at: Configured) -> list[str]:
 
 
 def test_an_instance_is_started_as_it_was(at: Configured) -> None:
-    write(at.here, TEXT)
+    at.trust(TEXT)
     at.home.env["AIMIND_KV_CACHE_TYPE"] = "q8_0"
     at.home.fake("--print-env", "COLOR", "--print-env", "SHAPE")
     at.home.serve("--name", "demo", "--", "--log-prefix", "x")
@@ -43,7 +43,7 @@ def test_an_instance_is_started_as_it_was(at: Configured) -> None:
     for option in ("--kv-cache-type q8_0", "--context 4096", "--restart never", "--served-model-name own"):
         assert option in " ".join(found)
     at.home.good("stop", "demo")
-    write(at.here, "context = 2048\nnonsense")
+    at.trust("context = 2048\nnonsense")
     at.home.env |= {"AIMIND_KV_CACHE_TYPE": "f16", "AIMIND_PARALLEL": "7"}
     at.home.good("start", "demo")
     port = first.index("--port") + 1  # a free one
@@ -65,7 +65,7 @@ def test_what_nobody_configured_is_not_configured_later(at: Configured) -> None:
 
 def test_with_its_backend_go_its_arguments(at: Configured) -> None:
     """They are of no use to another one, which might come first then."""
-    write(at.here, TEXT)
+    at.trust(TEXT)
     at.home.good("serve", "--detach", "demo", "--port", "0", "--name", "demo")
     assert " --backend llama-server " in " ".join(at.home.status()["argv"])
 
@@ -74,7 +74,7 @@ def test_a_unit_says_what_is_configured(at: Configured) -> None:
     (at.own.parent / "key").write_text("canary")
     (at.own.parent / "key").chmod(0o600)
     write(at.own, 'api_key_file = "key"\nport = 9123\nstall_timeout = 77\nno_install = true')
-    write(at.here, TEXT)
+    at.trust(TEXT)
     at.home.env["AIMIND_KV_CACHE_TYPE"] = "q8_0"
     unit = at.home.good("unit", "demo", "--context", "2k", "--", "--threads", "4")
     told = argv(unit, {"CREDENTIALS_DIRECTORY": "/secrets"})

@@ -56,7 +56,7 @@ def test_nothing_is_heard_where_that_is_wanted(at: Configured) -> None:
 
 def test_that_a_file_of_the_folder_is_heard_is_said(at: Configured) -> None:
     write(at.here, "context = 3072")
-    assert "note: ./aimind.toml is heard" in at.home.run("plan", "demo").stderr
+    assert "note: ./aimind.toml is read" in at.home.run("plan", "demo").stderr
 
 
 def test_a_nearer_file_can_take_a_flag_back(at: Configured) -> None:
@@ -109,7 +109,7 @@ def test_a_model_that_names_its_quantization_has_it(at: Configured) -> None:
 
 def test_a_secret_of_the_environment_comes_before_one_of_a_file(at: Configured) -> None:
     (at.home.folder / "key").write_text("of-file")
-    write(at.here, 'api_key_file = "key"')
+    at.trust('api_key_file = "key"')
     for expected in ("of-file", "of-variable"):
         at.home.fake("--key-env", "LLAMA_API_KEY", "--open-health")
         at.home.serve("--name", expected)
@@ -122,7 +122,7 @@ def test_a_secret_of_the_environment_comes_before_one_of_a_file(at: Configured) 
 
 
 def test_arguments_of_a_backend_are_taken_into_the_plan(at: Configured) -> None:
-    write(at.here, '[backends.llama-server]\nargs = ["-c", 4096, "--threads", "3"]')
+    at.trust('[backends.llama-server]\nargs = ["-c", 4096, "--threads", "3"]')
     plan = at.plan()
     assert plan["max_model_len"] == 4096
     assert words_of(plan)[-2:] == ["--threads", "3"]
@@ -136,7 +136,7 @@ def test_arguments_of_a_backend_are_taken_into_the_plan(at: Configured) -> None:
 
 def test_arguments_come_before_what_is_said_of_everything(at: Configured) -> None:
     write(at.own, "context = 6144\n")
-    write(at.here, '[backends.llama-server]\nargs = ["-c", "4096"]')
+    at.trust('[backends.llama-server]\nargs = ["-c", "4096"]')
     assert at.plan()["max_model_len"] == 4096
     at.home.env["AIMIND_CONTEXT"] = "3k"
     assert at.plan()["max_model_len"] == 3072
@@ -144,16 +144,16 @@ def test_arguments_come_before_what_is_said_of_everything(at: Configured) -> Non
 
 
 def test_arguments_of_another_backend_are_not_heard(at: Configured) -> None:
-    write(at.here, '[backends.vllm]\nargs = ["--max-model-len", "4096", "--nonsense"]')
+    at.trust('[backends.vllm]\nargs = ["--max-model-len", "4096", "--nonsense"]')
     assert at.plan()["max_model_len"] == 8192
 
 
 def test_an_argument_that_the_backend_does_not_take(at: Configured) -> None:
-    write(at.here, '[backends.llama-server]\nargs = ["--threds", "3"]')
+    at.trust('[backends.llama-server]\nargs = ["--threds", "3"]')
     said = at.refused("plan", "demo", "--backend", "llama-server")
     assert "llama-server 9999 does not know --threds" in said
     assert "did you mean --threads?" in said
-    write(at.here, '\n\n[backends.llama-server]\nargs = ["--model", "x"]')
+    at.trust('\n\n[backends.llama-server]\nargs = ["--model", "x"]')
     said = at.refused("plan", "demo", "--backend", "llama-server")
     assert "error: ./aimind.toml:4: --model cannot be passed to llama-server" in said
 
@@ -170,7 +170,7 @@ def test_a_path_starts_from_the_file(at: Configured) -> None:
 
 
 def test_a_backend_has_a_version(at: Configured) -> None:
-    write(at.here, '[backends.vllm]\nversion = "0.31.0"')
+    at.trust('[backends.vllm]\nversion = "0.31.0"')
     vllm = ("plan", "demo:safetensors", "--backend", "vllm", "--device", "none", "--json")
     assert "/vllm/0.31.0-cpu/bin/python" in at.home.good(*vllm)
     assert "/vllm/0.30.1-cpu/bin/python" in at.home.good(*vllm, "--backend-version", "0.30.1")
@@ -179,7 +179,7 @@ def test_a_backend_has_a_version(at: Configured) -> None:
 
 def test_variables_reach_the_backend(at: Configured) -> None:
     write(at.own, '[env]\nA = 1\nB = "own"\nC = "own"\n[backends.llama-server.env]\nC = "backend"\nD = "d"')
-    write(at.here, '[env]\nB = "here"')
+    at.trust('[env]\nB = "here"')
     at.home.fake(*(word for name in "ABCD" for word in ("--print-env", name)))
     at.home.serve("--env", "D=typed")
     logs = at.home.good("logs", "demo")

@@ -11,6 +11,7 @@ import aimind
 from aimind.cli.plan import plan_command
 from aimind.cli.serve import serve_command
 from aimind.cli.unit import unit_command
+from aimind.configuration.allowed import HARMLESS
 from aimind.configuration.keys import NO_KEYS, OTHERS, key, keys, variable
 from tests.configuration.conftest import Configured, write
 from tests.supervisor.harness import LINUX
@@ -20,10 +21,11 @@ KEYS = keys(serve_command.params)
 
 
 def table() -> Iterator[str]:
-    yield "| key | variable | is |"
-    yield "|---|---|---|"
+    yield "| key | variable | needs trust | is |"
+    yield "|---|---|---|---|"
     for name, option in sorted(KEYS.items()):
-        yield f"| `{name}` | `{variable(name)}` | {option.help} |"
+        trust = "" if name in HARMLESS else "yes"
+        yield f"| `{name}` | `{variable(name)}` | {trust} | {option.help} |"
 
 
 def test_the_page_has_all_keys() -> None:
@@ -69,9 +71,7 @@ def test_without_a_file_nobody_waits_for_pydantic(at: Configured) -> None:
 @LINUX
 def test_everything_in_force_is_shown_with_its_place(at: Configured) -> None:
     write(at.own, 'context = 4096\nport = 9000\n[backends.vllm]\nversion = "0.32.0"\nargs = ["-a", 1]\n')
-    write(
-        at.here, 'context = 2048\n[env]\nA = 1\n[models.demo]\nparallel = 2\n[backends.vllm.env]\nB = "x y"'
-    )
+    at.trust('context = 2048\n[env]\nA = 1\n[models.demo]\nparallel = 2\n[backends.vllm.env]\nB = "x y"')
     at.home.env["AIMIND_RESTART"] = "never"
     found = at.shown()
     assert found["options"] == {
@@ -92,8 +92,8 @@ def test_everything_in_force_is_shown_with_its_place(at: Configured) -> None:
         }
     }
     assert found["files"] == [
-        {"path": str(at.own), "problem": None},
-        {"path": "./aimind.toml", "problem": None},
+        {"path": str(at.own), "problem": None, "needs_trust": []},
+        {"path": "./aimind.toml", "problem": None, "needs_trust": []},
     ]
     rows = [line.split() for line in at.home.good("config").splitlines()]
     assert ["context", "2048", "./aimind.toml:1"] in rows
