@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,9 @@ DEMO = Path(__file__).parent.parent / "demo"
 DEMO_GGUF = "aimind-demo-F16.gguf"
 DEMO_FOLDER = "huggingface"
 WEIGHTS = (".gguf", ".safetensors", ".bin", ".pt", ".pth")
-MOST_FILES = 10_000
+PICKLES = (".bin", ".pt", ".pth")
+# Files and folders that are looked at before a folder is given up: the largest models have about 1,000.
+MOST_ENTRIES = 10_000
 MOST_DEPTH = 32  # folders inside folders; the deepest layouts of models have four
 GGUF_MAGIC = b"GGUF"
 
@@ -94,17 +97,32 @@ class FileReader:
 
 
 def _folder(reference: Reference, folder: Path) -> Model:
-    paths = set(islice(_walk(folder), MOST_FILES + 1))
-    if len(paths) > MOST_FILES:
-        raise UnsupportedError(
-            f"{folder} holds more than {MOST_FILES:,} files, too many for a model",
-            hint="Name a folder inside it.",
-        )
-    if not paths:
+    found = _walk(folder)
+    for path in sorted(found.unreadable, key=lambda path: (len(path.parts), path)):
+        if _is_needed(path, folder, found.files, quantization=reference.quantization):
+            raise found.unreadable[path]
+    if not found.files:
         raise ModelNotFoundError(
             f"the folder {folder} holds no files", hint="Name the folder that holds the model's files."
         )
-    return _model(reference, folder, paths)
+    return _model(reference, folder, found.files)
+
+
+def _is_needed(path: Path, folder: Path, files: set[Path], *, quantization: str | None) -> bool:
+    """Whether without this unreadable file nothing is served, or not what the user expects."""
+    kinds = {file.suffix.lower() for file in files if file.parent == folder} & set(WEIGHTS)
+    has_gguf = any(file.suffix.lower() == ".gguf" for file in files)
+    has_own_weights = bool(kinds - {".gguf"})
+    suffix = path.suffix.lower()
+    if not has_gguf and not has_own_weights:
+        return True
+    if suffix == ".gguf":  # another GGUF file, or the folder's own weights, is served instead
+        return quantization is not None and quantization.upper() in path.name.upper()
+    if path.parent != folder:
+        return False
+    if suffix in PICKLES:
+        return not has_gguf and ".safetensors" not in kinds
+    return not has_gguf or has_own_weights  # a shard, or config.json
 
 
 def _model(reference: Reference, folder: Path, paths: Iterable[Path]) -> Model:
@@ -112,53 +130,84 @@ def _model(reference: Reference, folder: Path, paths: Iterable[Path]) -> Model:
     return Model(reference=reference, root=str(folder.absolute()), files=tuple(files))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it, without what no model needs and what cannot be read.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a walk through a folder has found.
 
-    Hidden files, sockets, pipes and devices are left out. Links to folders are followed, each folder once.
+    Attributes:
+        files: all regular files, but those of weights and configurations that cannot be read.
+        unreadable: these, each with the error that says why.
+    """
+
+    files: set[Path]
+    unreadable: dict[Path, ModelNotFoundError]
+
+
+def _walk(folder: Path) -> _Found:
+    """Find the files in a folder and below it.
+
+    Hidden names, sockets, pipes and devices are left out, and so are folders below it that cannot be read.
+    Links to folders are followed, each folder once.
 
     Raises:
-        ModelNotFoundError: the folder itself cannot be read, or a file of weights or a configuration.
+        ModelNotFoundError: the folder itself cannot be read.
+        UnsupportedError: it holds more than a model does.
     """
+    found = _Found(set(), {})
     seen: set[tuple[int, int]] = set()
     waiting = [(folder, 0)]
+    looked_at = 0
     while waiting:
         current, depth = waiting.pop()
-        status = _stat(current)
+        try:
+            status = _stat(current)
+            entries = _entries(current, most=MOST_ENTRIES + 1 - looked_at)
+        except ModelNotFoundError:
+            if depth == 0:
+                raise
+            continue
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for path in _listed(current, required=depth == 0):
+        looked_at += len(entries)
+        if looked_at > MOST_ENTRIES:
+            raise UnsupportedError(
+                f"{folder} holds more than {MOST_ENTRIES:,} files and folders, too many for a model",
+                hint="Name the model's own folder, or its GGUF file.",
+            )
+        waiting += [(path, depth + 1) for path in _sorted(entries, found) if depth < MOST_DEPTH]
+    return found
+
+
+def _sorted(entries: Iterable[Path], found: _Found) -> list[Path]:
+    """Note the files of a folder in `found`, and return the folders in it."""
+    folders = []
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        try:
             mode = _mode(path)
-            if stat.S_ISREG(mode):
-                yield path
-            elif stat.S_ISDIR(mode) and depth < MOST_DEPTH:
-                waiting.append((path, depth + 1))
-
-
-def _listed(folder: Path, *, required: bool) -> list[Path]:
-    """What is in a folder, without hidden names; nothing where it may not be read (`lost+found`)."""
-    try:
-        entries = _entries(folder)
-    except ModelNotFoundError:
-        if required:
-            raise
-        return []
-    return [path for path in entries if not path.name.startswith(".")]
+        except ModelNotFoundError as error:
+            if path.suffix.lower() in WEIGHTS or path.name == "config.json":
+                found.unreadable[path] = error
+            continue
+        if stat.S_ISREG(mode):
+            found.files.add(path)
+        elif stat.S_ISDIR(mode):
+            folders.append(path)
+    return folders
 
 
 def _mode(path: Path) -> int:
-    """The file mode, 0 for a link to nowhere that no model needs.
+    """The file mode.
 
     Raises:
-        ModelNotFoundError: the name is one of weights or of a configuration, and the file cannot be read.
+        ModelNotFoundError: a link to nowhere, or a file that this user may not read.
     """
-    try:
-        return path.stat().st_mode
-    except OSError as error:
-        if path.suffix.lower() in WEIGHTS or path.name == "config.json":
-            raise _unreadable(path, error) from error
-        return 0
+    mode = _stat(path).st_mode
+    if stat.S_ISREG(mode) and not os.access(path, os.R_OK):
+        raise _unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    return mode
 
 
 def _begins_with_gguf(path: Path) -> bool:
@@ -179,13 +228,20 @@ def _not_a_model(path: Path) -> UnsupportedError:
 def _beside(path: Path) -> Iterator[Path]:
     """The readable GGUF files of the same folder."""
     for other in _entries(path.parent):
-        if other.suffix.lower() == ".gguf" and not other.name.startswith(".") and other.is_file():
+        if other.suffix.lower() != ".gguf" or other.name.startswith("."):
+            continue
+        try:
+            mode = _mode(other)
+        except ModelNotFoundError:
+            continue
+        if stat.S_ISREG(mode):
             yield other
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, *, most: int | None = None) -> list[Path]:
     try:
-        return list(folder.iterdir())
+        with os.scandir(folder) as entries:
+            return [folder / entry.name for entry in islice(entries, most)]
     except OSError as error:
         raise _unreadable(folder, error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -131,6 +132,62 @@ def test_a_link_to_nowhere_that_the_model_needs(tmp_path: Path) -> None:
         resolved(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("readable", "gone"),
+    [
+        (("m-Q4_K_M.gguf",), "below/other.gguf"),
+        (("m-Q4_K_M.gguf",), "other-Q8_0.gguf"),
+        (("m-Q4_K_M.gguf",), "config.json"),
+        (("m-Q4_K_M.gguf",), "model.safetensors"),
+        (("model.safetensors", "config.json"), "below/model.safetensors"),
+        (("model.safetensors", "config.json"), "pytorch_model.bin"),
+        (("model.safetensors", "config.json"), "m-Q4_K_M.gguf"),
+        (("pytorch_model.bin", "config.json"), "below/config.json"),
+    ],
+)
+def test_weights_that_are_gone_and_not_needed(tmp_path: Path, readable: tuple[str, ...], gone: str) -> None:
+    make(tmp_path, *readable)
+    (tmp_path / gone).parent.mkdir(exist_ok=True)
+    (tmp_path / gone).symlink_to("/nowhere/at/all")
+    assert paths(files.choose(resolved(tmp_path))) == sorted(readable)
+
+
+@pytest.mark.parametrize(
+    ("readable", "gone"),
+    [
+        (("config.json",), "model.safetensors"),
+        (("config.json", "model-00001-of-00002.safetensors"), "model-00002-of-00002.safetensors"),
+        (("config.json", "pytorch_model.bin"), "model.safetensors"),
+        (("README.md",), "below/m.gguf"),
+    ],
+)
+def test_weights_that_are_gone_and_needed(tmp_path: Path, readable: tuple[str, ...], gone: str) -> None:
+    make(tmp_path, *readable)
+    (tmp_path / gone).parent.mkdir(exist_ok=True)
+    (tmp_path / gone).symlink_to("/nowhere/at/all")
+    with pytest.raises(ModelNotFoundError, match="is a link to /nowhere/at/all"):
+        resolved(tmp_path)
+
+
+def test_the_quantization_that_is_asked_for_is_gone(tmp_path: Path) -> None:
+    make(tmp_path, "m-Q2_K.gguf")
+    (tmp_path / "m-Q4_K_M.gguf").symlink_to("/nowhere/at/all")
+    asked = Reference(source="local", name=str(tmp_path), quantization="Q4_K_M")
+    with pytest.raises(ModelNotFoundError, match="is a link to /nowhere/at/all"):
+        source.resolve(asked)
+    assert paths(source.resolve(dataclasses.replace(asked, quantization="Q2_K"))) == ["m-Q2_K.gguf"]
+
+
+def test_names_of_weights_that_are_no_files(tmp_path: Path) -> None:
+    make(tmp_path, "m.gguf", "folder.gguf/inside.txt", "folder.safetensors/inside.txt")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.gguf"))
+    for named in (tmp_path, tmp_path / "m.gguf"):
+        assert paths(files.choose(resolved(named))) == ["m.gguf"]
+
+
 def test_gguf_without_a_suffix(tmp_path: Path) -> None:
     (tmp_path / "sha256-415aad60").write_bytes(b"GGUF and more")
     model = resolved(tmp_path / "sha256-415aad60")
@@ -212,12 +269,13 @@ def test_what_is_no_file_at_all(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "MOST_FILES", 3)
-    make(tmp_path, "a/1", "b/2", "c/3")
-    assert len(paths(resolved(tmp_path))) == 3
-    make(tmp_path, "4")
-    with pytest.raises(UnsupportedError, match="more than 3 files"):
-        resolved(tmp_path)
+    monkeypatch.setattr(local, "MOST_ENTRIES", 5)
+    make(tmp_path, "m/a/1", "m/b/2")
+    (tmp_path / "m/empty").mkdir()
+    assert len(paths(resolved(tmp_path / "m"))) == 2
+    (tmp_path / "m/b/another").mkdir()
+    with pytest.raises(UnsupportedError, match="more than 5 files and folders"):
+        resolved(tmp_path / "m")
 
 
 def test_reading(tmp_path: Path) -> None:
