@@ -167,7 +167,9 @@ def _shard(shard: Shard) -> dict[str, Json]:
 
 
 def _estimate(estimate: Estimate) -> dict[str, Json]:
-    sizes = estimate.components
+    sizes = dict(estimate.components)
+    if not estimate.prompt_cache_bytes:
+        del sizes["prompt_cache_bytes"]
     approximate = [name for name, size in sizes.items() if size and name in estimate.approximate]
     return {
         **sizes,

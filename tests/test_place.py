@@ -177,6 +177,18 @@ def test_no_cpu_offload_refuses_with_the_numbers() -> None:
         on(request=Request(cpu_offload=False), metadata=llama(safetensors=True))
 
 
+def test_a_prompt_cache_that_is_asked_for_takes_ram() -> None:
+    """llama.cpp drops old prompts before it keeps a new one beyond the limit."""
+    without = on(device(free_gib=24))
+    found = on(device(free_gib=24), request=Request(prompt_cache_mib=4096))
+    assert found.host.prompt_cache_bytes == 4 * GIB
+    assert found.host.total_bytes - without.host.total_bytes == 4 * GIB
+    assert found.shards == without.shards
+    with pytest.raises(DoesNotFitError, match=r"64\.0 GiB for its prompt cache") as caught:
+        on(device(free_gib=24), request=Request(prompt_cache_mib=64 * 1024))
+    assert caught.value.changes[0] == {"prompt_cache_mib": 0}
+
+
 def test_a_context_that_is_a_slip_of_the_pen() -> None:
     with pytest.raises(UsageError, match="2048 at least") as caught:
         on(device(), request=Request(max_model_len=32))

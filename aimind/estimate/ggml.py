@@ -34,6 +34,7 @@ SOURCES: Mapping[str, str] = {
     "kv_cache_bytes": "llama.cpp's rules for cells, windows and types",
     "state_bytes": "the states of recurrent layers, one a slot",
     "checkpoint_bytes": "a bound: as many copies of windows and states as every slot may keep in RAM",
+    "prompt_cache_bytes": "the limit that --cache-ram sets",
     "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
     "output_bytes": "a row of logits a slot",
     "overhead_bytes": "the CUDA context, kernels and cuBLAS, and the processes in RAM, as measured once",

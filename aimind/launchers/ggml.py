@@ -80,7 +80,11 @@ RESERVED: Mapping[str, str] = {
 
 UNCOUNTED = tuple(
     "--override-tensor -ot --no-kv-offload -nkvo --no-repack -nr --no-mmap --mlock --load-mode -lm "
-    "--lazy-mode -lzm --rpc --model-draft -md --spec-draft-model --lora --control-vector".split()
+    "--lazy-mode -lzm --rpc --lora --lora-scaled --control-vector --control-vector-scaled "
+    "--n-cpu-ffn -ncffn --no-op-offload --no-host --override-kv --backend-sampling -bs "
+    "--no-mmproj-offload --mmproj-device -mmdev --image-min-tokens --image-max-tokens "
+    "--mtmd-batch-max-tokens --model-draft -md --spec-draft-model --spec-draft-hf --hf-repo-draft -hfd -hfrd "
+    "--spec-type --mtp --dflash --eagle3".split()
 )
 
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.

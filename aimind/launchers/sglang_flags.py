@@ -19,7 +19,8 @@ UNCOUNTED = tuple(
     "--cpu-offload-gb --enable-lora --lora-paths --speculative-algorithm --quantization --dp-size "
     "--data-parallel-size --ep-size --expert-parallel-size --attn-dp-size --enable-dp-attention "
     "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
-    "--enable-torch-compile --json-model-override-args".split()
+    "--enable-torch-compile --json-model-override-args "
+    "--enable-hierarchical-cache --hicache-ratio --hicache-size".split()
 )
 HELP = Help(
     args=("-m", "sglang.launch_server", "--help"),

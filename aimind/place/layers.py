@@ -423,15 +423,22 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
     found = _most_on_devices(search, devices, cache)
     usage = search.usage(cache, Split(0), ()) if found is None else found.usage
     where = "without a device"
-    if found is not None and found.split.layers == search.all_layers:
+    if found is not None and found.split == Split(search.all_layers):
+        where = f"with all layers on {names(found.devices)}"
+    elif found is not None and found.split.layers == search.all_layers:
         where = f"with the experts of {found.split.experts} layers there"
     elif found is not None:
         where = f"with {found.split.layers} of {search.all_layers} layers on {names(found.devices)}"
+    changes = _smaller_steps(search, usage.host)
+    prompts = ""
+    if usage.host.prompt_cache_bytes:
+        prompts = f" ({gib(usage.host.prompt_cache_bytes)} for its prompt cache)"
+        changes = ({"prompt_cache_mib": 0}, *changes)
     return DoesNotFitError(
         f"RAM is too small: for a context of {least} tokens, {where}, the model needs {gib(usage.ram_bytes)} "
-        f"of it, and {gib(search.host.ram_free_bytes)} are free",
+        f"of it{prompts}, and {gib(search.host.ram_free_bytes)} are free",
         hint=NO_HINT,
-        changes=_smaller_steps(search, usage.host),
+        changes=changes,
     )
 
 

@@ -180,7 +180,11 @@ class Search:
             compute=compute,
         )
         process_bytes = overhead.process_bytes(self.memory.process_bytes, self.profile.metadata.vocab_size)
-        host = dataclasses.replace(usage.host, overhead_bytes=process_bytes)
+        host = dataclasses.replace(
+            usage.host,
+            overhead_bytes=process_bytes,
+            prompt_cache_bytes=(self.request.prompt_cache_mib or 0) << 20,
+        ).about("prompt_cache_bytes")
         usage = dataclasses.replace(usage, host=host)
         if not self.projector_bytes:
             return usage

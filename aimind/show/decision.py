@@ -20,6 +20,7 @@ COMPONENTS = (
     ("KV cache", "kv_cache_bytes"),
     ("state", "state_bytes"),
     ("checkpoints", "checkpoint_bytes"),
+    ("prompt cache", "prompt_cache_bytes"),
     ("compute", "compute_bytes"),
     ("outputs", "output_bytes"),
     ("graphs", "graphs_bytes"),

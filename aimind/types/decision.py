@@ -164,6 +164,7 @@ class Estimate:
         kv_cache_bytes: keys and values.
         state_bytes: of recurrent layers.
         checkpoint_bytes: copies of windows and states that a server keeps in RAM, in time, to go back to.
+        prompt_cache_bytes: prompts that a server remembers in RAM between requests, at most.
         compute_bytes: activations and scratch of one step.
         output_bytes: logits and embeddings that wait to be read.
         graphs_bytes: captured CUDA graphs.
@@ -177,6 +178,7 @@ class Estimate:
     kv_cache_bytes: int = 0
     state_bytes: int = 0
     checkpoint_bytes: int = 0
+    prompt_cache_bytes: int = 0
     compute_bytes: int = 0
     output_bytes: int = 0
     graphs_bytes: int = 0
