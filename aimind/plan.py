@@ -168,7 +168,7 @@ def _defects(metadata: Metadata, request: Request) -> tuple[str, ...]:
     """
     if not metadata.defects:
         return ()
-    sentence = f"llama.cpp does not load this file: {'; '.join(metadata.defects)}"
+    sentence = f"the file is damaged or incomplete, llama.cpp does not load it: {'; '.join(metadata.defects)}"
     if request.force:
         return (f"{sentence}.",)
     raise MetadataError(

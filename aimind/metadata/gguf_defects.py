@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from aimind.metadata import gguf_shapes
 from aimind.metadata.gguf import TOKENIZER, Header
 from aimind.metadata.gguf_families import KNOWN
 from aimind.metadata.gguf_layers import Keys, Stack
@@ -29,19 +30,23 @@ def defects(
     header: Header, keys: Keys, stacks: Sequence[Stack], layers: Sequence[Layer], others: Sequence[Tensor]
 ) -> tuple[str, ...]:
     """Why llama.cpp refuses the model, as half a sentence for each key; nothing where it may load it."""
+    tensors = [*others, *(tensor for stack in stacks for layer in stack.layers for tensor in layer.values())]
+    large = tuple(gguf_shapes.too_large(keys, tensors, len(layers)))
     required = _required()
-    if keys.architecture not in required:
-        return ()
+    if large or keys.architecture not in required:
+        return large
     if keys.architecture not in KNOWN:
         return tuple(_missing(header, keys, required[keys.architecture]))
     by_name = [layer for stack in stacks for layer in stack.layers]
-    return (
+    found = (
         *_missing(header, keys, required[keys.architecture]),
         *_wrong_tokenizer(header),
+        *_wrong_vocabulary(header, others),
         *_wrong_sizes(keys, by_name, others),
         *_wrong_heads(keys.architecture, layers),
         *_wrong_experts(keys),
     )
+    return found or tuple(gguf_shapes.contradictions(keys, stacks, layers))
 
 
 def _missing(header: Header, keys: Keys, required: Sequence[str]) -> Iterator[str]:
@@ -59,6 +64,19 @@ def _wrong_tokenizer(header: Header) -> Iterator[str]:
         yield "tokenizer.ggml.tokens is missing"
     elif tokenizer == "gpt2" and "tokenizer.ggml.merges" not in header.lengths:
         yield "tokenizer.ggml.merges is missing"
+
+
+def _wrong_vocabulary(header: Header, others: Sequence[Tensor]) -> Iterator[str]:
+    """Without a tokenizer's list llama.cpp counts tokens by `vocab_size`, which it ignores beside one."""
+    name = "tokenizer.ggml.tokens"
+    tokens: object = header.lengths.get(name)
+    if tokens is None:
+        name = f"{header.values.get('general.architecture')}.vocab_size"
+        tokens = header.values.get(name)
+    for tensor in others:
+        rows = tensor.shape[1] if len(tensor.shape) > 1 else 1
+        if tensor.name == "token_embd.weight" and isinstance(tokens, int) and tokens != rows:
+            yield f"{name} counts {tokens:,} tokens, and token_embd.weight has {rows:,} rows"
 
 
 def _wrong_sizes(

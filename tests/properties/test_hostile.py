@@ -13,10 +13,13 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from aimind.errors import MetadataError
+from aimind.estimate import ggml
 from aimind.metadata.config import Config
 from aimind.metadata.expected import tensors_of
 from aimind.metadata.gguf import Header, Scalar, read_header
-from aimind.types import Tensor
+from aimind.metadata.gguf_model import describe
+from aimind.types import Metadata, Tensor
 from tests import hostile, models
 from tests.properties.test_metadata import CONFIGS
 
@@ -86,6 +89,57 @@ def test_a_gguf_model_of_any_shape_is_planned_or_refused(
 ) -> None:
     """Whatever keys and tensors a header has, there is a plan or an error that says why not."""
     hostile.described(changed(header(name), keys, tensors), machine)
+
+
+ONE_STEP = ggml.Settings(n_ctx=4096, n_seq=4, kv_unified=True)
+
+
+def planned_bytes(described: Metadata) -> int:
+    """What the CPU alone would hold with a context of 4,096 tokens."""
+    return ggml.estimate(ggml.profile(described), ONE_STEP, ()).host.total_bytes
+
+
+@cache
+def true_bytes(name: str) -> int:
+    described = describe([header(name)])
+    assert not described.defects
+    return planned_bytes(described)
+
+
+@given(
+    st.sampled_from(FAMILIES), indices, st.sampled_from(("more", "double", "half", "zero", "million", "most"))
+)
+@settings(max_examples=60, deadline=None)
+def test_a_number_that_contradicts_the_tensors_is_refused(name: str, at: int, change: str) -> None:
+    """Any one wrong number is refused before anything is planned, or hardly changes what is planned.
+
+    A plan's work grows with the bytes that it counts, so that this bounds both.
+    """
+    of = header(name)
+    architecture = str(of.values["general.architecture"])
+    numbers = [
+        key
+        for key, value in of.values.items()
+        if key.startswith(f"{architecture}.") and isinstance(value, int) and not isinstance(value, bool)
+    ]
+    key = numbers[at % len(numbers)]
+    true = of.values[key]
+    assert isinstance(true, int)
+    wrong = {
+        "more": true + 1,
+        "double": 2 * true,
+        "half": true // 2,
+        "zero": 0,
+        "million": 10**6,
+        "most": 2**31 - 1,
+    }
+    altered = dataclasses.replace(of, values={**of.values, key: wrong[change]})
+    try:
+        described = describe([altered])
+    except MetadataError:
+        return
+    if not described.defects:
+        assert 0.75 < planned_bytes(described) / true_bytes(name) < 1.25
 
 
 @given(
