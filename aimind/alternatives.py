@@ -15,7 +15,7 @@ from aimind.errors import DoesNotFitError
 from aimind.files import quantization
 from aimind.launchers.base import Launcher
 from aimind.phrases import gib
-from aimind.place.placement import CONTEXT_FLOOR
+from aimind.place.placement import CONTEXT_FLOOR, Detail
 from aimind.remedies import Remedies
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request, Tensor
 
@@ -48,16 +48,16 @@ class Question:
     launchers: Sequence[Launcher]
     prefer_quality: bool = False
 
-    def ask(self, model: Model, metadata: Metadata) -> Plan | DoesNotFitError:
-        """The plan of one candidate, or why there is none."""
+    def ask(self, model: Model, metadata: Metadata, *, detail: Detail = "all") -> Plan | DoesNotFitError:
+        """The plan of one candidate, or why there is none; `detail` as in `plan.make`."""
         try:
-            return plan.make(model, metadata, self.host, self.request, self.launchers)
+            return plan.make(model, metadata, self.host, self.request, self.launchers, detail=detail)
         except DoesNotFitError as problem:
             return problem
 
-    def fits(self, model: Model, metadata: Metadata) -> Plan | None:
-        """The plan of one candidate, if there is one."""
-        answer = self.ask(model, metadata)
+    def fits(self, model: Model, metadata: Metadata, *, detail: Detail = "all") -> Plan | None:
+        """The plan of one candidate, if there is one; `detail` as in `plan.make`."""
+        answer = self.ask(model, metadata, detail=detail)
         return answer if isinstance(answer, Plan) else None
 
 
@@ -110,9 +110,10 @@ def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
         if chosen is not None and model.files == chosen.model.files:
             options.append(Option(model, chosen, guessed=False))
         elif model is first:
-            options.append(Option(model, question.fits(model, described), guessed=False))
+            found = question.fits(model, described, detail="settings")
+            options.append(Option(model, found, guessed=False))
         else:
-            guess = question.fits(model, _scaled(described, first, model))
+            guess = question.fits(model, _scaled(described, first, model), detail="settings")
             options.append(Option(model, guess, guessed=True))
     return tuple(options)
 
@@ -146,8 +147,10 @@ def _largest(question: Question, described: Metadata, preferred: Plan | None, *,
     for model in by_size(question.offer.candidates):
         found = preferred if model is first else None
         allowed = question.prefer_quality or file_bytes(model) < file_bytes(first)
-        if model is not first and allowed and good(question.fits(model, _scaled(described, first, model))):
-            found = question.fits(model, question.offer.read(model))
+        if model is not first and allowed:
+            guess = question.fits(model, _scaled(described, first, model), detail="fit")
+            if good(guess):
+                found = question.fits(model, question.offer.read(model))
         if good(found):
             return found
     return None
@@ -204,6 +207,6 @@ def _smaller(question: Question, described: Metadata) -> Iterator[str]:
     first = question.offer.candidates[0]
     for model in by_size((first, *question.offer.siblings)):
         smaller = file_bytes(model) < file_bytes(first)
-        if smaller and question.fits(model, _scaled(described, first, model)):
+        if smaller and question.fits(model, _scaled(described, first, model), detail="fit"):
             yield f"{label(model)}, {gib(file_bytes(model))}"
             return

@@ -9,7 +9,6 @@ from typing import Literal
 
 from aimind import categories, trust
 from aimind.errors import DoesNotFitError, MetadataError, UnknownArchitectureError, UsageError
-from aimind.estimate.projector import projector_bytes
 from aimind.launchers.arguments import checked, uncounted
 from aimind.launchers.base import Compiles, Launcher
 from aimind.launchers.defaults import take
@@ -18,7 +17,7 @@ from aimind.launchers.parsers import choose as choose_parsers
 from aimind.phrases import gib, names
 from aimind.place import place
 from aimind.place.cache_types import check_cache_types
-from aimind.place.placement import Placement
+from aimind.place.placement import Detail, Placement
 from aimind.select import Choice, choose
 from aimind.types import (
     Backend,
@@ -42,9 +41,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def make(
-    model: Model, metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]
+    model: Model,
+    metadata: Metadata,
+    host: Host,
+    request: Request,
+    launchers: Sequence[Launcher],
+    *,
+    detail: Detail = "all",
 ) -> Plan:
     """The plan for serving a model on a machine.
+
+    `detail`: how much of it is worked out.
 
     Raises:
         UnsupportedError: no backend can serve it there.
@@ -78,7 +85,6 @@ def make(
     notes += check_cache_types(memory, metadata, host, request)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
     measured_host = _with_measurements_of(host, choice.backend)
-    projector_size = projector_bytes(metadata.projector, metadata.towers)
 
     def placed(asked: Request) -> Placement:
         return place(
@@ -86,8 +92,8 @@ def make(
             measured_host,
             asked,
             memory=memory,
-            projector_bytes=projector_size,
             version=choice.backend.version,
+            detail=detail,
         )
 
     try:
@@ -95,6 +101,7 @@ def make(
     except DoesNotFitError as problem:
         problem.request = _as_planned(request, choice.backend)
         raise
+    shorter = _shorter_context(placement, request, placed) if detail == "all" else ()
     projector = next((file.path for file in model.files if file.is_projector), None)
     elsewhere = request.projector if projector is None and request.projector != "none" else None
     named = name_of(model) if "served_name" in choice.launcher.FLAGS else None
@@ -123,7 +130,7 @@ def make(
             *categories.reasons(metadata, request),
             *taken.reasons,
             *placement.reasons,
-            *_shorter_context(placement, request, placed),
+            *shorter,
             *chosen,
             *_caveats(metadata),
         ),

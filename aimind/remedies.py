@@ -17,7 +17,7 @@ from aimind.errors import AimindError, DoesNotFitError
 from aimind.launchers.arguments import render
 from aimind.launchers.base import Flag, Launcher
 from aimind.phrases import gib
-from aimind.place.placement import CONTEXT_MINIMUM
+from aimind.place.placement import CONTEXT_MINIMUM, Detail
 from aimind.types import Change, Device, Host, Metadata, Model, Plan, Request
 
 # Field of a request -> aimind's own option for it. All other fields are worded by the backend's flags.
@@ -51,6 +51,9 @@ _LIMITING = (
 _DEVICE_GIB = (8, 12, 16, 24, 32, 48, 64, 80, 96, 141, 192, 288)
 _RAM_GIB = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _MORE_DEVICES = (1, 2, 3, 5, 7)
+# Memory of the devices that servers have several of, in GiB, and how many.
+_SERVER_GIB = (24, 48, 80, 141, 192, 288)
+_SERVER_DEVICES = (2, 3, 4, 6, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,47 +81,66 @@ class Remedies:
             if not named.isdisjoint(change):
                 continue
             changed = _changed(request, change)
-            if self._planned(request=self._shortest(changed)) is None:
+            shortest = self._shortest(changed)
+            if self._planned(request=shortest, detail="bound") is None:
                 continue
-            found = self._planned(request=changed)
+            found = self._planned(request=changed if "max_model_len" in change else shortest)
             if found is not None and self._has_words(change, found):
                 named.update(change)
                 yield self._words(change, found)
 
     def by_hardware(self) -> Iterator[str]:
-        """More devices, a larger one, more RAM: the least of each that fits."""
+        """More devices, a larger one, or else other devices; more RAM: the least of each that fits."""
         request = self.problem.request
         if request is None:
             return
         if self.host.devices and request.devices is None:
             largest = max(self.host.devices, key=lambda device: device.total_bytes)
-            count = self._least(_MORE_DEVICES, lambda count: _more_devices(self.host, largest, count))
-            if count is not None:
-                size = gib(largest.total_bytes)
-                yield f"one more device of {size}" if count == 1 else f"{count} more devices of {size}"
-            sizes = [size for size in _DEVICE_GIB if size << 30 > largest.total_bytes]
-            size_gib = self._least(sizes, lambda size: _one_larger(self.host, largest, size << 30))
-            if size_gib is not None:
-                yield f"a device of {size_gib} GiB"
+            found = [*self._more_or_larger(largest)]
+            yield from found or self._other_devices(largest)
         sizes = [size for size in _RAM_GIB if size << 30 > self.host.ram_free_bytes]
         size_gib = self._least(sizes, lambda size: _more_ram(self.host, size << 30))
         if size_gib is not None:
             yield f"{size_gib} GiB of free RAM"
 
+    def _more_or_larger(self, largest: Device) -> Iterator[str]:
+        """More devices like the largest, or a larger one in its place."""
+        count = self._least(_MORE_DEVICES, lambda count: _more_devices(self.host, largest, count))
+        if count is not None:
+            size = gib(largest.total_bytes)
+            yield f"one more device of {size}" if count == 1 else f"{count} more devices of {size}"
+        sizes = [size for size in _DEVICE_GIB if size << 30 > largest.total_bytes]
+        size_gib = self._least(sizes, lambda size: _one_larger(self.host, largest, size << 30))
+        if size_gib is not None:
+            yield f"a device of {size_gib} GiB"
+
+    def _other_devices(self, like: Device) -> Iterator[str]:
+        """The smallest devices of which a server has enough, in place of those of this machine."""
+        most = _SERVER_DEVICES[-1]
+        size_gib = self._least(_SERVER_GIB, lambda size: _server(self.host, like, most, size << 30))
+        if size_gib is None:
+            return
+        count = self._least(_SERVER_DEVICES, lambda count: _server(self.host, like, count, size_gib << 30))
+        if count is not None:
+            yield f"{count} devices of {size_gib} GiB"
+
     def _least(self, sizes: Sequence[int], host: Callable[[int], Host]) -> int | None:
-        """The smallest of these sizes, ascending, with which it fits."""
-        request = self.problem.request or Request()
-        shortest = self._shortest(request)
-        if not sizes or self._planned(request=shortest, host=host(sizes[-1])) is None:
-            return None
-        low, high = 0, len(sizes) - 1
+        """The smallest of these sizes, ascending, with which it fits.
+
+        The search asks for bounds, which are quick and can only be too optimistic; so it goes up from there.
+        """
+        shortest = self._shortest(self.problem.request or Request())
+        low, high = 0, len(sizes)
         while low < high:
             middle = (low + high) // 2
-            if self._planned(request=shortest, host=host(sizes[middle])) is None:
+            if self._planned(request=shortest, host=host(sizes[middle]), detail="bound") is None:
                 low = middle + 1
             else:
                 high = middle
-        return sizes[low]
+        for size in sizes[low:]:
+            if self._planned(request=shortest, host=host(size)) is not None:
+                return size
+        return None
 
     def _shortest(self, request: Request) -> Request:
         """The request with the least context that a plan may have: whether that fits is found out faster."""
@@ -127,9 +149,11 @@ class Remedies:
             return request
         return dataclasses.replace(request, max_model_len=min(limit, CONTEXT_MINIMUM))
 
-    def _planned(self, *, request: Request, host: Host | None = None) -> Plan | None:
+    def _planned(self, *, request: Request, host: Host | None = None, detail: Detail = "fit") -> Plan | None:
         try:
-            return plan.make(self.model, self.metadata, host or self.host, request, self.launchers)
+            return plan.make(
+                self.model, self.metadata, host or self.host, request, self.launchers, detail=detail
+            )
         except AimindError:  # it does not fit either, or this backend has no such setting
             return None
 
@@ -192,6 +216,14 @@ def _one_larger(host: Host, replaced: Device, size_bytes: int) -> Host:
     larger = dataclasses.replace(replaced, total_bytes=size_bytes, free_bytes=size_bytes, tenants=())
     devices = tuple(larger if device is replaced else device for device in host.devices)
     return dataclasses.replace(host, devices=devices)
+
+
+def _server(host: Host, like: Device, count: int, size_bytes: int) -> Host:
+    """With so many empty devices of this size, and no others."""
+    empty = dataclasses.replace(like, uuid="", total_bytes=size_bytes, free_bytes=size_bytes, tenants=())
+    return dataclasses.replace(
+        host, devices=tuple(dataclasses.replace(empty, index=index) for index in range(count))
+    )
 
 
 def _more_ram(host: Host, size_bytes: int) -> Host:

@@ -6,7 +6,9 @@ from functools import cache
 
 import pytest
 
-from aimind import plan
+from aimind import alternatives, plan
+from aimind.alternatives import Offer, Question
+from aimind.errors import DoesNotFitError
 from aimind.launchers import LAUNCHERS
 from aimind.types import File, Metadata, Model, Reference, Request
 from benchmarks import estimates
@@ -72,3 +74,16 @@ def test_checkpoints_are_as_many_as_asked_for() -> None:
     decided = plan.make(model(name), described(name), machine("80G,ram=1024G"), request, LAUNCHERS)
     assert decided.settings.context_checkpoints == 32
     assert decided.host.checkpoint_bytes > 8 * GIB
+
+
+def test_a_model_for_servers_is_answered_with_as_many_devices_as_it_needs() -> None:
+    """Neither more devices of 24 GiB nor one larger device hold its 379 GiB."""
+    offer = Offer(
+        candidates=(model("deepseek-v3.2"),), siblings=(), read=lambda _: described("deepseek-v3.2")
+    )
+    question = Question(
+        offer=offer, host=machine("24G"), request=Request(cpu_offload=False), launchers=LAUNCHERS
+    )
+    with pytest.raises(DoesNotFitError) as refused:
+        alternatives.best(question)
+    assert refused.value.hint == "this would fit: 6 devices of 80 GiB"

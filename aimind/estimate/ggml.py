@@ -128,8 +128,18 @@ class Profile:
     matrices: Matrices
 
 
+# The last model: hints plan one many times, and comparing models by value would take longer.
+_latest: list[Profile] = []
+
+
 def profile(metadata: Metadata) -> Profile:
-    """The sums and comparisons that every estimate of this model needs."""
+    """The sums and comparisons that every estimate of this model needs; the last model's are kept."""
+    if not _latest or _latest[0].metadata is not metadata:
+        _latest[:] = [_profile(metadata)]
+    return _latest[0]
+
+
+def _profile(metadata: Metadata) -> Profile:
     attention = [m for layer in metadata.layers for m in layer.memory if isinstance(m, Attention)]
     kinds = [_kind(layer) for layer in metadata.layers]
     sizes = [

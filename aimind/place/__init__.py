@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aimind.types import Host, LayeredMemory, MemoryPolicy, Metadata, PagedMemory, Request
 
 if TYPE_CHECKING:
-    from aimind.place.placement import Placement
+    from aimind.place.placement import Detail, Placement
 
 
 def place(
@@ -16,12 +16,13 @@ def place(
     request: Request,
     *,
     memory: MemoryPolicy,
-    projector_bytes: int = 0,
     version: str = "",
+    detail: Detail = "all",
 ) -> Placement:
     """The best placement on this machine, by the way in which the backend spends memory.
 
     `version`: of the backend, where its rules depend on it; empty for the newest that is known.
+    `detail`: how much is worked out; only llama.cpp's placement takes so long that it depends on it.
 
     Raises:
         DoesNotFitError: none exists.
@@ -31,7 +32,7 @@ def place(
     if isinstance(memory, LayeredMemory):
         from aimind.place.layers import place_layers
 
-        return place_layers(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
+        return place_layers(metadata, host, request, memory=memory, detail=detail)
     if isinstance(memory, PagedMemory):
         from aimind.place.ranks import place_ranks
 

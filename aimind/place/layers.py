@@ -36,6 +36,7 @@ from aimind.place.placement import (
     CONTEXT_STEP,
     FEWEST_CHECKPOINTS,
     RAM_CHECKPOINT_SHARE,
+    Detail,
     Placement,
     context_ladder,
 )
@@ -56,9 +57,14 @@ Groups = tuple[tuple[Device, ...], ...]
 
 
 def place_layers(
-    metadata: Metadata, host: Host, request: Request, *, memory: LayeredMemory, projector_bytes: int
+    metadata: Metadata,
+    host: Host,
+    request: Request,
+    *,
+    memory: LayeredMemory,
+    detail: Detail = "all",
 ) -> Placement:
-    """The placement; see the module.
+    """The placement; see the module. `detail`: how much of it is worked out.
 
     Raises:
         DoesNotFitError: neither devices nor RAM hold the model with the context that is needed.
@@ -66,12 +72,17 @@ def place_layers(
         DeviceError: a device is named that cannot be used.
     """
     _check(metadata, request)
-    search = Search(metadata, host, request, memory=memory, projector_bytes=projector_bytes)
+    search = Search(metadata, host, request, memory=memory)
+    if detail == "bound":
+        search.effort = "none"
     devices = search.devices
     found = _choose(search, devices)
     if found is None:
+        if detail in ("bound", "fit"):
+            search.effort = "none"  # nobody reads the sentence
         raise _does_not_fit(search, devices)
-    found = _with_more_tokens(search, _with_more_slots(search, found))
+    if detail in ("settings", "all"):
+        found = _with_more_tokens(search, _with_more_slots(search, found))
     return _placement(search, found, devices, metadata)
 
 
@@ -98,7 +109,11 @@ def _in_ram(search: Search, ladder: Sequence[int]) -> Fit | None:
     """The longest context without any device."""
     if search.splits[-1].layers:
         return None
-    return largest(len(ladder), lambda number, effort: search.in_ram(search.cache(ladder[number]), effort))
+    return largest(
+        len(ladder),
+        lambda number, effort: search.in_ram(search.cache(ladder[number]), effort),
+        effort=search.effort,
+    )
 
 
 def _whole(search: Search, devices: tuple[Device, ...], ladder: Sequence[int]) -> Fit | None:
@@ -114,7 +129,7 @@ def _whole(search: Search, devices: tuple[Device, ...], ladder: Sequence[int]) -
         found = search.on_fewest(search.cache(context), search.splits[0], allowed, effort)
         return found if found is not None and search.ram_holds(found) else None
 
-    return largest(len(ladder), attempt)
+    return largest(len(ladder), attempt, effort=search.effort)
 
 
 def _partly(search: Search, devices: tuple[Device, ...], contexts: Sequence[int]) -> Fit | None:
@@ -137,7 +152,7 @@ def _partly(search: Search, devices: tuple[Device, ...], contexts: Sequence[int]
             return in_ram
         return found if search.ram_holds(found) else None
 
-    return largest(len(contexts), attempt)
+    return largest(len(contexts), attempt, effort=search.effort)
 
 
 def _cheap_context(search: Search, ladder: Sequence[int]) -> int:
@@ -447,7 +462,9 @@ def _most_on_devices(search: Search, devices: tuple[Device, ...], cache: Cache) 
     groups = _groups(search, devices, all_named=False)
     splits = [split for split in reversed(search.splits) if split.layers]
     return largest(
-        len(splits), lambda number, effort: search.on_fewest(cache, splits[number], groups, effort)
+        len(splits),
+        lambda number, effort: search.on_fewest(cache, splits[number], groups, effort),
+        effort=search.effort,
     )
 
 

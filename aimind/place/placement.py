@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from aimind.errors import DeviceError, UsageError
 from aimind.types import Change, Device, Estimate, Host, Metadata, Reason, Request, Shard
@@ -23,6 +24,13 @@ RAM_CHECKPOINT_SHARE = 0.25
 # can go on from its last turn and from the one before.
 CHECKPOINT_BYTES = 8 << 30
 FEWEST_CHECKPOINTS = 2
+
+# How much of a placement is worked out: it can take seconds for the largest models, and hints need many.
+# `bound`: the result may leave out what is computed with, so that only a refusal is certain.
+# `fit`: the model fits; slots and cache do not grow into the memory that one request leaves.
+# `settings`: all settings are final.
+# `all`: a plan also has the reasons that cost a second placement.
+Detail = Literal["bound", "fit", "settings", "all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from aimind.estimate import ggml, overhead
 from aimind.estimate.overhead import Work
+from aimind.estimate.projector import projector_bytes
 from aimind.place.dealing import balanced, by_shares, evenly
 from aimind.place.placement import CONTEXT_FLOOR, RAM_CACHE_SHARE, SPENDABLE, context_limit, usable_devices
 from aimind.types import Device, Estimate, Host, LayeredMemory, Metadata, Request
@@ -25,6 +26,7 @@ EFFORTS: tuple[Effort, ...] = ("none", "quick", "exact")
 Found = TypeVar("Found")
 # So many times at most, layers are dealt out again since a device needs more to compute with than expected.
 _DEALS = 3
+_STEP_AFTER_TWO = 4  # the step of a search downwards once two numbers failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,21 @@ class Fit:
 
 
 class Search:
-    """The model, the machine and the user's fixed points; asks the estimate about ways to place it."""
+    """The model, the machine and the user's fixed points; asks the estimate about ways to place it.
 
-    def __init__(
-        self, metadata: Metadata, host: Host, request: Request, *, memory: LayeredMemory, projector_bytes: int
-    ) -> None:
+    Attributes:
+        effort: how thorough the last step of a search is.
+    """
+
+    effort: Effort = "exact"
+
+    def __init__(self, metadata: Metadata, host: Host, request: Request, *, memory: LayeredMemory) -> None:
         self.profile = ggml.profile(metadata)
         self.host, self.request, self.memory = host, request, memory
         self.devices = usable_devices(host, request, memory.vendors)
         if request.split_mode == "none":
             self.devices = self.devices[:1]
-        self.projector_bytes = projector_bytes
+        self.projector_bytes = projector_bytes(metadata.projector, metadata.towers)
         self.encoder = metadata.pools
         # llama.cpp goes on with a text in the next step only where its last token is what counts.
         self.whole_texts = self.encoder and (metadata.whole_texts or request.pooling not in (None, "last"))
@@ -325,7 +331,10 @@ def largest(
 
 
 def _descended(number: int, attempt: Callable[[int], Found | None]) -> tuple[int, Found | None]:
-    """The last success up to `number`, which is near: ever larger steps down, then the numbers between."""
+    """The last success up to `number`, which is near: ever larger steps down, then the numbers between.
+
+    After two failures the lowest number is tried, so that what cannot succeed ends soon.
+    """
     end, step = number + 1, 1
     while number >= 0:
         found = attempt(number)
@@ -333,6 +342,8 @@ def _descended(number: int, attempt: Callable[[int], Found | None]) -> tuple[int
             higher, better = _bisected(number, end, attempt)
             return (number, found) if better is None else (higher, better)
         end, number, step = number, number - step, step * 2
+        if step == _STEP_AFTER_TWO and end > 0 and attempt(0) is None:
+            return -1, None
     return _bisected(-1, end, attempt)
 
 
