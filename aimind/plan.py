@@ -10,7 +10,7 @@ from typing import Literal
 from aimind import categories, trust
 from aimind.errors import DoesNotFitError, MetadataError, UnknownArchitectureError, UsageError
 from aimind.launchers.arguments import checked, uncounted
-from aimind.launchers.base import Compiles, Launcher
+from aimind.launchers.base import DEFAULT_ADDRESS, Compiles, Launcher, is_local
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
@@ -33,11 +33,9 @@ from aimind.types import (
     WholeMemory,
 )
 
-DEFAULT_ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8000
 # A shorter context is named where it takes at most this share of what the plan takes on devices.
 SMALLER_SHARE = 0.9
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def make(
@@ -145,7 +143,7 @@ def make(
 def warnings(plan: Plan) -> tuple[str, ...]:
     """What the user should know before it runs, as sentences."""
     found = []
-    if plan.settings.address not in LOOPBACK and not plan.settings.api_key:
+    if not is_local(plan.settings) and not plan.settings.api_key:
         found.append(
             f"anyone who reaches {plan.settings.address}:{plan.settings.port} can use the model: "
             "there is no API key (--api-key-file)"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from aimind.errors import BackendError
-from aimind.types import Command, Overlay, Shard, TextFile
+from aimind.types import SECRET_VARIABLES, Command, Overlay, Shard, TextFile
 
 PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
 # Isolated, and without the site-packages: nothing but the standard library, and less memory.
@@ -81,7 +81,7 @@ def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
         os.set_inheritable(how.instance.lock, True)  # noqa: FBT003 (it takes no keyword)
     _flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # until the supervisor handles it
-    os.execv(sys.executable, _program(fd))
+    os.execve(sys.executable, _program(fd), _environment())
 
 
 def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[bytes]:
@@ -94,6 +94,7 @@ def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[byt
     try:
         return subprocess.Popen(
             _program(fd),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -168,6 +169,11 @@ def _told(command: Command, *, announce: str, how: How) -> int:
         told["calibration"] = dataclasses.asdict(how.calibration)
     told["compiled_mark"] = how.compiled_mark
     return _anonymous_file(json.dumps(told))
+
+
+def _environment() -> dict[str, str]:
+    """The supervisor's, and so of all processes that stay: they run for weeks, and need no secret of ours."""
+    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
 
 
 def _program(fd: int) -> list[str]:

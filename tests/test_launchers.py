@@ -212,14 +212,16 @@ def test_variables_that_leak_do_not_reach_the_backend(launcher: Launcher) -> Non
 
 @every_launcher
 def test_every_flag_of_its_command_is_known(launcher: Launcher) -> None:
-    """What aimind sets, the user's own arguments either change in the plan or may not name."""
+    """What aimind sets, the user's own arguments change in the plan, may not name, or replace."""
     decided = planned(launcher, Request())
     known = {s for flag in launcher.FLAGS.values() for s in (*flag.spellings, *flag.off)} | set(
         launcher.RESERVED
     )
     argv = launcher.command(decided, "/weights").argv
     flags = {word for word in argv[1:] if word.startswith("-") and word != "-m"}
-    assert flags <= known
+    for flag in flags - known:
+        replaced = planned(launcher, Request(extra=(flag, "x")))
+        assert launcher.command(replaced, "/weights").argv.count(flag) == 1
 
 
 def takes_arguments(launcher: Launcher) -> bool:

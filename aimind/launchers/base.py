@@ -242,9 +242,19 @@ def visible_devices(devices: tuple[Device, ...]) -> dict[str, str]:
     }
 
 
+# Addresses that only programs on this machine reach.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEFAULT_ADDRESS = "127.0.0.1"
+
+
+def is_local(request: Request) -> bool:
+    """Whether the server would listen where only this machine reaches it."""
+    return (request.address or DEFAULT_ADDRESS) in LOOPBACK
+
+
 def url(settings: Request) -> str:
     """Where a program on this machine reaches the server: a wildcard address is reached by loopback."""
-    address = settings.address or "127.0.0.1"
+    address = settings.address or DEFAULT_ADDRESS
     if address in ("0.0.0.0", "::", "*", ""):
         address = "127.0.0.1"
     return f"http://{f'[{address}]' if ':' in address else address}:{settings.port}"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aimind.errors import UsageError
 from aimind.launchers import architectures
-from aimind.launchers.arguments import render
+from aimind.launchers.arguments import plain, render
 from aimind.launchers.base import (
     KEY_IS_SEEN,
     PYTHON_ENV,
     TOKEN_IS_SEEN,
     Flag,
+    is_local,
     located,
     url,
     visible_devices,
     weight_path,
 )
-from aimind.types import Backend, BufferLine, Command, Metadata, Plan, Probe, Registry, Signature
+from aimind.types import Backend, BufferLine, Command, Metadata, Plan, Probe, Registry, Request, Signature
 
 # The build of llama.cpp that aimind installs (xllamacpp), and that plans for other machines assume.
 BUILD = "11549"
@@ -86,6 +88,18 @@ UNCOUNTED = tuple(
     "--mtmd-batch-max-tokens --model-draft -md --spec-draft-model --spec-draft-hf --hf-repo-draft -hfd -hfrd "
     "--spec-type --mtp --dflash --eagle3".split()
 )
+
+# Flags of llama-server that let its clients run programs, or reach other servers through it
+# (common/arg.cpp, b11549). Their variables are LLAMA_ARG_TOOLS and so on.
+RUNS_PROGRAMS = frozenset(
+    """
+    --tools --tools-runtime --agent -ag --mcp-servers-config --mcp-servers-json
+    --ui-mcp-proxy --webui-mcp-proxy
+    """.split()
+)
+# Which web pages browsers let read the answers. llama.cpp allows all by default; `localhost` allows those
+# that come from this machine. Builds that do not know the variable ignore it.
+ORIGINS_FLAG, ORIGINS_VARIABLE = "--cors-origins", "LLAMA_ARG_CORS_ORIGINS"
 
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
 UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", *PYTHON_ENV)
@@ -172,6 +186,36 @@ def refuse(metadata: Metadata) -> str | None:
     return None
 
 
+def check_exposure(request: Request) -> None:
+    """Refuse to let others run programs on this machine.
+
+    Raises:
+        UsageError: a flag lets clients run programs, they need no key, and they need not be on this machine.
+    """
+    if is_local(request) or request.api_key:
+        return
+    variables = {_variable(flag): flag for flag in RUNS_PROGRAMS if flag.startswith("--")}
+    names = [token.partition("=")[0] for token in request.extra]
+    found = [name for name in names if plain(name) in RUNS_PROGRAMS]
+    found += [name for name in request.env if name in variables]
+    if found:
+        raise UsageError(
+            f"{found[0]} lets clients run programs on this machine or reach others through it, and "
+            f"anyone who reaches {request.address} could use it",
+            hint="--api-key-file FILE, or --host 127.0.0.1",
+        )
+
+
+def _variable(flag: str) -> str:
+    return "LLAMA_ARG_" + flag.removeprefix("--").replace("-", "_").upper()
+
+
+def _origins(settings: Request) -> dict[str, str]:
+    """Keep web pages from other sites out, unless a key does that or the user has chosen the sites."""
+    chosen = any(token.partition("=")[0] == ORIGINS_FLAG for token in settings.extra)
+    return {} if settings.api_key or chosen else {ORIGINS_VARIABLE: "localhost"}
+
+
 def command(
     plan: Plan,
     weights: str,
@@ -196,7 +240,11 @@ def command(
     argv = (*program, "--model", weight_path(plan, weights), *rendered, *fixed, *settings.extra)
     return Command(
         argv=(plan.backend.executable, *argv),
-        env={**visible_devices(tuple(shard.device for shard in plan.shards)), **settings.env},
+        env={
+            **visible_devices(tuple(shard.device for shard in plan.shards)),
+            **(_origins(settings) if takes_key else {}),
+            **settings.env,
+        },
         secret_env={"LLAMA_API_KEY": settings.api_key} if settings.api_key and takes_key else {},
         unset_env=UNSET_ENV,
         ready=Probe(url=f"{url(settings)}/health"),

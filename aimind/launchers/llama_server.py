@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.launchers import ggml
-from aimind.types import Backend, Command, Help, Host, LayeredMemory, Metadata, Plan, Program, bare
+from aimind.types import Backend, Command, Help, Host, LayeredMemory, Metadata, Plan, Program, Request, bare
 
 NAME = "llama-server"
 SUMMARY = "GGUF on llama.cpp, from your system"
@@ -43,6 +43,12 @@ def source(_host: Host) -> Program:
 def refuse(metadata: Metadata, _host: Host) -> str | None:
     """GGUF language models, embeddings and rerankers only."""
     return ggml.refuse(metadata)
+
+
+def check(request: Request, _backend: Backend) -> tuple[str, ...]:
+    """Its tools run programs: not for everybody."""
+    ggml.check_exposure(request)
+    return ()
 
 
 def table(backend: Backend) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url
-from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Signature, WholeMemory
+from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Request, Signature, WholeMemory
 
 NAME = "mlx"
 SUMMARY = "Language models on Apple silicon: MLX's weights, or plain safetensors"
@@ -75,6 +75,12 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     return None
 
 
+def _origins(settings: Request) -> tuple[str, ...]:
+    """Keep web pages of other sites out: it takes no key, and allows all of them by default."""
+    chosen = any(token.partition("=")[0] == "--allowed-origins" for token in settings.extra)
+    return () if chosen else ("--allowed-origins", "http://localhost")
+
+
 def command(plan: Plan, weights: str) -> Command:
     """`python -m mlx_lm server`; `/health` says 503 until the model is loaded."""
     settings = plan.settings
@@ -85,6 +91,7 @@ def command(plan: Plan, weights: str) -> Command:
             # Of those at work and those remembered.
             *("--prompt-cache-bytes", str(cache)),
             *render(FLAGS, settings),
+            *_origins(settings),
             *settings.extra,
         ),
         env={"HF_HUB_OFFLINE": "1", **PYTHON_SAFE, **settings.env},

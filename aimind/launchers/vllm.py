@@ -15,7 +15,7 @@ from aimind.launchers import (
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
 from aimind.launchers.builds import made_by, without_code
-from aimind.launchers.vllm_defaults import without_defaults
+from aimind.launchers.vllm_defaults import without_defaults, without_origins
 from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 
 NAME = "vllm"
@@ -114,6 +114,7 @@ def command(plan: Plan, weights: str) -> Command:
             weights,
             *render(FLAGS, without_defaults(plan)),
             *vllm_models.arguments(plan.metadata),
+            *without_origins(plan),
             *settings.extra,
         ),
         env=env,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from aimind.launchers.arguments import plain
 from aimind.types import BatchSizes, Device, Plan, Request, numbers
 
 _GIB = 1 << 30
@@ -46,6 +47,20 @@ def _device_batch_sizes(device: Device, release: tuple[int, ...]) -> BatchSizes:
 def release_of(version: str) -> tuple[int, ...]:
     """Major and minor number; of an unknown version those of the newest that was read."""
     return numbers(version)[:2] or KNOWN_DEFAULTS[-1]
+
+
+# From this version on at the latest, vLLM lets no web page of another site read its answers
+# (`allowed_origins` in vllm/entrypoints/launchers/cli_args.py, 0.32.0).
+_CLOSED_TO_PAGES_SINCE = (0, 32)
+
+
+def without_origins(plan: Plan) -> tuple[str, ...]:
+    """Keep web pages of other sites out where this version would not, and neither a key nor the user does."""
+    settings = plan.settings
+    chosen = any(plain(token).startswith("--allowed-origins") for token in settings.extra)
+    if release_of(plan.backend.version) >= _CLOSED_TO_PAGES_SINCE or settings.api_key or chosen:
+        return ()
+    return ("--allowed-origins", "[]")
 
 
 def without_defaults(plan: Plan) -> Request:

@@ -25,6 +25,7 @@ from aimind.types.backend import (
 )
 from aimind.types.command import (
     PRIVATE_VARIABLES,
+    SECRET_VARIABLES,
     BufferLine,
     Command,
     Overlay,
@@ -78,6 +79,7 @@ __all__ = [
     "ENDED",
     "INDEX_NAME",
     "PRIVATE_VARIABLES",
+    "SECRET_VARIABLES",
     "TOKEN_VARIABLES",
     "Attention",
     "Backend",

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from aimind.types.decision import API_KEY_VARIABLE, NOTHING, TOKEN_VARIABLES
 
+# Secrets that `aimind` itself needs, and no process that stays: the backend has the key under its own name.
+SECRET_VARIABLES = (API_KEY_VARIABLE, *TOKEN_VARIABLES, "MODELSCOPE_API_TOKEN")
 # What aimind, or the service manager that started it, has, and no other program gets.
 PRIVATE_VARIABLES = (
-    API_KEY_VARIABLE,  # the backend has the key under its own name
-    *TOKEN_VARIABLES,
+    *SECRET_VARIABLES,
     "HF_TOKEN_PATH",
-    "MODELSCOPE_API_TOKEN",
     "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",

@@ -100,6 +100,7 @@ class Case:
         ends: each after a start: `TERM`, or `KILL` of itself and then of the supervisor.
         damages: what makes its model bad -> how, and the exit code that follows.
         shares: it has shared memory, which could be left.
+        pages: web pages of other sites may read its answers, and no option of its keeps them out.
     """
 
     launcher: Launcher
@@ -111,6 +112,7 @@ class Case:
     ends: tuple[str, ...] = ("TERM", "KILL")
     damages: Mapping[str, tuple[Damage, int]] = field(default_factory=lambda: SAFETENSORS)
     shares: bool = False
+    pages: bool = False
 
     def __str__(self) -> str:
         return f"{self.launcher.NAME} {self.serves}"
@@ -135,9 +137,16 @@ CASES = (
         arguments=("--", "-lv", "4"),
         weighs=memory.is_in_the_log,
         damages=GGUF,
+        pages=True,  # Debian's is older than the option
     ),
     Case(launcher=xllamacpp, model="demo_file", weighs=memory.is_in_the_log, damages=GGUF),
-    Case(launcher=llama_cpp_python, model="demo_file", weighs=memory.is_in_the_log, damages=GGUF),
+    Case(
+        launcher=llama_cpp_python,
+        model="demo_file",
+        weighs=memory.is_in_the_log,
+        damages=GGUF,
+        pages=True,
+    ),
     Case(launcher=vox_box, serves="speech", model="whisper", asks=hears, damages=CTRANSLATE2),
     Case(launcher=mlx, arguments=("--force",)),
     # One start takes half a minute: each is put to more than one use.

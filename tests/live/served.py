@@ -110,6 +110,12 @@ class Served:
             value: dict[str, Any] = json.load(answer)
         return value
 
+    def may_be_read_by(self, origin: str) -> bool:
+        """Whether a browser lets a web page from there read its answers."""
+        request = urllib.request.Request(f"{self.url}/v1/models", headers={"Origin": origin})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.headers.get("Access-Control-Allow-Origin") in ("*", origin)
+
     def say(self, text: str, *, name: str | None = None) -> str:
         """The model's answer at temperature 0; some backends give it no name."""
         body = {

@@ -52,6 +52,7 @@ def started(case: Case, model: Path, sound: Path) -> Iterator[tuple[Served, Mapp
             assert says_how_far_it_is(case, served)
             case.asks(served, sound)
             case.weighs(served, decided)
+            assert served.may_be_read_by("https://example.com") is case.pages
             shared = shared_memory(served.tree())
             assert bool(shared) >= case.shares
             yield served, env

@@ -3,7 +3,8 @@
 Run by the Python of xllamacpp's environment, where nothing of aimind is. The flags are llama-server's
 (llama.cpp, common/arg.cpp) and set the same fields of `CommonParams`; one that is not given keeps
 llama-server's default, except `--fit`, which would change what was asked for, and `--verbosity`: only level 4
-tells the sizes of the buffers. The key that clients must send comes in `LLAMA_API_KEY`.
+tells the sizes of the buffers. The key that clients must send comes in `LLAMA_API_KEY`,
+and `LLAMA_ARG_CORS_ORIGINS` is read as llama-server reads it.
 
 Exit codes: 0 on TERM or INT once the model is loaded, 1 when the server cannot start (its log says why), 2 on
 a flag that is not known. While the model is loading, which holds Python's lock, both signals kill at once.
@@ -84,6 +85,7 @@ VALUES: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
     "n_threads_http": (int, ("--threads-http",)),
     "n_predict": (int, ("--n-predict", "--predict", "-n")),
     "chat_template": (str, ("--chat-template",)),
+    "cors_origins": (str, ("--cors-origins",)),
     "sampling.seed": (int, ("--seed", "-s")),
     "sampling.temp": (float, ("--temp", "--temperature")),
     "verbosity": (int, ("--verbosity", "--log-verbosity", "-lv")),
@@ -133,6 +135,8 @@ def parse(argv: list[str]) -> dict[str, object]:
         given |= {"embedding": True, "pooling_type": members("llama_pooling_type")["rank"]}
     if key := os.environ.get("LLAMA_API_KEY"):
         given["api_keys"] = [key]
+    if origins := os.environ.get("LLAMA_ARG_CORS_ORIGINS"):
+        given.setdefault("cors_origins", origins)
     return given
 
 
