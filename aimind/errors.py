@@ -141,3 +141,17 @@ class InstanceEndedError(InstanceError):
         super().__init__(message, hint=hint)
         self.exit_code = exit_code or 1
         self.output = output
+
+
+class ApiError(AimindError):
+    """A server of models refused a request, or did not answer it."""
+
+    exit_code = 14
+
+
+class ContextFullError(ApiError):
+    """The conversation is longer than the model's context."""
+
+
+class ConnectionLostError(ApiError):
+    """A server cannot be reached, or ended its answer in the middle."""
