@@ -61,6 +61,7 @@ class How:
         shards: the memory of these devices must be free again before the backend is started once more.
         calibration: where and as what it is remembered what the backend holds beside its buffers.
         compiled_mark: the file that is made when the backend is ready: its compiled code is there.
+        lifeline: the reading end of a pipe; the supervisor stops when nobody holds the writing end any more.
     """
 
     rules: Rules = Rules()
@@ -68,6 +69,7 @@ class How:
     shards: tuple[Shard, ...] = ()
     calibration: Calibration | None = None
     compiled_mark: str | None = None
+    lifeline: int | None = None
 
 
 def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
@@ -91,6 +93,11 @@ def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[byt
         BackendError: as `supervise`.
     """
     fd = _told(command, announce=announce, how=how)
+    kept = [fd]
+    if how.instance is not None:
+        kept.append(how.instance.lock)
+    if how.lifeline is not None:
+        kept.append(how.lifeline)
     try:
         return subprocess.Popen(
             _program(fd),
@@ -99,7 +106,7 @@ def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[byt
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=(fd, how.instance.lock) if how.instance else (fd,),
+            pass_fds=kept,
         )
     finally:
         os.close(fd)
@@ -168,6 +175,7 @@ def _told(command: Command, *, announce: str, how: How) -> int:
     if how.calibration is not None:
         told["calibration"] = dataclasses.asdict(how.calibration)
     told["compiled_mark"] = how.compiled_mark
+    told["lifeline"] = how.lifeline
     return _anonymous_file(json.dumps(told))
 
 

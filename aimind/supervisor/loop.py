@@ -84,6 +84,7 @@ class Supervisor:
     def __init__(self, spec: Spec, *, wakeup: int) -> None:
         self._spec = spec
         self._wakeup = wakeup
+        self._lifeline = spec["lifeline"]
         self._report = Report(spec, now=time.monotonic())
         if watchdog_seconds := self._report.manager.watchdog_seconds:
             spec["probe_seconds"] = min(spec["probe_seconds"], watchdog_seconds / 2)
@@ -151,6 +152,10 @@ class Supervisor:
         if self._wakeup in ready:
             for number in os.read(self._wakeup, 64):
                 self._on_signal(number, now)
+        if self._lifeline in ready:
+            self._lifeline = None
+            self._report.say("the command that this instance belongs to has ended")
+            self._on_signal(signal.SIGTERM, now)
         if self._run is not None:
             self._step(self._run, ready, now)
         elif self._memory.fd is not None:
@@ -162,6 +167,8 @@ class Supervisor:
         """The descriptors that have something for us."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
+        if self._lifeline is not None:
+            poll.register(self._lifeline, select.POLLIN)
         for output in self._report.outputs:
             if output.pending:
                 poll.register(output.fd, select.POLLOUT)

@@ -76,6 +76,8 @@ if TYPE_CHECKING:
             buffers: which lines of the log name buffers on devices.
             calibration: `None` where nothing is remembered.
             compiled_mark: a file that is made when the backend is ready; `None` for none.
+            lifeline: the reading end of a pipe. When nobody holds its writing end any more, the supervisor
+                stops as if by TERM. `None` for none.
         """
 
         argv: list[str]
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
         buffers: list[Buffer]
         calibration: Calibration | None
         compiled_mark: str | None
+        lifeline: int | None
 
 
 def read(fd: int) -> Spec:
@@ -115,6 +118,7 @@ def read(fd: int) -> Spec:
     spec.setdefault("buffers", [])
     spec.setdefault("calibration", None)
     spec.setdefault("compiled_mark", None)
+    spec.setdefault("lifeline", None)
     return spec
 
 
