@@ -301,6 +301,7 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
 
 def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Instance:
     from aimind.instances import device_key
+    from aimind.launchers.hello import example
 
     settings = plan.settings
     claim = Claim(
@@ -322,6 +323,7 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
         has_key=settings.api_key is not None,
         stop_seconds=command.stop_seconds,
         claim=claim,
+        example=example(plan, command.url),
     )
 
 

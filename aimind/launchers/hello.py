@@ -60,6 +60,12 @@ def hello(plan: Plan, *, tokens: int | None = None) -> Hello:
     return _json("completions", {**named, "prompt": "Hello", **most})
 
 
+def example(plan: Plan, url: str) -> tuple[str, ...]:
+    """The arguments of curl for a small request to the server at `url`, its own URL first, without a key."""
+    request = hello(plan)
+    return (f"{url}/v1/{request.path}", *request.curl)
+
+
 def _json(path: str, body: Mapping[str, object]) -> Hello:
     import json
 

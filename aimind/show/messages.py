@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 
 from aimind import __version__
 from aimind.errors import AimindError
-from aimind.launchers.hello import hello
+from aimind.launchers.hello import example
 from aimind.redaction import quoted, without_secrets
 from aimind.show.terminal import tell
 from aimind.types import API_KEY_VARIABLE, Command, Plan
@@ -45,10 +46,11 @@ def bug(problem: BaseException) -> None:
 
 def announcement(plan: Plan, command: Command) -> str:
     """What is said when the server answers: where, and a line to try it with."""
-    return f"ready: {command.url}\ntry:   {_curl(plan, command)}"
+    line = curl(example(plan, command.url), has_key=plan.settings.api_key is not None)
+    return f"ready: {command.url}\ntry:   {line}"
 
 
-def _curl(plan: Plan, command: Command) -> str:
-    request = hello(plan)
-    key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if plan.settings.api_key else ""
-    return f"curl {command.url}/v1/{request.path}{key} {shlex.join(request.curl)}"
+def curl(example: Sequence[str], *, has_key: bool) -> str:
+    """A line for the shell from the arguments of `Instance.example`; a key comes from the environment."""
+    key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if has_key else ""
+    return f"curl {example[0]}{key} {shlex.join(example[1:])}"

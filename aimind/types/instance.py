@@ -52,6 +52,8 @@ class Instance:
         has_key: its clients must send a key, which came from the environment or from a file.
         stop_seconds: patience of its supervisor after each TERM.
         claim: what it needs.
+        example: the arguments of curl for a small request of the model's kind, its URL first, without a key.
+            An instance that an older aimind started has none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Instance:
     has_key: bool
     stop_seconds: float
     claim: Claim
+    example: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
