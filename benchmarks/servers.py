@@ -7,7 +7,6 @@ which it starts.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,55 +142,3 @@ def is_healthy(port: int) -> bool:
             return True
     except (OSError, urllib.error.URLError):
         return False
-
-
-def post(port: int, body: Mapping[str, object]) -> dict[str, dict[str, int]]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
-        found: dict[str, dict[str, int]] = json.load(answer)
-    return found
-
-
-def model_name(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as answer:
-        return str(json.load(answer)["data"][0]["id"])
-
-
-@dataclass(frozen=True)
-class Load:
-    """Requests that are sent to a server: how many, how many at once, and tokens of each."""
-
-    requests: int = 24
-    at_once: int = 8
-    prompt_words: int = 16
-    answer_tokens: int = 16
-
-
-def throughput(port: int, load: Load) -> tuple[float, float]:
-    """Requests per second, and tokens of answers per second; no two prompts begin alike."""
-    name = model_name(port)
-
-    def ask(number: int) -> int:
-        prompt = f"{number} " + "Who are you and what do you do? " * (load.prompt_words // 8)
-        answer = post(
-            port,
-            {
-                "model": name,
-                "prompt": prompt,
-                "max_tokens": load.answer_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-            },
-        )
-        return answer["usage"]["completion_tokens"]
-
-    ask(-1)  # what is compiled or allocated by the first request is no throughput
-    with ThreadPoolExecutor(load.at_once) as pool:
-        start = time.monotonic()
-        tokens = sum(pool.map(ask, range(load.requests)))
-        seconds = time.monotonic() - start
-    return load.requests / seconds, tokens / seconds

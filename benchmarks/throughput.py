@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py [--backend xllamacpp --backend vllm] [--rounds N]
 
-Both serve the same model and get the same requests, in turns; the better round of each counts. By hand the
-backend has its own defaults.
+Both serve the same model and get the requests of `aimind bench`, in turns; the better round of each counts.
+By hand the backend has its own defaults.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from aimind import bench
+from aimind.api import Server
 from benchmarks import servers
 from tests.supervisor.harness import free_port
+
+PROMPT_TOKENS, ANSWER_TOKENS = 64, 16
 
 
 def main() -> None:
@@ -24,8 +30,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--at-once", type=int, default=8)
     options = parser.parse_args()
-    load = servers.Load(requests=options.requests, at_once=options.at_once)
-    print(f"{load}\n")
+    load = bench.Load(prompt_tokens=PROMPT_TOKENS, answer_tokens=ANSWER_TOKENS, requests=options.requests)
+    print(f"{load}, {options.at_once} at once\n")
     print("| backend | by | requests/s | tokens/s | ÷ by hand |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -35,22 +41,29 @@ def main() -> None:
             best = {"hand": (0.0, 0.0), "aimind": (0.0, 0.0)}
             for _ in range(options.rounds):
                 for by, before in best.items():
-                    best[by] = max(before, measure(backend, by, python, model, folder, load))
+                    with started(backend, by, python, model, folder) as server:
+                        best[by] = max(before, measure(server, load, at_once=options.at_once))
             for by, (requests, tokens) in best.items():
                 ratio = tokens / best["hand"][1]
                 print(f"| {backend} | {by} | {requests:.2f} | {tokens:.0f} | {ratio:.2f} |", flush=True)
 
 
-def measure(
-    backend: str, by: str, python: str, model: servers.Model, folder: Path, load: servers.Load
-) -> tuple[float, float]:
+@contextmanager
+def started(backend: str, by: str, python: str, model: servers.Model, folder: Path) -> Iterator[Server]:
     port = free_port()
     if by == "hand":
         argv, env = servers.command_by_hand(backend, python, model, port), dict(os.environ)
     else:
         argv, env = servers.command_by_aimind(backend, model, port), servers.aimind_environment(folder)
     with servers.running(argv, port, env, folder / "log"):
-        return servers.throughput(port, load)
+        yield Server(f"http://127.0.0.1:{port}")
+
+
+def measure(server: Server, load: bench.Load, *, at_once: int) -> tuple[float, float]:
+    """Requests and tokens per second."""
+    name = str(server.models()[0]["id"])
+    result = bench.measure(bench.prepare(server, model=name, load=load), load, at_once=at_once)
+    return result.request_throughput, result.output_throughput
 
 
 if __name__ == "__main__":
