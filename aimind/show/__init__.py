@@ -1,7 +1,10 @@
 """All that a person reads: plans, tables, errors, hints. Data goes to stdout, the rest to stderr."""
 
 from aimind.show.backends import Overview, backends, backends_document
+from aimind.show.bench import bench, bench_document, bench_progress
 from aimind.show.configuration import configuration, configuration_document, trusted
+from aimind.show.conversation import COMMANDS as CHAT_COMMANDS
+from aimind.show.conversation import AnswerView, chat_help, statistics
 from aimind.show.decision import command_line, plan
 from aimind.show.instances import (
     ending,
@@ -13,13 +16,15 @@ from aimind.show.instances import (
     log_line,
 )
 from aimind.show.machine import devices
-from aimind.show.messages import announcement, bug, error, traceback
+from aimind.show.messages import announcement, bug, curl, error, traceback
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import accept_any_character, be_quiet, data, note, warn
 
 __all__ = [
+    "CHAT_COMMANDS",
+    "AnswerView",
     "Overview",
     "Progress",
     "accept_any_character",
@@ -27,14 +32,19 @@ __all__ = [
     "backends",
     "backends_document",
     "be_quiet",
+    "bench",
+    "bench_document",
+    "bench_progress",
     "bug",
     "cached",
     "cached_document",
     "candidates",
+    "chat_help",
     "command_line",
     "comparison",
     "configuration",
     "configuration_document",
+    "curl",
     "data",
     "devices",
     "ending",
@@ -51,6 +61,7 @@ __all__ = [
     "note",
     "plan",
     "pruned_document",
+    "statistics",
     "traceback",
     "trusted",
     "warn",

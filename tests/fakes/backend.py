@@ -6,7 +6,7 @@ ignores all others, so that it can stand in for any backend: give it that backen
 
     GET  /health                 200 {"status": "ok"}, as the flags let it
     GET  /v1/models              the name it serves
-    POST /v1/chat/completions    SENTENCE, whatever is asked
+    POST /v1/chat/completions    SENTENCE, whatever is asked; with "stream" word by word
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import json
 import mmap
 import os
+import re
 import shlex
 import signal
 import socket
@@ -83,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
     add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
     add("--log-requests", action="store_true", help="print a line for each request")
     add("--refuse", action="store_true", help="answer 400 to every POST")
+    add("--refuse-stream", metavar="BODY", help="answer 400 with this body to a POST that wants a stream")
+    add("--think", metavar="TEXT", help="stream this as the reasoning before the answer")
+    add("--word-pause", type=float, default=0.0, metavar="SECONDS", help="between the words of a stream")
+    add("--exit-after-words", type=int, metavar="N", help="end with code 9 in the middle of a stream")
     add("--exit-after", type=float, metavar="SECONDS", help="then end")
     add("--exit-code", type=int, default=0, help="for --exit-after")
     return options
@@ -136,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"status": "ok"})
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not self.admit():
             return
         if self.server.flags.refuse:
@@ -145,10 +150,37 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             self.answer(404, {"error": "no such page"})
             return
+        if b'"stream":true' in body.replace(b" ", b""):
+            self.stream()
+            return
         message = {"role": "assistant", "content": SENTENCE}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         model = self.server.flags.alias
         self.answer(200, {"id": "fake", "object": "chat.completion", "model": model, "choices": [choice]})
+
+    def stream(self) -> None:
+        """The answer word by word, with counts as of a server that has them."""
+        flags = self.server.flags
+        if flags.refuse_stream is not None:
+            self.answer_text(400, flags.refuse_stream)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        words = re.findall(r"\S+\s*", SENTENCE)
+        thoughts = [{"reasoning_content": flags.think}] if flags.think else []
+        for number, delta in enumerate([*thoughts, *({"content": word} for word in words)]):
+            if number == flags.exit_after_words:
+                os._exit(9)
+            self.send_event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            time.sleep(flags.word_pause)
+        self.send_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        self.send_event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(words)}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def send_event(self, document: object) -> None:
+        self.wfile.write(f"data: {json.dumps(document)}\n\n".encode())
+        self.wfile.flush()
 
     def admit(self) -> bool:
         name = self.server.flags.key_env

@@ -1,0 +1,99 @@
+"""What a model is used for here: chosen by its kind, and by whether there is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aimind import show
+from aimind.chat import tasks
+from aimind.chat.answering import answer
+from aimind.chat.conversation import Conversation, Settings, image_url
+from aimind.chat.session import Session
+from aimind.chat.target import Target
+from aimind.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a person wants of the model.
+
+    Attributes:
+        prompt: the text, or the sound file; `None` for a conversation, or for what is piped in.
+        images: files that go with the first message.
+        output: the file for a sound or an image.
+        voice: of a model that speaks.
+        settings: of answers.
+    """
+
+    prompt: str | None = None
+    images: tuple[Path, ...] = ()
+    output: Path | None = None
+    voice: str | None = None
+    settings: Settings = field(default_factory=Settings)
+
+
+def use(target: Target, wish: Wish, *, ends_with_us: bool) -> None:
+    """Use the model as its kind and the wish demand.
+
+    `ends_with_us`: the server is stopped when this returns.
+
+    Raises:
+        UsageError: the wish does not go with the model.
+        ApiError: the server refuses, or its answer breaks off.
+    """
+    kind = target.path
+    if wish.images and kind != "chat/completions":
+        raise UsageError(f"{target.title} is not for conversations: it takes no --image", hint="leave it out")
+    if kind == "audio/transcriptions":
+        if wish.prompt is None:
+            raise UsageError(f"{target.title} transcribes speech", hint="name a sound file: audio.wav")
+        tasks.transcribe(target, wish.prompt)
+        return
+    if kind in tasks.PURPOSES and wish.prompt is None and sys.stdin.isatty():
+        _explain(target, ends_with_us=ends_with_us)
+        return
+    if kind not in ("audio/speech", "images/generations", *tasks.PURPOSES):
+        _converse(target, wish)
+        return
+    text = _text(wish)
+    if kind == "audio/speech":
+        tasks.speak(target, text, output=wish.output, voice=wish.voice)
+    elif kind == "images/generations":
+        tasks.draw(target, text, output=wish.output)
+    elif kind == "embeddings":
+        tasks.embed(target, text)
+    else:
+        tasks.explain(target)
+
+
+def _converse(target: Target, wish: Wish) -> None:
+    """A conversation where there is a terminal and no prompt, else one answer."""
+    images = [image_url(path) for path in wish.images]
+    if wish.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
+        Session(target, wish.settings, images).run()
+        return
+    conversation = Conversation(settings=wish.settings)
+    conversation.ask(_text(wish), images)
+    answer(target, conversation)
+
+
+def _explain(target: Target, *, ends_with_us: bool) -> None:
+    tasks.explain(target)
+    if ends_with_us:
+        show.note("it runs until you press Ctrl-D; --keep lets it run on")
+        sys.stdin.read()
+
+
+def _text(wish: Wish) -> str:
+    """The prompt, after what is piped in.
+
+    Raises:
+        UsageError: both are empty.
+    """
+    piped = "" if sys.stdin.isatty() and wish.prompt is not None else sys.stdin.read()
+    parts = [part for part in (piped.strip("\n"), wish.prompt or "") if part.strip()]
+    if not parts:
+        raise UsageError("there is no prompt", hint="give it as an argument, or pipe it in")
+    return "\n\n".join(parts)
