@@ -221,7 +221,7 @@ def _write_files(files: tuple[TextFile, ...]) -> None:
 def _make_overlays(overlays: tuple[Overlay, ...]) -> None:
     for overlay in overlays:
         try:
-            _make_overlay(overlay)
+            make_overlay(overlay)
         except (OSError, ValueError) as error:
             raise BackendError(
                 f"{overlay.path}, a changed copy of {overlay.source}, cannot be made: {error}",
@@ -229,7 +229,7 @@ def _make_overlays(overlays: tuple[Overlay, ...]) -> None:
             ) from error
 
 
-def _make_overlay(overlay: Overlay) -> None:
+def make_overlay(overlay: Overlay) -> None:
     """Anew: what an earlier model left there must not be taken for this one's."""
     if Path(overlay.path).exists():
         shutil.rmtree(overlay.path)

@@ -116,6 +116,20 @@ def location(model: Model) -> Path:
     )
 
 
+def strays(model: Model) -> tuple[str, ...]:
+    """Safetensors in the model's folder that are not among its files, as paths below it.
+
+    Another program may have fetched them, or they are copies that serving does not need. A folder that is not
+    there yet, or cannot be read, has none.
+    """
+    if any(file.is_gguf for file in model.files):
+        return ()
+    folder = location(model)
+    planned = {file.path for file in model.files}
+    found = {path.relative_to(folder).as_posix() for path in local.readable_files(folder)}
+    return tuple(sorted(path for path in found - planned if path.endswith(".safetensors")))
+
+
 def here(model: Model, file: File) -> Path | None:
     """Where the file is on this machine, under its name or under its hash; `None`: not here, or not whole."""
     if model.root is not None:

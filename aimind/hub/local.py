@@ -62,6 +62,14 @@ def resolve_demo(reference: Reference, folder: Path = DEMO) -> Model:
     return _model(reference, folder, {folder / DEMO_GGUF})
 
 
+def readable_files(folder: Path) -> list[Path]:
+    """The files in a folder and below it, as far as a walk of it goes; none where it cannot be read."""
+    try:
+        return list(_walk(folder).files)
+    except ModelNotFoundError:
+        return []
+
+
 def local_twin(reference: Reference) -> str | None:
     """The path here that a reference to a hub would also be the name of, if there is one."""
     if reference.source != default_hub() or reference.revision is not None:

@@ -5,6 +5,7 @@ Its server goes on when its model could not be loaded, or its port was taken: th
 
 from __future__ import annotations
 
+from aimind.launchers import strays
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url
 from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Request, Signature, WholeMemory
@@ -85,9 +86,12 @@ def command(plan: Plan, weights: str) -> Command:
     """`python -m mlx_lm server`; `/health` says 503 until the model is loaded."""
     settings = plan.settings
     cache = plan.host.kv_cache_bytes + plan.host.state_bytes
+    # `load_model` in mlx_lm/utils.py
+    links = strays.overlay(plan, weights, pattern="model*.safetensors", reads_index=False)
+    folder = weights if links is None else links.path
     return Command(
         argv=(
-            *(plan.backend.executable, "-m", "mlx_lm", "server", "--model", weights),
+            *(plan.backend.executable, "-m", "mlx_lm", "server", "--model", folder),
             # Of those at work and those remembered.
             *("--prompt-cache-bytes", str(cache)),
             *render(FLAGS, settings),
@@ -95,6 +99,7 @@ def command(plan: Plan, weights: str) -> Command:
             *settings.extra,
         ),
         env={"HF_HUB_OFFLINE": "1", **PYTHON_SAFE, **settings.env},
+        overlays=() if links is None else (links,),
         unset_env=("HF_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),
         signatures=SIGNATURES,

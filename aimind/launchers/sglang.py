@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from aimind.launchers import parsers, sglang_flags, sglang_models
+from aimind.launchers import parsers, sglang_flags, sglang_models, strays
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import runs_cuda_13
@@ -123,9 +123,10 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
 def command(plan: Plan, weights: str) -> Command:
     """`sglang.launch_server`, which listens once the model is loaded, by the shim that brings the key."""
     settings = plan.settings
+    links = strays.overlay(plan, weights)
     return Command(
         argv=(
-            *(plan.backend.executable, SHIM, "--model-path", weights),
+            *(plan.backend.executable, SHIM, "--model-path", weights if links is None else links.path),
             *render(FLAGS, settings),
             *settings.extra,
         ),
@@ -137,6 +138,7 @@ def command(plan: Plan, weights: str) -> Command:
             "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
             **settings.env,
         },
+        overlays=() if links is None else (links,),
         secret_env={"SGLANG_API_KEY": settings.api_key} if settings.api_key else {},
         unset_env=("SGLANG_API_KEY", *service_variables("SGLANG"), "HF_TOKEN", *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),

@@ -20,7 +20,7 @@ UNCOUNTED = tuple(
     "--data-parallel-size --ep-size --expert-parallel-size --attn-dp-size --enable-dp-attention "
     "--cuda-graph-max-bs-decode --swa-full-tokens-ratio --max-mamba-cache-size --enable-symm-mem "
     "--enable-torch-compile --json-model-override-args "
-    "--enable-hierarchical-cache --hicache-ratio --hicache-size".split()
+    "--enable-hierarchical-cache --hicache-ratio --hicache-size --load-format".split()
 )
 HELP = Help(
     args=("-m", "sglang.launch_server", "--help"),

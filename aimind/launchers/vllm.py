@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aimind.launchers import (
     parsers,
+    strays,
     vllm_builds,
     vllm_cache,
     vllm_compile,
@@ -95,6 +96,7 @@ def command(plan: Plan, weights: str) -> Command:
     """`python -m vllm.entrypoints.openai.api_server`: the `vllm` program fails in the CPU build."""
     settings = plan.settings
     devices = tuple(shard.device for shard in plan.shards)
+    links = strays.overlay(plan, weights)
     env = {
         **PYTHON_SAFE,
         # Weights are here, and nothing about the user is anybody's business.
@@ -111,13 +113,15 @@ def command(plan: Plan, weights: str) -> Command:
             "-m",
             "vllm.entrypoints.openai.api_server",
             "--model",
-            weights,
+            weights if links is None else links.path,
             *render(FLAGS, without_defaults(plan)),
             *vllm_models.arguments(plan.metadata),
             *without_origins(plan),
+            *vllm_models.formats(plan),
             *settings.extra,
         ),
         env=env,
+        overlays=() if links is None else (links,),
         secret_env={"VLLM_API_KEY": settings.api_key} if settings.api_key else {},
         unset_env=("VLLM_API_KEY", *service_variables("VLLM"), *PYTHON_ENV),
         ready=Probe(url=f"{url(settings)}/health"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from aimind.launchers import architectures, vllm_cpu
+from aimind.launchers import architectures, strays, vllm_cpu
 from aimind.launchers.builds import on_cpu
-from aimind.types import Backend, Host, Metadata, Registry
+from aimind.types import Backend, Host, Metadata, Plan, Registry
 
 REGISTRY = Registry(
     kind="table",
@@ -82,6 +82,22 @@ def _unreadable(metadata: Metadata) -> str | None:
             "activations (desc_act: true)"
         )
     return None
+
+
+def formats(plan: Plan) -> tuple[str, ...]:
+    """Flags that keep vLLM to the planned formats, where it would choose Mistral's own.
+
+    It does so where the folder holds `consolidated*.safetensors` as well (0.32: `_prepare_weights` in
+    vllm/model_executor/model_loader/default_loader.py, `get_config` in vllm/transformers_utils/config.py).
+    The other way round, a tokenizer that comes in Mistral's format alone has to be named to it.
+    """
+    names = {file.path for file in plan.model.files}
+    tokenizer = "hf"
+    if "tekken.json" in names and names.isdisjoint(("tokenizer.json", "tokenizer.model")):
+        tokenizer = "mistral"
+    if strays.has_mistral_copies(plan.strays):
+        return ("--load-format", "safetensors", "--config-format", "hf", "--tokenizer-mode", tokenizer)
+    return ("--tokenizer-mode", tokenizer) if tokenizer == "mistral" else ()
 
 
 def arguments(metadata: Metadata) -> tuple[str, ...]:

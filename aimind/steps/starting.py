@@ -29,7 +29,7 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
     from aimind.select import named
 
     scratch = scratch or environments.scratch(plan.backend.name, plan.settings.port or 0)
-    plan = dataclasses.replace(plan, scratch=scratch)
+    plan = dataclasses.replace(plan, scratch=scratch, strays=hub.strays(plan.model))
     made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     ready = made.ready
     if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes

@@ -252,6 +252,7 @@ class Plan:
         compile_cache: `warm` where the code that the backend compiles is there from an earlier start; `None`
             where it compiles nothing, or that is not known.
         scratch: the folder for files that the command brings along; known once it is going to be started.
+        strays: paths of safetensors in the model's folder that are not among its files; known likewise.
     """
 
     model: Model
@@ -270,6 +271,7 @@ class Plan:
     measured_as: str = ""
     compile_cache: Literal["warm", "cold"] | None = None
     scratch: str = ""
+    strays: tuple[str, ...] = ()
 
     @property
     def requests_at_once(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from aimind import supervise
 from aimind.devices import cpu
 from aimind.environments import libraries
 from aimind.environments.install import ensure
@@ -21,7 +22,8 @@ from aimind.launchers import vllm, vllm_cpu
 from aimind.launchers.architectures import shipped
 from aimind.launchers.vllm_models import lacks
 from aimind.steps.equipping import with_abilities
-from aimind.types import Backend, Host, Metadata
+from aimind.types import INDEX_NAME, Backend, Host, Metadata
+from tests.launchers.test_strays import planned
 from tests.launchers.test_vllm_models import quantized, with_experts
 from tests.live.served import AIMIND, DATA, environment
 from tests.samples import host
@@ -43,6 +45,23 @@ for name in dir(transformers):
         ):
             found.add(name)
 print("found: " + json.dumps(sorted(found)))
+"""
+# Which weights vLLM's loader reads, by folder and its arguments; an empty list where it fails.
+LOADED = """
+import json, os, sys
+from vllm.config.load import LoadConfig
+from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+found = {}
+for name, words in json.load(sys.stdin).items():
+    folder = words[words.index("--model") + 1]
+    chosen = words[words.index("--load-format") + 1] if "--load-format" in words else "auto"
+    loader = DefaultModelLoader(LoadConfig(load_format=chosen))
+    try:
+        paths = loader._prepare_weights(folder, None, None, True, None)[1]
+    except RuntimeError:
+        paths = []
+    found[name] = sorted(map(os.path.basename, paths))
+print("found: " + json.dumps(found))
 """
 Answers = Callable[[str], tuple[dict[str, str], frozenset[str]]]
 GENERATE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -220,6 +239,42 @@ def answers(backend: Backend) -> Answers:
         return lines[0], frozenset(lines[1])
 
     return ask_once
+
+
+def test_it_loads_the_planned_weights_whatever_lies_beside_them(backend: Backend, tmp_path: Path) -> None:
+    """Where aimind changes the command, vLLM would load others without that."""
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    copies = ("consolidated.safetensors", "params.json", "tekken.json")
+    indexed = (*shards, INDEX_NAME)
+    folders = {
+        "shards": indexed,
+        "shards and Mistral's": (*indexed, *copies),
+        "Mistral's in a folder": (*indexed, "original/consolidated.safetensors"),
+        "without an index": (*shards, *copies),
+        "an adapter": ("model.safetensors", "adapter_model.safetensors"),
+        "an adapter and pickles": ("pytorch_model.bin", "adapter_model.safetensors"),
+        "Mistral's alone": ("consolidated.safetensors",),
+    }
+    expected: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
+    for name, files in folders.items():
+        folder = tmp_path / name
+        plan = planned(folder, *files, indexed=shards if INDEX_NAME in files else None)
+        if INDEX_NAME in files:
+            (folder / INDEX_NAME).write_text(
+                json.dumps({"weight_map": dict(zip(shards, shards, strict=True))})
+            )
+        plan = dataclasses.replace(plan, scratch=str(tmp_path / "run" / name))
+        command = vllm.command(plan, str(folder))
+        for overlay in command.overlays:
+            supervise.make_overlay(overlay)
+        weights = [file.path for file in plan.model.files if file.path.endswith((".safetensors", ".bin"))]
+        expected |= {name: sorted(weights)}
+        commands |= {name: list(command.argv), f"{name}, plainly": ["--model", str(folder)]}
+    [found] = ask(backend, "-c", LOADED, given=json.dumps(commands), marks=("found: ",))
+    assert {name: found[name] for name in folders} == expected
+    wrong = {name for name in folders if found[f"{name}, plainly"] != expected[name]}
+    assert wrong == set(folders) - {"shards", "Mistral's alone"}
 
 
 def test_a_model_that_it_does_not_know_goes_to_the_next(backend: Backend, tmp_path: Path) -> None:
