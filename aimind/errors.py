@@ -25,6 +25,10 @@ class AimindError(Exception):
         self.hint = hint
 
 
+class OutputError(AimindError):
+    """What was asked for cannot be printed: the disk is full, or the terminal has gone."""
+
+
 class UsageError(AimindError):
     """The command line cannot be understood, or contradicts itself."""
 

@@ -2,13 +2,14 @@
 
 Messages of libraries quote what they were given: a header with a token, an address with a password. Every
 message that quotes an exception of a library does it by `quoted`; `show` and the log of a bug pass all their
-text through `without_secrets` as well.
+text through `without_secrets` as well, and JSON documents all theirs through `redacted`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 HIDDEN = "***"
 # A shorter value would also be found in words that are no secret.
@@ -46,6 +47,17 @@ def without_secrets(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redacted(value: object) -> object:
+    """The JSON value with all its texts without secrets; names of fields stay as they are."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {name: redacted(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redacted(item) for item in value]
+    return value
 
 
 def quoted(error: BaseException) -> str:

@@ -96,6 +96,72 @@ def test_a_closed_pipe_for_an_error(env: dict[str, str]) -> None:
     assert done.returncode == 141
 
 
+CANNOT_WRITE = "error: cannot write the output: {}\nhint: Make room there, or write the output elsewhere.\n"
+
+
+@pytest.mark.parametrize("words", [("plan", "demo"), ("plan", "demo", "--json"), ("--help",)], ids=" ".join)
+def test_a_full_disk(env: dict[str, str], words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([AIMIND, *words], env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, CANNOT_WRITE.format("No space left on device"))
+
+
+def test_a_full_disk_for_what_goes_to_stderr(env: dict[str, str]) -> None:
+    """What was asked for comes all the same, and the exit code says the rest."""
+    noted = env | {"AIMIND_PORT": "tcp://10.0.0.1:80"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [AIMIND, "plan", "demo", "--json"], env=noted, stdout=subprocess.PIPE, stderr=full
+        )
+        assert done.returncode == 0
+        assert json.loads(done.stdout)
+        done = subprocess.run([AIMIND, "plan", "/nowhere.gguf"], env=env, stderr=full)
+        assert done.returncode == 3
+        assert subprocess.run([AIMIND, "--help"], env=env, stdout=full, stderr=full).returncode == 1
+
+
+def test_a_terminal_that_has_gone(env: dict[str, str]) -> None:
+    controlling, terminal = os.openpty()
+    os.close(controlling)
+    try:
+        done = subprocess.run(
+            [AIMIND, "plan", "demo"],
+            env=env,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(terminal)
+    assert (done.returncode, done.stderr) == (1, CANNOT_WRITE.format("Input/output error"))
+
+
+def test_closed_streams(env: dict[str, str]) -> None:
+    """Nothing is wished to be seen, so nothing goes wrong."""
+    for words, closed, code in (("plan demo", ">&-", 0), ("plan /x.gguf", "2>&-", 3), ("ps", ">&- 2>&-", 0)):
+        done = subprocess.run(["sh", "-c", f'exec "{AIMIND}" {words} {closed}'], env=env, capture_output=True)
+        assert done.returncode == code, words
+
+
+def test_quiet_says_nothing_of_variables_and_documents_hold_no_secret(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """The secret is the name of a folder here, since messages of any kind may quote one."""
+    folder = tmp_path / "canary-0123"
+    folder.mkdir()
+    noted = env | {"AIMIND_PORT": "tcp://10.0.0.1:80", "SOME_API_KEY": folder.name}
+    loud, quiet = run(noted, "serve", str(folder)), run(noted, "serve", str(folder), "--quiet")
+    assert b"AIMIND_PORT" in loud.stderr
+    assert b"AIMIND_PORT" not in quiet.stderr
+    from aimind.hub.local import DEMO, DEMO_GGUF
+
+    (folder / "m.gguf").write_bytes((DEMO / DEMO_GGUF).read_bytes())
+    document = run(noted, "plan", str(folder), "--json").stdout
+    assert b"/***" in document
+    assert folder.name.encode() not in document
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

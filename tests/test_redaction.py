@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aimind.redaction import SHORTEST_SECRET, quoted, without_secrets
+from aimind.redaction import SHORTEST_SECRET, quoted, redacted, without_secrets
 
 SECRETS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=SHORTEST_SECRET)
 NOISE = st.text(max_size=30)
@@ -18,6 +18,22 @@ def test_a_secret_of_the_environment_is_in_no_message(secret: str, before: str, 
         patch.setenv("SOME_API_KEY", secret)
         text = without_secrets(f"{before} {secret} {after}")
     assert secret not in text.replace("***", "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(secret=SECRETS, value=JSON)
+def test_a_document_has_no_secret_and_is_else_as_it_was(secret: str, value: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOME_API_KEY", secret)
+        document = redacted({"value": value, "quotes": [f"x {secret}"], "number": 3})
+        assert document == {"value": redacted(value), "quotes": ["x ***"], "number": 3}
+        assert secret in str(value) or redacted(value) == value
 
 
 @given(text=st.text())

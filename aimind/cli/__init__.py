@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -15,14 +14,14 @@ from aimind import show
 # They add their commands to the group.
 from aimind.cli import backends, config, instances, lock, machine, models, plan, serve, unit  # noqa: F401
 from aimind.cli.group import ClosedPipeError, cli, split
-from aimind.errors import AimindError, ModelNotFoundError, UsageError
+from aimind.errors import AimindError, ModelNotFoundError, OutputError, UsageError
 
 
 def main() -> NoReturn:
     """Run the command line and exit; the only place that does."""
     gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
     _open_closed_streams()
-    show.accept_any_character()
+    show.prepare_streams()
     argv, backend_argv = split(sys.argv[1:])
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
@@ -30,7 +29,10 @@ def main() -> NoReturn:
         code = _run(argv, backend_argv, debug=debug)
         sys.stdout.flush()
     except (ClosedPipeError, BrokenPipeError):
-        code = _after_closed_pipe()
+        code = 141  # as of a program that signal 13 has ended, since nobody reads it any more
+    except OutputError as error:
+        code = _report(error, debug=debug)
+    show.discard_unwritten()
     sys.exit(code)
 
 
@@ -39,6 +41,7 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
 
     Raises:
         ClosedPipeError, BrokenPipeError: nobody reads what it prints.
+        OutputError: what it prints cannot be written.
     """
     try:
         cli.main(args=argv, prog_name="aimind", standalone_mode=False, obj=backend_argv)
@@ -46,7 +49,7 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except (ClosedPipeError, BrokenPipeError):
+    except (ClosedPipeError, BrokenPipeError, OutputError):
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
         return _report(error, debug=debug)
@@ -82,22 +85,6 @@ def _is_for_want_of_a_folder(error: BaseException | None) -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _after_closed_pipe() -> int:
-    """The exit code of a program whose reader has gone: that of signal 13, which other programs die of.
-
-    What is still buffered must not raise again at exit.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError):
-            try:
-                stream.flush()
-            except BrokenPipeError:
-                os.dup2(nowhere, stream.fileno())
-                stream.flush()
-    return 141
 
 
 def _open_closed_streams() -> None:

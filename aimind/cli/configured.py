@@ -31,11 +31,15 @@ ARGV = "aimind.argv"  # in the context: the arguments as they were typed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Applied:
-    """What is configured for one command: options by key, those of all models apart; of backends by name."""
+    """What is configured for one command: options by key, those of all models apart; of backends by name.
+
+    `configuration`: what it was read from, where anything is configured.
+    """
 
     general: Mapping[str, Said] = field(default_factory=dict)
     special: Mapping[str, Said] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    configuration: Configuration | None = None
 
     @property
     def said(self) -> dict[str, Said]:
@@ -65,14 +69,17 @@ class Configured(click.Command):
             and (said := applied.said.get(key(each))) is not None
             and said.value is not False
         }
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        finally:
+            if applied.configuration is not None:
+                _report(applied.configuration)  # once --quiet was seen
 
     def _applied(self, ctx: click.Context, args: list[str]) -> _Applied:
         if not _is_anything_said():
             return _Applied()
         configuration = configured()
         configuration.check_trust()
-        _report(configuration)
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
             typed, _, _ = self.make_parser(ctx).parse_args(list(args))
@@ -84,7 +91,12 @@ class Configured(click.Command):
         for name, secrets in _SECRETS.items():
             if any(map(os.environ.get, secrets)):
                 general.pop(name, None)
-        return _Applied(general=general, special=special, presets=configuration.presets(backend_names()))
+        return _Applied(
+            general=general,
+            special=special,
+            presets=configuration.presets(backend_names()),
+            configuration=configuration,
+        )
 
 
 def _report(configuration: Configuration) -> None:

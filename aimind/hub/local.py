@@ -63,10 +63,10 @@ def resolve_demo(reference: Reference, folder: Path = DEMO) -> Model:
 
 
 def readable_files(folder: Path) -> list[Path]:
-    """The files in a folder and below it, as far as a walk of it goes; none where it cannot be read."""
+    """The files in a folder and below it; none where it cannot be read, or holds more than a model does."""
     try:
         return list(_walk(folder).files)
-    except ModelNotFoundError:
+    except (ModelNotFoundError, UnsupportedError):
         return []
 
 

@@ -70,7 +70,8 @@ UNCOUNTED = tuple(
     "--cpu-offload-gb --kv-offloading-size --kv-transfer-config --mm-processor-cache-gb "
     "--enable-lora --speculative-config -sc --spec-model --quantization -q --enable-expert-parallel -ep "
     "--decode-context-parallel-size -dcp --hf-overrides --max-cudagraph-capture-size "
-    "--cudagraph-capture-sizes --compilation-config -cc --optimization-level -O --load-format --config-format".split()
+    "--cudagraph-capture-sizes --compilation-config -cc --optimization-level -O "
+    "--load-format --config-format".split()
 )
 _GONE = "it is gone, and nothing replaces it: leave it out"
 _TOKENIZERS = "tokenizing is done beside the engine by itself: leave it out"

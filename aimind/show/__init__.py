@@ -20,14 +20,13 @@ from aimind.show.messages import announcement, bug, curl, error, traceback
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Progress
 from aimind.show.tables import candidates, comparison, exact
-from aimind.show.terminal import accept_any_character, be_quiet, data, note, warn
+from aimind.show.terminal import be_quiet, data, discard_unwritten, note, prepare_streams, warn
 
 __all__ = [
     "CHAT_COMMANDS",
     "AnswerView",
     "Overview",
     "Progress",
-    "accept_any_character",
     "announcement",
     "backends",
     "backends_document",
@@ -47,6 +46,7 @@ __all__ = [
     "curl",
     "data",
     "devices",
+    "discard_unwritten",
     "ending",
     "error",
     "exact",
@@ -60,6 +60,7 @@ __all__ = [
     "log_line",
     "note",
     "plan",
+    "prepare_streams",
     "pruned_document",
     "statistics",
     "traceback",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
+from aimind.errors import OutputError
 from aimind.phrases import visible
-from aimind.redaction import without_secrets
+from aimind.redaction import redacted, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,12 +34,53 @@ _PLAIN |= {"“": '"', "”": '"', "‘": "'", "’": "'", "≤": "<=", "≥": "
 _ERRORS = "aimind.plain"
 
 
-def accept_any_character() -> None:
-    """Replace characters that the encoding of the output does not have, instead of failing."""
+class _Output(io.TextIOWrapper):
+    """The standard output; where it cannot be written, the error says so."""
+
+    def write(self, text: str) -> int:
+        """Write, or raise OutputError; BrokenPipeError where nobody reads it any more."""
+        with _named_failure():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Flush likewise."""
+        with _named_failure():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _named_failure() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise OutputError(
+            f"cannot write the output: {problem.strerror or problem}",
+            hint="Make room there, or write the output elsewhere.",
+        ) from problem
+
+
+def prepare_streams() -> None:
+    """Name failures of the output, and replace characters that its encoding does not have."""
     codecs.register_error(_ERRORS, _plain)
+    if type(sys.stdout) is io.TextIOWrapper:
+        encoding, by_line = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding=encoding, line_buffering=by_line)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
+
+
+def discard_unwritten() -> None:
+    """Give up what cannot be written, which Python would else try again when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, OutputError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            stream.flush()
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
@@ -70,14 +114,25 @@ def warn(line: str) -> None:
 
 
 def tell(line: str) -> None:
-    """One line on stderr, whatever is wished; without secrets, which the message of a library may quote."""
-    click.echo(visible(without_secrets(line)), err=True)
+    """One line on stderr, also where quiet is wished; without secrets, which a library's message may quote.
+
+    Where stderr cannot be written (a full disk, a terminal that has gone), nobody can be told.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
+    try:
+        click.echo(visible(without_secrets(line)), err=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
 
 
 def data(value: Mapping[str, object]) -> None:
-    """A document, on stdout; where that is not UTF-8, with the escapes of JSON."""
+    """Print a document, its texts without secrets; where stdout is not UTF-8, with the escapes of JSON."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not is_utf8))
+    click.echo(json.dumps(redacted(value), indent=2, ensure_ascii=not is_utf8))
 
 
 def console(*, err: bool = False) -> Console:
