@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aimind.alternatives import Option, file_bytes, label
 from aimind.errors import AimindError
 from aimind.reference import unparse
-from aimind.types import Command, Estimate, Model, Plan, Shard
+from aimind.types import Command, Estimate, Model, Plan, Shard, WeightGroup
 
 if TYPE_CHECKING:
     from aimind.exact import Exact
@@ -138,8 +138,20 @@ def _model(plan: Plan) -> dict[str, Json]:
             "architecture": metadata.architecture,
             "parameters": metadata.parameters,
             "quantization": metadata.quantization,
+            "mixture": [_group(group) for group in metadata.mixture] or None,
             "max_model_len": metadata.max_model_len,
             "files": _files(model),
+        }
+    )
+
+
+def _group(group: WeightGroup) -> dict[str, Json]:
+    return _present(
+        {
+            "part": group.part,
+            "quantization": group.quantization,
+            "bits": group.bits,
+            "group_size": group.group_size,
         }
     )
 

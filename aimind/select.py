@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers.base import KnowsArchitectures, Launcher, Narrows, nearest, takes_key
@@ -32,7 +33,7 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
     refused: list[Refusal] = []
     for launcher in candidates:
         backend = _backend(launcher, metadata, host, request)
-        against = launcher.refuse(metadata, host) or lacking(launcher, metadata, host, backend)
+        against = refusing(launcher, metadata, host) or lacking(launcher, metadata, host, backend)
         forced = against is not None and asked is not None and request.force
         sentence = (
             (None if forced else against)
@@ -81,7 +82,7 @@ def _able(
     found = []
     for launcher in launchers:
         backend = _backend(launcher, metadata, host, request)
-        if backend is not None and launcher.refuse(metadata, host) is None:
+        if backend is not None and refusing(launcher, metadata, host) is None:
             found.append((launcher, backend))
     return found
 
@@ -152,7 +153,21 @@ def lacking(launcher: Launcher, metadata: Metadata, host: Host, backend: Backend
         return f"{launcher.NAME} {backend.version} does not know the architecture {metadata.architecture}"
     if not isinstance(launcher, Narrows):
         return None
-    return launcher.lacks(metadata, host, backend)
+    return _first(metadata, lambda each: launcher.lacks(each, host, backend))
+
+
+def refusing(launcher: Launcher, metadata: Metadata, host: Host) -> str | None:
+    """Why the backend does not serve the model on this machine, as a sentence."""
+    return _first(metadata, lambda each: launcher.refuse(each, host))
+
+
+def _first(metadata: Metadata, judge: Callable[[Metadata], str | None]) -> str | None:
+    """What speaks against the model, or in mixed precision against the first part that is refused."""
+    for part, each in zip_longest(metadata.mixture, metadata.by_quantization()):
+        sentence = judge(each)
+        if sentence is not None:
+            return sentence if part is None else f"{sentence} (its {part.part})"
+    return None
 
 
 def _knows(launcher: Launcher, metadata: Metadata, backend: Backend) -> bool:
@@ -186,7 +201,7 @@ def _only_missing(launcher: Launcher, metadata: Metadata, host: Host, request: R
         isinstance(launcher.source(host), Program)
         and _backend(launcher, metadata, host, request) is None
         and request.backend_version is None
-        and launcher.refuse(metadata, host) is None
+        and refusing(launcher, metadata, host) is None
         and _default_knows(launcher, metadata, host)
         and _unprotected(launcher, request) is None
     )
@@ -238,7 +253,7 @@ def _refusal(
 ) -> UnsupportedError:
     """What is said where the backend that was asked for does not serve the model, with another that would."""
     backend = _backend(launcher, metadata, host, request)
-    against = launcher.refuse(metadata, host) or lacking(launcher, metadata, host, backend)
+    against = refusing(launcher, metadata, host) or lacking(launcher, metadata, host, backend)
     forcible = against is not None and not request.force
     ways = ["--force takes it at its word" if forcible else "see `aimind backends`"]
     if backend is not None and not _knows(launcher, metadata, backend):
@@ -247,7 +262,7 @@ def _refusal(
         if (
             other is not launcher
             and isinstance(other.source(host), Package)
-            and other.refuse(metadata, host) is None
+            and refusing(other, metadata, host) is None
             and _default_knows(other, metadata, host)
             and _unprotected(other, request) is None
         ):

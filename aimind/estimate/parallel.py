@@ -44,7 +44,8 @@ def _broken_rules(metadata: Metadata, ranks: int) -> Iterator[str]:
     for memory in memories:
         if isinstance(memory, RecurrentState):
             yield from _broken_by_state(memory, ranks)
-    yield from _broken_by_quantization(metadata, ranks)
+    for each in metadata.by_quantization():
+        yield from _broken_by_quantization(each, ranks)
 
 
 def _broken_by_heads(metadata: Metadata, memories: Sequence[Memory], ranks: int) -> Iterator[str]:

@@ -144,7 +144,9 @@ class _Share:
     def __init__(self, metadata: Metadata, ranks: int, item: int, expert_groups: int = 1) -> None:
         self.metadata, self.ranks, self.item = metadata, ranks, item
         self.expert_groups = expert_groups
-        self.eight_bits = (metadata.quantization or "").startswith(("W8", "FP8"))
+        names = [each.quantization or "" for each in metadata.by_quantization()]
+        self.eight_bits = any(name.startswith(("W8", "FP8")) for name in names)
+        self.has_mxfp4 = "MXFP4" in names
         self.decodes = any(
             not isinstance(memory, Attention) or memory.causal
             for layer in metadata.layers
@@ -188,7 +190,7 @@ class _Share:
         Source: mxfp4_round_up_hidden_size_and_intermediate_size in
         vllm/model_executor/layers/fused_moe/oracle/mxfp4.py.
         """
-        if layer is None or self.metadata.quantization != "MXFP4" or tensor.dtype in _ITEM_BYTES:
+        if layer is None or not self.has_mxfp4 or tensor.dtype in _ITEM_BYTES:
             return size
         hidden, forward = self.metadata.hidden_size, layer.expert_feed_forward_size // self.ranks
         if not hidden or not forward or "expert" not in tensor.name:

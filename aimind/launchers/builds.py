@@ -32,6 +32,14 @@ def runs_cuda_13_2(host: Host) -> bool:
     return (_branch(host.driver) or 0) >= DRIVER_OF_CUDA_13_2
 
 
+def older_than(capability: float, host: Host, need: str) -> str | None:
+    """Why an NVIDIA device is of a too low compute capability: `need` is the second half of the sentence."""
+    for device in made_by(host, "nvidia"):
+        if device.capability and float(device.capability) < capability:
+            return f"{device.name} has compute capability {device.capability}, and {need}"
+    return None
+
+
 def without_code(host: Host, targets: tuple[str, ...]) -> str | None:
     """Why an AMD device cannot be used by a build that has code for these architectures (`gfx1100`)."""
     for device in made_by(host, "amd"):

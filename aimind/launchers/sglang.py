@@ -11,7 +11,7 @@ import os
 from aimind.launchers import parsers, sglang_flags, sglang_models, strays
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
-from aimind.launchers.builds import runs_cuda_13
+from aimind.launchers.builds import older_than, runs_cuda_13
 from aimind.launchers.sglang_memory import SglangMemory
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
@@ -114,10 +114,8 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
         return "it runs on NVIDIA devices, and none is here"
     if not runs_cuda_13(host):
         return f"its build is for CUDA 13, which needs NVIDIA's driver 580, and here is {host.driver}"
-    for device in devices:  # sglang/srt/model_executor/model_runner_components/load_model_utils.py
-        if device.capability and float(device.capability) < 7.5:
-            return f"{device.name} has compute capability {device.capability}, and SGLang needs 7.5"
-    return None
+    # sglang/srt/model_executor/model_runner_components/load_model_utils.py
+    return older_than(7.5, host, "SGLang needs 7.5")
 
 
 def command(plan: Plan, weights: str) -> Command:

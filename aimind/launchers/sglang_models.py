@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from aimind.launchers import architectures
+from aimind.launchers.builds import older_than
 from aimind.types import Backend, Host, Metadata, Registry
 
 REGISTRY = Registry(
@@ -13,7 +14,9 @@ REGISTRY = Registry(
 # What follows is that of sglang/srt/layers/quantization of these versions, on NVIDIA devices: GPTQ is read by
 # Marlin's kernels alone, and what is in no table of its __init__.py not at all.
 _OF_QUANTIZATIONS = "0.5."
-_READ = re.compile(r"AWQ|GPTQ|FP8|MXFP4|NVFP4|BNB-\dbit|W\d+A\d+|QUARK|AUTO-ROUND|MODELOPT.*|HUMMING")
+_READ = re.compile(
+    r"AWQ|GPTQ|FP8|MXFP8|MXFP4|W4A8-AWQ|NVFP4|BNB-\dbit|W\d+A\d+|QUARK|AUTO-ROUND|MODELOPT.*|HUMMING"
+)
 
 
 def table(backend: Backend) -> str:
@@ -28,7 +31,7 @@ def knows(metadata: Metadata, backend: Backend) -> bool:
     return known is None or metadata.needs_remote_code or name == name.lower() or name in known
 
 
-def lacks(metadata: Metadata, _host: Host, backend: Backend) -> str | None:
+def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
     """Why this version of it cannot load the model, as a sentence; `None` where it can, or may."""
     name, bits = metadata.quantization, metadata.quantization_bits
     if name is None or not backend.version.startswith(_OF_QUANTIZATIONS):
@@ -42,4 +45,20 @@ def lacks(metadata: Metadata, _host: Host, backend: Backend) -> str | None:
         return f"{sglang} reads {name} of 4 or 8 bits, and these weights have {bits}"
     if "asymmetric" in metadata.quantization_traits:
         return f"{sglang} reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)"
-    return None
+    if name == "AWQ" and "modelopt" in metadata.quantization_traits:
+        return f"{sglang} reads no AWQ that ModelOpt has written"
+    needed = _needed_capability(name, metadata.quantization_traits)
+    return older_than(needed, host, f"{sglang} needs {needed:.1f} for {name}")
+
+
+def _needed_capability(name: str, traits: frozenset[str]) -> float:
+    """The least compute capability for weights of a quantization, 0 where SGLang itself needs more.
+
+    Source: get_min_capability in sglang/srt/layers/quantization: modelopt_quant.py, fp8.py, mxfp4.py,
+    w4afp8.py, compressed_tensors/schemes. In mixed precision that of NVFP4 holds for all parts.
+    """
+    if name == "W4A8-AWQ":
+        return 9.0
+    if "modelopt" in traits and "mixed" not in traits:
+        return {"FP8": 8.9, "MXFP8": 10.0, "NVFP4": 8.0}.get(name, 0.0)
+    return 8.0 if name in ("FP8", "MXFP8", "NVFP4", "MXFP4") else 0.0

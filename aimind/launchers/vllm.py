@@ -15,7 +15,7 @@ from aimind.launchers import (
 )
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
-from aimind.launchers.builds import made_by, without_code
+from aimind.launchers.builds import older_than, without_code
 from aimind.launchers.vllm_defaults import without_defaults, without_origins
 from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 
@@ -86,10 +86,11 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
         return f"it runs on Linux, and this machine is {host.os}"
-    for device in made_by(host, "nvidia"):
-        if device.capability and float(device.capability) < 7.5:
-            return f"{device.name} has compute capability {device.capability}, and vLLM needs 7.5"
-    return vllm_cpu.refuse(host) or without_code(host, vllm_builds.TARGETS)
+    return (
+        older_than(7.5, host, "vLLM needs 7.5")
+        or vllm_cpu.refuse(host)
+        or without_code(host, vllm_builds.TARGETS)
+    )
 
 
 def command(plan: Plan, weights: str) -> Command:

@@ -6,7 +6,7 @@ import json
 import re
 
 from aimind.launchers import architectures, strays, vllm_cpu
-from aimind.launchers.builds import on_cpu
+from aimind.launchers.builds import older_than, on_cpu
 from aimind.types import Backend, Host, Metadata, Plan, Registry
 
 REGISTRY = Registry(
@@ -27,7 +27,7 @@ SCORERS = {"Qwen3ForCausalLM": (("no", "yes"), {"is_original_qwen3_reranker": Tr
 # What follows holds for these versions: tests/live/test_vllm_models.py asks the package itself.
 _OF_QUANTIZATIONS = "0.32."
 _READ = re.compile(
-    r"AWQ|GPTQ|FP8|MXFP4|NVFP4|W\d+A\d+|QUARK|TORCHAO|INC|AUTO-ROUND|EXPERTS-INT8|HUMMING|MODELOPT.*|.*-FP8|GPT-OSS-.*"
+    r"AWQ|GPTQ|FP8|MXFP8|MXFP4|NVFP4|W\d+A\d+|QUARK|TORCHAO|INC|AUTO-ROUND|EXPERTS-INT8|HUMMING|MODELOPT.*|.*-FP8|GPT-OSS-.*"
 )
 
 
@@ -59,8 +59,22 @@ def _quantization(metadata: Metadata, host: Host, backend: Backend) -> str | Non
     if unreadable is not None:
         return f"vLLM {backend.version} {unreadable}"
     if not on_cpu(host):
-        return None
+        return _capability(metadata, host, backend)
     return vllm_cpu.lacks(metadata, host, backend)
+
+
+def _capability(metadata: Metadata, host: Host, backend: Backend) -> str | None:
+    """Why a device is too old for the weights.
+
+    Most formats need no more than vLLM itself, since Marlin's kernels compute in 16 bits where a device
+    cannot in 8 or 4; so do these, where they are parts of a model in mixed precision. Source:
+    get_min_capability in vllm/model_executor/layers/quantization.
+    """
+    name, traits = metadata.quantization, metadata.quantization_traits
+    by_modelopt = name in ("FP8", "MXFP8") and "modelopt" in traits
+    if "mixed" in traits or not (by_modelopt or (name == "MXFP4" and "compressed-tensors" not in traits)):
+        return None
+    return older_than(8.0, host, f"vLLM {backend.version} needs 8.0 for {name}")
 
 
 def _unreadable(metadata: Metadata) -> str | None:
@@ -68,6 +82,8 @@ def _unreadable(metadata: Metadata) -> str | None:
     name, bits, traits = metadata.quantization or "", metadata.quantization_bits, metadata.quantization_traits
     if _READ.fullmatch(name) is None:
         return f"reads no weights in {name}"
+    if name == "AWQ" and "modelopt" in traits:
+        return "reads no AWQ that ModelOpt has written"
     if name == "AWQ" and bits != 4:
         return f"reads AWQ of 4 bits, and these weights have {bits}"
     if "average-bits" in traits:

@@ -78,6 +78,7 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
         quantization=quantization.name,
         quantization_bits=quantization.bits if quantization.name else None,
         quantization_traits=quantization.traits,
+        mixture=quantization.groups,
         dtype=summary.usual_dtype(tensors),
         parameters=parameters([*others, *(t for layer in layers for t in layer.tensors)], quantization),
         hidden_size=config.integer(*HIDDEN) or 0,

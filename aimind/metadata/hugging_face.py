@@ -52,7 +52,7 @@ def from_config(text: bytes, path: str) -> Metadata:
 def _config(folder: Folder) -> Config:
     """config.json, with what ModelOpt writes beside it where that does not say how it is quantized."""
     config, quantized = folder.config(), folder.json("hf_quant_config.json")
-    if quantized is None or config.section("quantization_config") is not None:
+    if quantized is None or config.section("quantization_config", "compression_config") is not None:
         return config
     return Config({**config.values, "quantization_config": dict(quantized.values)}, config.path)
 

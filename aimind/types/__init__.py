@@ -53,6 +53,7 @@ from aimind.types.listing import Cached, Found, Leftover
 from aimind.types.machine import Device, Host, Measurement, Tenant
 from aimind.types.model import (
     INDEX_NAME,
+    OTHER_LAYERS,
     Attention,
     Category,
     Chat,
@@ -70,6 +71,7 @@ from aimind.types.model import (
     Split,
     Tensor,
     Tower,
+    WeightGroup,
     split_of,
 )
 from aimind.types.ranks import BatchSizes, MemoryRule, RankedRun
@@ -78,6 +80,7 @@ __all__ = [
     "API_KEY_VARIABLE",
     "ENDED",
     "INDEX_NAME",
+    "OTHER_LAYERS",
     "PRIVATE_VARIABLES",
     "SECRET_VARIABLES",
     "TOKEN_VARIABLES",
@@ -140,6 +143,7 @@ __all__ = [
     "TextFile",
     "TinyRequest",
     "Tower",
+    "WeightGroup",
     "WholeMemory",
     "bare",
     "numbers",

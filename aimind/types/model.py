@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 INDEX_NAME = "model.safetensors.index.json"  # which files vLLM, SGLang and transformers load
@@ -11,6 +11,7 @@ _SPLIT = re.compile(
     r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})\.(?:gguf|safetensors|bin)", re.IGNORECASE
 )
 _PROJECTOR = re.compile(r"(?<![^\W_])mmproj(?![^\W_])")
+OTHER_LAYERS = "other layers"  # the part of a model in mixed precision that has no name of its own
 Source = Literal["huggingface", "modelscope", "local", "demo"]
 Format = Literal["gguf", "safetensors", "ctranslate2", "pickle"]
 Category = Literal[
@@ -105,6 +106,22 @@ class Reader(Protocol):
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes from `offset`, exactly `length` of them, or fewer only where the file ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightGroup:
+    """The weights of one part of a model in mixed precision.
+
+    Attributes:
+        part: what a person calls it: `attention`, `experts`, `other layers`.
+        quantization, bits, group_size, traits: of its weights, as `Metadata` has them of the whole.
+    """
+
+    part: str
+    quantization: str
+    bits: int
+    group_size: int | None = None
+    traits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,11 +268,14 @@ class Metadata:
         architecture: as the file names it (`llama` in GGUF, `LlamaForCausalLM` in config.json).
         category: what it is for.
         quantization: of the weights as a person would name it (`Q4_K_M`, `AWQ`); `None` for a plain dtype.
+            In mixed precision it names all parts: `FP8 attention, NVFP4 experts`.
+        mixture: these parts; what depends on the quantization is judged of each (`by_quantization`).
         quantization_bits: of a quantized weight; `None` where it is not quantized, or for GGUF.
         quantization_traits: of GPTQ `asymmetric`, and `act-order` where groups follow the activations; of FP8
             `per-channel` where each row of weights has a scale, and activations are computed in FP8 too;
             `average-bits` where the bits are an average, rounded up here;
-            `weight-only` where activations are not in FP8.
+            `weight-only` where activations are not in FP8. `modelopt` and `compressed-tensors` name the
+            library that has written them, and `mixed` a model in mixed precision.
         dtype: of most weights, by bytes, as the file names it.
         parameters: their number.
         hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.
@@ -286,6 +306,7 @@ class Metadata:
     quantization: str | None = None
     quantization_bits: int | None = None
     quantization_traits: frozenset[str] = frozenset()
+    mixture: tuple[WeightGroup, ...] = ()
     dtype: str | None = None
     parameters: int
     hidden_size: int
@@ -311,6 +332,27 @@ class Metadata:
     defects: tuple[str, ...] = ()
     made_for: Category | None = None
 
+    def by_quantization(self) -> tuple[Metadata, ...]:
+        """The model once for each part in mixed precision, as if all were quantized so; else itself alone.
+
+        Layers keep of what they compute only what the part is of: those of attention have no experts.
+        """
+        if not self.mixture:
+            return (self,)
+        named = frozenset(group.part for group in self.mixture)
+        return tuple(
+            replace(
+                self,
+                quantization=group.quantization,
+                quantization_bits=group.bits,
+                quantization_traits=group.traits,
+                group_size=group.group_size,
+                mixture=(),
+                layers=tuple(_reduced(layer, group.part, named) for layer in self.layers),
+            )
+            for group in self.mixture
+        )
+
     @property
     def pools(self) -> bool:
         """It makes a vector or a score of a whole text at once, and remembers nothing between requests."""
@@ -325,3 +367,18 @@ class Metadata:
     def weight_bytes(self) -> int:
         """Bytes of the model's own tensors in the files: layers and others."""
         return sum(layer.weight_bytes for layer in self.layers) + sum(t.size_bytes for t in self.others)
+
+
+def _reduced(layer: Layer, part: str, named: frozenset[str]) -> Layer:
+    """What one part of a layer computes; `other layers` are all parts that have no name of their own."""
+
+    def is_meant(name: str) -> bool:
+        return part == name or (part == OTHER_LAYERS and name not in named)
+
+    if not is_meant("attention") and not is_meant("mixers"):
+        layer = replace(layer, memory=())
+    if not is_meant("feed-forward"):
+        layer = replace(layer, feed_forward_size=0)
+    if not is_meant("experts"):
+        layer = replace(layer, num_experts=0, num_experts_used=0, expert_feed_forward_size=0)
+    return layer

@@ -42,6 +42,7 @@ def quantized(**section: Json) -> Metadata:
         quantization=found.name,
         quantization_bits=found.bits,
         quantization_traits=found.traits,
+        mixture=found.groups,
         group_size=found.group_size,
     )
 

@@ -20,7 +20,7 @@ from aimind.environments.install import ensure
 from aimind.environments.models import known
 from aimind.launchers import vllm, vllm_cpu
 from aimind.launchers.architectures import shipped
-from aimind.launchers.vllm_models import lacks
+from aimind.select import lacking
 from aimind.steps.equipping import with_abilities
 from aimind.types import INDEX_NAME, Backend, Host, Metadata
 from tests.launchers.test_strays import planned
@@ -99,6 +99,40 @@ def floats(strategy: str, activations: str | None, **more: object) -> dict[str, 
     return compressed("float-quantized", weights, inputs if activations else None)
 
 
+def mixed(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The first one's quantization for attention, the second one's for the feed-forward."""
+    groups = {}
+    for name, section, targets in (("group_0", first, "self_attn"), ("group_1", second, "mlp")):
+        [group] = section["config_groups"].values()
+        groups[name] = {**group, "targets": [f"re:.*{targets}.*"], "format": section["format"]}
+    return {**first, "format": "mixed-precision", "config_groups": groups}
+
+
+def mixed_by_modelopt(first: str, second: str) -> dict[str, Any]:
+    """The same by ModelOpt's names of algorithms."""
+    return {
+        "quant_method": "modelopt_mixed",
+        "quant_algo": "MIXED_PRECISION",
+        "ignore": [],
+        "quantized_layers": {
+            "model.layers.0.self_attn.q_proj": {"quant_algo": first},
+            "model.layers.0.mlp.up_proj": {"quant_algo": second},
+        },
+    }
+
+
+NVFP4 = compressed(
+    "nvfp4-pack-quantized",
+    {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16},
+    {
+        "num_bits": 4,
+        "type": "float",
+        "symmetric": True,
+        "strategy": "tensor_group",
+        "group_size": 16,
+        "dynamic": "local",
+    },
+)
 QUANTIZED: dict[str, dict[str, Any]] = {
     **{
         f"awq {bits}": {"quant_method": "awq", "bits": bits, "group_size": 128, "zero_point": True}
@@ -137,6 +171,19 @@ QUANTIZED: dict[str, dict[str, Any]] = {
             "exclude_modules": [],
         },
     },
+    "mixed by modelopt": mixed_by_modelopt("FP8_PER_CHANNEL_PER_TOKEN", "NVFP4"),
+    "mixed by modelopt, fp8 and mxfp8": mixed_by_modelopt("FP8", "MXFP8"),
+    "mixed by modelopt with awq": mixed_by_modelopt("FP8_PER_CHANNEL_PER_TOKEN", "W4A8_AWQ"),
+    "mixed floats": mixed(floats("channel", "token"), NVFP4),
+    "mixed floats and integers": mixed(floats("channel", "token"), integers(4)),
+    "mixed integers": mixed(integers(8, activations=True), integers(4)),
+    "mixed integers with 8 beside 16": mixed(integers(4), integers(8)),
+    "awq by modelopt": {"quant_method": "modelopt", "quantization": {"quant_algo": "W4A16_AWQ"}},
+    "fp8 by modelopt by channel": {
+        "quant_method": "modelopt",
+        "quantization": {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
+    },
+    "mxfp8 by modelopt": {"quant_method": "modelopt_mxfp8", "quantization": {"quant_algo": "MXFP8"}},
     "experts in awq 4": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
     "experts in gptq 4": gptq(4),
     "experts in integers 4": integers(4),
@@ -224,7 +271,7 @@ def on_processor(without: str) -> Host:
 
 
 def why_not(metadata: Metadata, machine: Host, backend: Backend) -> str:
-    return lacks(metadata, machine, with_abilities(vllm, machine, backend)) or ""
+    return lacking(vllm, metadata, machine, with_abilities(vllm, machine, backend)) or ""
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from vllm.model_executor.layers.quantization import get_quantization_config
 SIZE = 256
 
 
-def compute(section: dict[str, Any]) -> None:
+def compute(section: dict[str, Any], module: str) -> None:
     """One layer with weights of ones or zeros; whatever goes wrong is raised."""
     quantization = get_quantization_config(section["quant_method"]).from_config(section)
     layer = ColumnParallelLinear(
@@ -48,8 +48,10 @@ def compute(section: dict[str, Any]) -> None:
         bias=False,
         quant_config=quantization,
         params_dtype=torch.bfloat16,
-        prefix="model.layers.0.mlp.up_proj",
+        prefix=f"model.layers.0.{module}",
     )
+    if module in str(section) and not any(name != "weight" for name, _ in layer.named_parameters()):
+        raise ValueError(f"{module} is taken as not quantized")
     for weights in layer.parameters():
         filled = torch.ones if weights.dtype.is_floating_point else torch.zeros
         weights.data = filled(weights.shape).to(weights.dtype)
@@ -91,7 +93,9 @@ def main() -> None:
                 if name.startswith("experts"):
                     make_experts(section, name)
                 else:
-                    compute(section)
+                    compute(section, "mlp.up_proj")
+                if name.startswith("mixed"):
+                    compute(section, "self_attn.q_proj")
                 said[name] = ""
             except (ValueError, RuntimeError, AttributeError, KeyError) as problem:
                 said[name] = f"{type(problem).__name__}: {problem}"

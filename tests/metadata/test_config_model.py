@@ -204,6 +204,9 @@ def test_a_model_that_only_keeps_states_has_no_limit() -> None:
 # ── Quantization ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+MODELOPT, COMPRESSED = frozenset({"modelopt"}), frozenset({"compressed-tensors"})
+
+
 def group(**weights: Any) -> dict[str, Any]:
     return {"quant_method": "compressed-tensors", "config_groups": {"group_0": weights}}
 
@@ -226,17 +229,23 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "mxfp4"}, Quantization("MXFP4", 4, 32)),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, Quantization("BNB-4bit", 4, None)),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, Quantization("BNB-8bit", 8, None)),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, Quantization("NVFP4", 4, 16)),
-        ({"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}}, Quantization("FP8", 8, None)),
-        ({"quantization": {"quant_algo": "FP8_PB_WO"}}, Quantization("FP8", 8, 128)),
-        ({"quantization": {"quant_algo": "W4A16_AWQ", "group_size": 64}}, Quantization("AWQ", 4, 64)),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, Quantization("NVFP4", 4, 16, MODELOPT)),
+        (
+            {"quant_method": "modelopt", "quantization": {"quant_algo": "FP8"}},
+            Quantization("FP8", 8, None, MODELOPT),
+        ),
+        ({"quantization": {"quant_algo": "FP8_PB_WO"}}, Quantization("FP8", 8, 128, MODELOPT)),
+        (
+            {"quantization": {"quant_algo": "W4A16_AWQ", "group_size": 64}},
+            Quantization("AWQ", 4, 64, MODELOPT),
+        ),
         (
             group(weights={"num_bits": 8, "type": "float", "block_structure": [128, 128]}),
-            Quantization("FP8", 8, 128, frozenset({"weight-only"})),
+            Quantization("FP8", 8, 128, COMPRESSED | {"weight-only"}),
         ),
         (
             group(weights={"num_bits": 8, "type": "float"}, input_activations={"num_bits": 8}),
-            Quantization("FP8", 8, None),
+            Quantization("FP8", 8, None, COMPRESSED),
         ),
         (
             group(weights={"num_bits": 4, "type": "int", "group_size": 128}, input_activations=None),
@@ -250,9 +259,12 @@ def group(**weights: Any) -> dict[str, Any]:
         ),
         (
             group(weights={"num_bits": 8, "type": "float"}),
-            Quantization("FP8", 8, None, frozenset({"weight-only"})),
+            Quantization("FP8", 8, None, COMPRESSED | {"weight-only"}),
         ),
-        (group(weights={"num_bits": 4, "type": "float", "group_size": 16}), Quantization("NVFP4", 4, 16)),
+        (
+            group(weights={"num_bits": 4, "type": "float", "group_size": 16}),
+            Quantization("NVFP4", 4, 16, COMPRESSED),
+        ),
         (None, Quantization()),
     ],
 )
