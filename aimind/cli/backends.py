@@ -52,6 +52,7 @@ def install_command(backend: str, *, python: str | None, distribution: str | Non
     source = _package(name, devices.probe())
     if distribution is not None:
         source = _from(source, name, distribution)
+    install.renew_damaged(name, source, version=version, users=_users(name), progress=show.note)
     done = install.ensure(name, source, version=version, python=python, progress=show.note)
     show.note(_described(done))
 
@@ -117,6 +118,7 @@ def _overview(launcher: Launcher, host: Host) -> show.Overview:
     source = environments.chosen(launcher.source(host))
     here = environments.find(launcher.NAME, source)
     if isinstance(source, Package):
+        here = tuple(_with_damage(backend, source) for backend in here)
         here += environments.unusable(launcher.NAME, source)
     elif not host.devices:  # a build for the CPU is then the right one
         here = tuple(dataclasses.replace(backend, sees_devices=True) for backend in here)
@@ -128,6 +130,20 @@ def _overview(launcher: Launcher, host: Host) -> show.Overview:
         here=here,
         against=against(launcher, host),
     )
+
+
+def _with_damage(backend: Backend, source: Package) -> Backend:
+    """The backend with its damage as its problem; what may be the user's own edit is a warning."""
+    from aimind import environments
+
+    found = environments.find_damage(backend, source)
+    if found is None:
+        return backend
+    again = f"`aimind backends install {backend.name}=={backend.version}` makes it anew"
+    if found.fatal:
+        return dataclasses.replace(backend, problem=f"{found.sentence}: {again}")
+    show.warn(f"{backend.name} {backend.version} is not as it was installed: {found.sentence}; {again}")
+    return backend
 
 
 def _package(name: str, host: Host) -> Package:

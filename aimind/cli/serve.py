@@ -229,6 +229,7 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
     show.plan(plan, command, err=True)
     if not start.may_install:
         steps.check_installed(plan)
+    steps.check_damage(plan, host)
     steps.install(plan, host)
     steps.check_arguments(plan, host)
     hub.fetch(plan.model, show.Progress())
@@ -337,6 +338,7 @@ def _prepare(plan: Plan, host: Host, held: Held) -> None:
     from aimind import hub, systemd
 
     systemd.extend_start()
+    steps.check_damage(plan, host)
     if not plan.backend.installed:
         held.say("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
         steps.install(plan, host)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aimind.environments import cuda, folders, homes, programs
 from aimind.environments.folders import calibration_file
 from aimind.types import Backend, Package, Program, numbers
 
-__all__ = ["calibration_file", "chosen", "executable", "find", "scratch", "unusable"]
+if TYPE_CHECKING:
+    from aimind.environments.damage import Difference
+
+__all__ = ["calibration_file", "chosen", "executable", "find", "find_damage", "folder", "scratch", "unusable"]
 
 # Names distributions that are used in place of the usual ones, separated by commas or spaces.
 DISTRIBUTIONS = "AIMIND_DISTRIBUTIONS"
@@ -46,7 +51,7 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
         dataclasses.replace(
             installed,
             only=build.only,
-            origin=_origin(each, build),
+            origin=each.source(build).origin,
             missing=cuda.missing(build, each.folder),
         )
         for build in source.builds
@@ -68,7 +73,8 @@ def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
     for each in folders.environments(backend):
         installed = each.read()
         if installed is None:
-            problem = "not finished, or its Python is gone: install it again, or remove it"
+            problem = each.python_problem() if each.finished else "its installation did not finish"
+            problem = f"{problem}: `aimind backends install {backend}=={each.version}` makes it anew"
             if each.changing:
                 problem = "it is just being installed or removed"
             size_bytes = folders.disk_used(each.folder)
@@ -83,10 +89,16 @@ def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
     return tuple(sorted(found, key=lambda each: numbers(each.version), reverse=True))
 
 
-def _origin(environment: folders.Environment, build: Package) -> str:
-    """Whose build is in it: another distribution than the usual one may have been chosen."""
-    distribution = (environment.facts() or {}).get("distribution")
-    return next((each.origin for each in (build, *build.instead) if each.distribution == distribution), "")
+def find_damage(backend: Backend, package: Package) -> Difference | None:
+    """The worst difference between what is in a backend's environment and what was installed there.
+
+    It reads the records of the wheels and compares sizes: half a second for vLLM's 35,000 files.
+    """
+    from aimind.environments import damage
+
+    environment = folders.Environment(backend.name, Path(backend.executable).parents[1])
+    builds = (build for build in package.builds if build.variant == environment.variant)
+    return damage.find_damage(backend, environment.source(next(builds, package)))
 
 
 def executable(backend: str, package: Package, version: str) -> str:
@@ -96,6 +108,12 @@ def executable(backend: str, package: Package, version: str) -> str:
         UsageError: the version could not be one.
     """
     return str(folders.environment(backend, package, version).python)
+
+
+def folder(backend: Backend) -> Path | None:
+    """The folder of a backend's environment, there or not; `None` for a program that the user installed."""
+    environment = Path(backend.executable).parent.parent
+    return environment if environment.is_relative_to(folders.data_folder() / "environments") else None
 
 
 def scratch(backend: str, port: int) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aimind.errors import UsageError
+from aimind.regular import read_regular
 from aimind.types import Backend, Package
 
 _MARKER = "aimind.json"
@@ -49,20 +50,50 @@ class Environment:
 
     def facts(self) -> dict[str, object] | None:
         """What its marker says of it; `None` unless it is complete."""
+        facts = self._marker()
+        if not isinstance(facts.get("size_bytes"), int):
+            return None
+        return facts if self.python_problem() is None else None
+
+    @property
+    def finished(self) -> bool:
+        """Its installation ended well, whatever has become of it since."""
+        return bool(self._marker())
+
+    def _marker(self) -> dict[str, object]:
+        """The marker's fields; empty where it is missing, or was cut by a power failure."""
         try:
-            facts = json.loads((self.folder / _MARKER).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # absent, or cut by a power failure
-            return None
-        if not isinstance(facts, dict) or not isinstance(facts.get("size_bytes"), int):
-            return None
-        return facts if self.python.exists() else None  # else a link to an interpreter that is gone
+            facts = json.loads(read_regular(self.folder / _MARKER))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def python_problem(self) -> str | None:
+        """Why its interpreter cannot be started, as a half sentence; `None` where it can."""
+        if not self.python.exists():
+            target = self.python.readlink() if self.python.is_symlink() else self.python
+            return f"its Python, {target}, is missing"
+        if not os.access(self.python, os.X_OK):
+            return f"its Python, {self.python}, may not be executed"
+        return None
+
+    def source(self, build: Package) -> Package:
+        """What it was installed from: the build's usual distribution, or one of those in its place."""
+        distribution = (self.facts() or {}).get("distribution")
+        for each in (build, *build.instead):
+            if each.distribution == distribution:
+                return each
+        return build
+
+    def distributions(self) -> tuple[str, ...]:
+        """The names of the distributions that were installed; empty where the marker does not list them."""
+        names = (self.facts() or {}).get("distributions")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
 
     def asked_python(self) -> str | None:
         """The Python that the user wanted it to have, also where that is gone."""
-        try:
-            return json.loads((self.folder / _MARKER).read_bytes()).get("asked_python")  # type: ignore[no-any-return]
-        except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
-            return None
+        asked = self._marker().get("asked_python")
+        return asked if isinstance(asked, str) else None
 
     def read(self) -> Backend | None:
         """What is installed in it; `None` unless it is complete."""
@@ -91,18 +122,44 @@ class Environment:
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
+    @contextlib.contextmanager
+    def put_aside(self) -> Iterator[None]:
+        """Move it away for the block, and back where the block fails; else remove it."""
+        aside = self._aside
+        self.clear_aside()
+        self.folder.rename(aside)
+        try:
+            yield
+        except BaseException:
+            self.clear()
+            aside.rename(self.folder)
+            raise
+        shutil.rmtree(aside)
+
+    def clear_aside(self) -> None:
+        """Remove what a killed renewal has put aside."""
+        if self._aside.exists():
+            shutil.rmtree(self._aside)
+
+    @property
+    def _aside(self) -> Path:
+        return self.folder.parent / f".{self.folder.name}.old"
+
     @property
     def changing(self) -> bool:
         """Another process installs or removes it now."""
         import fcntl
 
         try:
-            with self._lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
             return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        finally:
+            os.close(descriptor)
         return False
 
     @property
@@ -119,13 +176,17 @@ class Environment:
 
         data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("w", encoding="utf-8") as file:
+        # A pipe in its place must not be waited for.
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 wait()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file.fileno()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def calibration_file() -> Path:
@@ -169,9 +230,13 @@ def environments(backend: str) -> tuple[Environment, ...]:
     """All of a backend, the incomplete ones too."""
     try:
         folders = list((data_folder() / "environments" / backend).iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return ()
-    return tuple(Environment(backend, folder) for folder in folders if folder.is_dir())
+    return tuple(
+        Environment(backend, folder)
+        for folder in folders
+        if folder.is_dir() and not folder.name.startswith(".")
+    )
 
 
 def disk_used(folder: Path) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from aimind.environments import folders, requirements, uv
+from aimind.environments.damage import distributions, find_damage
 from aimind.environments.folders import Environment
 from aimind.errors import InstallError
 from aimind.phrases import gib
@@ -37,6 +38,7 @@ def ensure(
     *,
     version: str | None = None,
     python: str | None = None,
+    renew: bool = False,
     progress: Progress,
 ) -> Backend:
     """The environment of a version of a package, its own by default; made now if it is not complete yet.
@@ -50,6 +52,7 @@ def ensure(
         version: of the backend.
         python: of the environment, as uv names it (`3.12`, or a path); by default what the last
             installation of this version had, what the package is built for, or the one that runs this.
+        renew: make it anew although it is complete; where that fails the old one remains.
         progress: is told what happens, in lines.
 
     Raises:
@@ -60,18 +63,22 @@ def ensure(
     wanted = folders.environment(backend, package, version)
     if python is not None and os.sep in python:
         python = str(Path(python).absolute())
-    if installed := _there(wanted, package, python):
+    if not renew and (installed := _there(wanted, package, python)):
         return installed
     waiting = f"waiting for another process, which is installing or removing {wanted.name}"
     try:
         with wanted.locked(lambda: progress(waiting)) as lock:
-            if installed := _there(wanted, package, python):
+            if not renew and (installed := _there(wanted, package, python)):
                 return installed
-            python = python or wanted.asked_python()
-            wanted.clear()
+            python = python or _remembered_python(wanted)
             size = f", about {gib(package.size_bytes)} on disk" if package.size_bytes else ""
             origin = f", {package.origin}" if package.origin else ""
             progress(f"installing {wanted.name}{origin}{size}")
+            if renew and wanted.folder.exists():
+                with wanted.put_aside():
+                    return _make(wanted, package, python, progress, lock)
+            wanted.clear()
+            wanted.clear_aside()
             try:
                 return _make(wanted, package, python, progress, lock)
             except BaseException:
@@ -88,6 +95,56 @@ def ensure(
             f"{wanted.name} could not be installed in {wanted.folder}: {error.strerror}",
             hint="AIMIND_DATA_DIR names another folder for what aimind installs",
         ) from error
+
+
+def renew_damaged(
+    backend: str,
+    package: Package,
+    *,
+    version: str | None = None,
+    users: Users = lambda _: (),
+    progress: Progress,
+) -> None:
+    """Make the installed builds of a version anew that are not as they were installed: every file is read.
+
+    Each is made from the same distribution and with the same Python as before.
+
+    Args:
+        backend: see `ensure`.
+        package: see `ensure`.
+        version: see `ensure`.
+        progress: see `ensure`.
+        users: what uses a version of it now, by name.
+
+    Raises:
+        UsageError: the version cannot be one.
+        InstallError: one is used, or cannot be made; it then remains as it is.
+    """
+    for build in package.builds:
+        environment = folders.environment(backend, build, version)
+        installed = environment.read()
+        if installed is None:
+            continue
+        source = environment.source(build)
+        found = find_damage(installed, source, contents=True)
+        if found is None:
+            continue
+        progress(f"{environment.name} is not as it was installed: {found.sentence}")
+        if names := users(environment.version):
+            raise InstallError(
+                f"{environment.name} is damaged, and used by {', '.join(names)}",
+                hint=f"first `aimind stop {' '.join(names)}`",
+            )
+        python = _remembered_python(environment)
+        ensure(backend, source, version=version, python=python, renew=True, progress=progress)
+
+
+def _remembered_python(environment: Environment) -> str | None:
+    """The Python that the user asked for when it was installed, unless that is a path and missing now."""
+    asked = environment.asked_python()
+    if asked is not None and os.sep in asked and not Path(asked).exists():
+        return None
+    return asked
 
 
 def remove(backend: str, version: str | None = None, *, users: Users = lambda _: ()) -> tuple[str, ...]:
@@ -121,6 +178,7 @@ def remove(backend: str, version: str | None = None, *, users: Users = lambda _:
                 )
         for each in chosen:
             each.clear()
+            each.clear_aside()
     return tuple(each.name for each in chosen)
 
 
@@ -169,9 +227,10 @@ def _make(
     run(("venv", "--python", python or package.python or sys.executable, "--no-project", str(wanted.folder)))
     _install(wanted, package, progress, run)
     needed = requirements.fixes(package, wanted.version)
+    packages = tuple(wanted.folder.glob("lib/python*/site-packages"))
     for pattern in (pattern for fix in needed for pattern in fix.removed):
         # Unlinked, never changed: uv's cache and other environments share the files.
-        for file in wanted.folder.glob(f"lib/python*/site-packages/{pattern}"):
+        for file in (file for folder in packages for file in folder.glob(pattern)):
             file.unlink()
     wanted.mark(
         {
@@ -181,6 +240,7 @@ def _make(
             "variant": wanted.variant,
             "python": _check(wanted, package),
             **({"asked_python": python} if python else {}),
+            "distributions": [name for folder in packages for name in distributions(folder)],
             "installed": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )

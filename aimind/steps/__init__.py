@@ -16,6 +16,7 @@ from aimind.steps.equipping import allowed, equipped, machines, source, this_mac
 from aimind.steps.starting import (
     calibration,
     check_arguments,
+    check_damage,
     check_installed,
     command,
     compiled_mark,
@@ -31,6 +32,7 @@ __all__ = [
     "calibration",
     "called",
     "check_arguments",
+    "check_damage",
     "check_installed",
     "command",
     "compiled_mark",

@@ -26,6 +26,7 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
     """
     from aimind import environments, hub
     from aimind.launchers import LAUNCHERS
+    from aimind.launchers.broken import broken_environment
     from aimind.select import named
 
     scratch = scratch or environments.scratch(plan.backend.name, plan.settings.port or 0)
@@ -34,6 +35,9 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
     ready = made.ready
     if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes
         ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
+    signatures = made.signatures
+    if (folder := environments.folder(plan.backend)) is not None:
+        signatures += broken_environment(plan.backend, str(folder))
     shown = {name: value for name, value in made.env.items() if not is_secret(name)}
     hidden = {name: value for name, value in made.env.items() if name not in shown}
     return dataclasses.replace(
@@ -42,6 +46,7 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
         secret_env={**made.secret_env, **hidden},
         unset_env=(*made.unset_env, *PRIVATE_VARIABLES),
         ready=ready,
+        signatures=signatures,
     )
 
 
@@ -156,6 +161,28 @@ def check_installed(plan: Plan) -> None:
             f"{backend.name} {backend.version} is not installed",
             hint=f"`aimind backends install {backend.name}=={backend.version}`, or leave --no-install out",
         )
+
+
+def check_damage(plan: Plan, host: Host) -> None:
+    """Find out before the start whether the environment of an installed backend is damaged.
+
+    Raises:
+        InstallError: it is.
+    """
+    from aimind import environments
+
+    backend = plan.backend
+    came_from = source(backend.name, host)
+    if not backend.installed or not isinstance(came_from, Package):
+        return
+    found = environments.find_damage(backend, came_from)
+    if found is None:
+        return
+    message = f"{backend.name} {backend.version} is not as it was installed: {found.sentence}"
+    hint = f"`aimind backends install {backend.name}=={backend.version}` makes it anew"
+    if found.fatal:
+        raise InstallError(message, hint=hint)
+    show.warn(f"{message}; {hint}")
 
 
 def install(plan: Plan, host: Host) -> None:

@@ -138,7 +138,7 @@ class Log:
 
     Attributes:
         last_lines: the newest ten, cut at 4 KiB.
-        cause: the first signature with a cause that matched.
+        cause: the first signature with a cause that matched; one that is only a fallback gives way to others.
         phase: that the newest signature with one has begun.
         percent: how far it is in that, where the line says so (the pattern's group `percent`).
         news: what was read last says more than that it was asked how it is; some servers log each request.
@@ -194,10 +194,17 @@ class Log:
     def _read(self, line: bytes) -> None:
         text = _text(line)
         self.last_lines.append(text)
-        if self.cause is None:
-            self.cause = next((s for pattern, s in self._causes if pattern.search(text)), None)
+        self._see_cause(text)
         self._see_phase(text)
         self._see_buffer(text)
+
+    def _see_cause(self, text: str) -> None:
+        if self.cause is not None and not self.cause["fallback"]:
+            return
+        for pattern, signature in self._causes:
+            if pattern.search(text) and (self.cause is None or not signature["fallback"]):
+                self.cause = signature
+                return
 
     def _see_buffer(self, text: str) -> None:
         for number, (pattern, line) in enumerate(self._buffers):

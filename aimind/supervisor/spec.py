@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         cause: str | None
         remedy: str | None
         fatal: bool
+        fallback: bool
 
     class Instance(TypedDict):
         """Where it is kept: the folder of `aimind.types.State` and of the logs, and its lock."""

@@ -65,6 +65,7 @@ class Signature:
             group `percent`; or
         cause: what kills the backend, as a sentence, with its remedy.
         fatal: with such a line it is of no use any more, though it may go on: it is ended.
+        fallback: its cause counts only where no other signature names one.
     """
 
     pattern: str
@@ -72,6 +73,7 @@ class Signature:
     cause: str | None = None
     remedy: str | None = None
     fatal: bool = False
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def test_what_is_no_use_here_is_told_with_why(links: Path, data: Path) -> None:
     found = environments.unusable("toy", TOY)
     assert [(each.version, (each.problem or "").split(":")[0]) for each in found] == [
         ("2.0", "its build, cu129, is not the one for this machine"),
-        ("1.0", "not finished, or its Python is gone"),
+        ("1.0", "its installation did not finish"),
     ]
 
 

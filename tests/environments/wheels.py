@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import hashlib
 import http.server
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
-def wheel(folder: Path, name: str, version: str, *requires: str, python: str = "") -> Path:
-    """A wheel of one empty module, `name` with underscores."""
+def wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    *requires: str,
+    python: str = "",
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """A wheel of one empty module, `name` with underscores, or of these files."""
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
@@ -20,12 +29,21 @@ def wheel(folder: Path, name: str, version: str, *requires: str, python: str = "
     metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     metadata += [f"Requires-Dist: {line}" for line in requires]
     metadata += [f"Requires-Python: {python}"] if python else []
+    contents = {
+        **(files or {f"{module}.py": b""}),
+        f"{info}/METADATA": ("\n".join(metadata) + "\n").encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = [f"{inside},sha256={_digest(content)},{len(content)}" for inside, content in contents.items()]
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr(f"{module}.py", "")
-        file.writestr(f"{info}/METADATA", "\n".join(metadata) + "\n")
-        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr(f"{info}/RECORD", "")
+        for inside, content in contents.items():
+            file.writestr(inside, content)
+        file.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
     return path
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,8 @@ def environment(home: Home) -> Path:
         f'exec "{sys.executable}" -I -S "{BACKEND}" "$@"\n'
     )
     python.chmod(0o755)
+    (environment / "pyvenv.cfg").touch()
+    (environment / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     (environment / "aimind.json").write_text(json.dumps({"size_bytes": 1}))
     return environment
 

@@ -99,9 +99,30 @@ def test_what_is_left_out_is_counted() -> None:
 def test_the_earliest_cause_is_kept() -> None:
     log = Log(
         [
-            {"pattern": "start", "phase": "starting", "cause": None, "remedy": None, "fatal": False},
-            {"pattern": "second", "phase": None, "cause": "B", "remedy": None, "fatal": True},
-            {"pattern": "first", "phase": None, "cause": "A", "remedy": None, "fatal": False},
+            {
+                "pattern": "start",
+                "phase": "starting",
+                "cause": None,
+                "remedy": None,
+                "fatal": False,
+                "fallback": False,
+            },
+            {
+                "pattern": "second",
+                "phase": None,
+                "cause": "B",
+                "remedy": None,
+                "fatal": True,
+                "fallback": False,
+            },
+            {
+                "pattern": "first",
+                "phase": None,
+                "cause": "A",
+                "remedy": None,
+                "fatal": False,
+                "fallback": False,
+            },
         ],
         question="GET /health ",
     )
