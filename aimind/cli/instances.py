@@ -48,18 +48,23 @@ JSON = click.option("--json", "as_json", is_flag=True, help="As one JSON documen
 
 
 @cli.command("ps")
+@click.option("-a", "--all", "every", is_flag=True, help="List all that have ended, not the newest 100.")
 @JSON
-def ps_command(*, as_json: bool) -> None:
+def ps_command(*, every: bool, as_json: bool) -> None:
     """Show the instances: what is served, and what was."""
     from aimind import instances
 
-    sights = instances.everything()
+    listing = instances.listing()
+    sights = listing.look(None if every else instances.MOST_RECENT)
     instances.remove_leftovers(sights)
     used, found = _used(sights)
     if as_json:
         show.data({"instances": [show.instance_document(each, used.get(each.name)) for each in sights]})
     else:
         show.instances(sights, used, _indices(found))
+        if not every and len(listing.ended) > instances.MOST_RECENT:
+            more = len(listing.ended) - instances.MOST_RECENT
+            show.note(f"{more} more that ended earlier are not shown: `aimind ps --all`")
 
 
 @cli.command("status")

@@ -325,6 +325,7 @@ def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Inst
         stop_seconds=command.stop_seconds,
         claim=claim,
         example=example(plan, command.url),
+        named=start.name is not None,
     )
 
 

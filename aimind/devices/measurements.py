@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from aimind.regular import read_regular
 from aimind.types import Measurement
 
 SCHEMA = 1
-LONGEST_BYTES = 1 << 20
 
 
 def read_measurements(path: Path) -> tuple[Measurement, ...]:
@@ -21,8 +21,7 @@ def read_measurements(path: Path) -> tuple[Measurement, ...]:
         ValueError: it cannot be read, or is not such a file; why, as half a sentence.
     """
     try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(LONGEST_BYTES))
+        document = json.loads(read_regular(path))
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except OSError as problem:

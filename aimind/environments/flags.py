@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from aimind.environments.folders import data_folder
+from aimind.regular import read_regular
 from aimind.types import Backend, Help, Package, Program, public
 
 # Importing vLLM takes eight seconds, from a cold disk a minute; llama-server answers in a tenth.
@@ -25,7 +26,7 @@ _COLUMN = re.compile(r"\s{2,}")
 def known(backend: Backend, source: Package | Program, how: Help) -> frozenset[str] | None:
     """What the backend has said before; `None` if it was not asked, or has changed since."""
     try:
-        said = json.loads(_memory(backend, source).read_bytes())
+        said = json.loads(read_regular(_memory(backend, source)))
         return frozenset(map(str, said["flags"])) if said["of"] == _stamp(backend, how) else None
     except (OSError, ValueError, KeyError, TypeError):  # it only saves some seconds
         return None

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from aimind.environments.flags import remember
+from aimind.regular import read_regular
 from aimind.types import Backend
 
 _CHUNK_BYTES = 16 << 20
@@ -32,7 +33,7 @@ def operations(backend: Backend, file: str, names: tuple[str, ...]) -> frozenset
     status = library.stat()
     stamp = [backend.version, list(names), status.st_mtime_ns, status.st_size]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it only saves a third of a second
-        remembered = json.loads(memory.read_bytes())
+        remembered = json.loads(read_regular(memory))
         if remembered["of"] == stamp:
             return frozenset(map(str, remembered["operations"]))
     try:

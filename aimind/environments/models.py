@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aimind.environments.flags import remember
 from aimind.environments.folders import data_folder
+from aimind.regular import read_regular
 from aimind.types import Backend, Registry
 
 _EXPORTED = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
@@ -39,7 +40,7 @@ def known(backend: Backend, registry: Registry) -> frozenset[str] | None:
     newest, size = max(each.st_mtime_ns for each in status), sum(each.st_size for each in status)
     stamp = [backend.version, backend.executable, registry.kind, registry.table, len(files), newest, size]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it only saves a second
-        remembered = json.loads(memory.read_bytes())
+        remembered = json.loads(read_regular(memory))
         if remembered["of"] == stamp:
             return frozenset(map(str, remembered["architectures"]))
     found = frozenset(names(files, registry))

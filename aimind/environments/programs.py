@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from aimind.environments.folders import data_folder
+from aimind.regular import read_regular
 from aimind.types import Backend, Program
 
 
@@ -50,7 +51,7 @@ def find(backend: str, program: Program, *, patience_seconds: float = 10.0) -> t
 def _remembered() -> dict[str, dict[str, str]]:
     """Path, modification time, size and visible devices of programs -> what they said."""
     try:
-        known = json.loads((data_folder() / "programs.json").read_bytes())
+        known = json.loads(read_regular(data_folder() / "programs.json"))
         return {key: {"version": said["version"], "devices": said["devices"]} for key, said in known.items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):  # it only saves a moment
         return {}

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from aimind.instances.claims import Claims, Held, check_free, claimed_by, claims, remove_leftovers
 from aimind.instances.control import finish_stop, follow_start, remove, send
-from aimind.instances.look import Sight, all_names, everything, living, look
+from aimind.instances.look import MOST_RECENT, Sight, all_names, everything, listing, living, look
 from aimind.instances.memory import Used, device_key, used, without_promises
 from aimind.instances.ports import choose
 from aimind.instances.records import scratch
 
 __all__ = [
+    "MOST_RECENT",
     "Claims",
     "Held",
     "Sight",
@@ -27,6 +28,7 @@ __all__ = [
     "everything",
     "finish_stop",
     "follow_start",
+    "listing",
     "living",
     "look",
     "remove",

@@ -13,6 +13,7 @@ from pathlib import Path
 from aimind.errors import InstanceError
 from aimind.instances import locks, look, names, ports, records
 from aimind.instances.memory import without_promises
+from aimind.instances.pruning import remove_old
 from aimind.types import Host, Instance, State, StateName
 
 # A reader holds an instance's lock for much less.
@@ -74,8 +75,10 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        sights = look.everything()
+        listing = look.listing()
+        sights = listing.look(look.MOST_RECENT)
         remove_leftovers(sights)
+        remove_old(listing)
         self.living = tuple(sight for sight in sights if sight.running)
 
     def free(self, host: Host) -> Host:

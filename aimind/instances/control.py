@@ -174,19 +174,12 @@ def remove(name: str) -> None:
     Raises:
         InstanceError: it runs, or cannot be removed.
     """
-    import shutil
-
     folder = look.look(name).folder
     with claims(wait=lambda: None):  # no starter may come to wait for a lock that is removed
         lock = locks.take(folder / records.LOCK, patience_seconds=LOCK_PATIENCE_SECONDS)
         if lock is None:
             raise InstanceError(f"instance {name} runs", hint=f"`aimind stop {name}` first, or --force")
         try:
-            removed = folder.with_name(f".{name}.removed")  # no instance's name: it is gone at once
-            with records.writing(folder):
-                if removed.exists():
-                    shutil.rmtree(removed)
-                folder.rename(removed)
-                shutil.rmtree(removed)
+            records.remove_folder(folder)
         finally:
             os.close(lock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections import deque
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aimind.instances import locks, records
+from aimind.regular import open_regular
 
 POLL_SECONDS = 0.1
 CHUNK_BYTES = 1 << 16
@@ -112,8 +112,8 @@ class _Reader:
         self._part = part
         try:
             path = self._folder / records.LOGS / name
-            self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # it may be a pipe
-        except FileNotFoundError:  # dropped just now
+            self._file = open_regular(path)
+        except OSError:  # dropped just now, or no log
             self._file = None
 
     def _lines(self) -> Iterator[Entry]:
@@ -130,7 +130,7 @@ def _parts(folder: Path) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     try:
         names = [path.name for path in (folder / records.LOGS).iterdir()]
-    except FileNotFoundError:
+    except OSError:
         return found
     for name in names:
         if match := _FILE.fullmatch(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from aimind.instances import locks, names, records
 from aimind.types import ENDED, Instance, State, StateName
 
 Record = TypeVar("Record", Instance, State)
+# So many of those that have ended does `ps` show. Each start and each `ps` removes what a killed run of these
+# has left, so that nothing is left of older ones.
+MOST_RECENT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +54,62 @@ class Sight:
         return self.state.state if self.running or self.state.state in ENDED else "killed"
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The names of all instances.
+
+    Attributes:
+        running: those whose locks are held, in order.
+        ended: the others, those that ended last first, with when that was in seconds since 1970: when their
+            states were last written.
+    """
+
+    running: tuple[str, ...]
+    ended: tuple[tuple[float, str], ...]
+
+    def look(self, most_ended: int | None = None) -> tuple[Sight, ...]:
+        """Those that run and the newest of those that have ended, by name; only their records are read."""
+        chosen = [*self.running, *(name for _, name in self.ended[:most_ended])]
+        found = [sight for name in chosen if (sight := _look(name)) is not None]
+        return tuple(sorted(found, key=lambda sight: (not sight.running, sight.name)))
+
+
+def listing() -> Listing:
+    """All instances, by their locks alone: no record is read."""
+    running: list[str] = []
+    ended: list[tuple[float, str]] = []
+    for name in all_names():
+        folder = records.instances_folder() / name
+        if _is_running(folder):
+            running.append(name)
+        else:
+            ended.append((_written(folder), name))
+    return Listing(tuple(running), tuple(sorted(ended, reverse=True)))
+
+
 def everything() -> tuple[Sight, ...]:
     """All instances, those that run first, by name."""
-    found = [sight for name in all_names() if (sight := _look(name)) is not None]
-    return tuple(sorted(found, key=lambda sight: (not sight.running, sight.name)))
+    return listing().look()
 
 
 def living() -> tuple[Sight, ...]:
     """Those that run."""
-    return tuple(sight for sight in everything() if sight.running)
+    return tuple(sight for sight in listing().look(most_ended=0) if sight.running)
+
+
+def _is_running(folder: Path) -> bool:
+    try:
+        return locks.held(folder / records.LOCK)
+    except InstanceError:
+        return False
+
+
+def _written(folder: Path) -> float:
+    """When its state was last written; now where that cannot be seen, so that it counts as new."""
+    try:
+        return (folder / records.STATE).lstat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def all_names() -> tuple[str, ...]:

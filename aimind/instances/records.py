@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from aimind.errors import InstanceError
+from aimind.regular import NotRegularError, read_regular
 from aimind.types import Claim, Instance, State, StateName
 
 INSTANCE, STATE, LOCK, LOGS = "instance.json", "state.json", "lock", "logs"
-# No record is longer: what is, is no record.
-LONGEST_BYTES = 1 << 20
 
 
 def state_folder() -> Path:
@@ -76,6 +75,24 @@ def make_folder(folder: Path) -> None:
                 each.mkdir(mode=0o700, exist_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove an instance's folder. The caller holds its lock, and nobody can make a claim.
+
+    Raises:
+        InstanceError: it cannot be removed.
+    """
+    import shutil
+
+    removed = folder.with_name(f".{folder.name}.removed")  # no instance's name: it is gone at once
+    with writing(folder):
+        if removed.is_symlink() or (removed.exists() and not removed.is_dir()):
+            removed.unlink()
+        elif removed.exists():
+            shutil.rmtree(removed)
+        folder.rename(removed)
+        shutil.rmtree(removed)
+
+
 def check_own(folder: Path) -> None:
     """Find out that nobody else can change what is kept in the folder: instances are started by it.
 
@@ -104,8 +121,9 @@ def write(path: Path, record: Instance | State) -> None:
     text = json.dumps(dataclasses.asdict(record), ensure_ascii=False, indent=1)
     unfinished = path.with_name(f"{path.name}.new")  # one writer: the holder of the instance's lock
     with writing(path):
+        unfinished.unlink(missing_ok=True)  # it may be a pipe, which would be waited for
         try:
-            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
@@ -145,14 +163,11 @@ def read_state(folder: Path) -> State:
 def _values(path: Path) -> dict[str, object]:
     """The JSON object in the file."""
     try:
-        # What is no file, a pipe for one, must not be waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise damaged(path, "it is no file")
-            data = file.read(LONGEST_BYTES)
+        data = read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         raise
+    except NotRegularError as problem:
+        raise damaged(path, "it is no file") from problem
     except OSError as problem:
         raise unreadable(path, problem) from problem
     try:

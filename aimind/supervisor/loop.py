@@ -289,7 +289,7 @@ class Supervisor:
             return
         with suppress(OSError):  # no room: later plans expect that it compiles again
             os.makedirs(os.path.dirname(mark), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
-            os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
+            os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o600))
 
     def _on_memory(self, io: bool, now: float) -> None:
         """While device memory is waited for."""

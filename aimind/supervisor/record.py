@@ -53,7 +53,9 @@ class State:
 
     def _write(self, path: str) -> None:
         new = f"{path}.new"
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A pipe in its place must not be waited for.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(new, flags, 0o600)
         text = json.dumps(self.fields).encode()
         try:
             written = os.write(fd, text)

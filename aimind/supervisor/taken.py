@@ -221,7 +221,7 @@ def _is_of(entry: Mapping[str, object], key: Mapping[str, str]) -> bool:
 def _entries(path: str) -> list[dict]:  # type: ignore[type-arg]
     """The entries of the file; none where it is missing, damaged or of another schema."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 (pathlib costs memory)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             document = json.loads(file.read(LONGEST_BYTES))
         if document["schema"] != SCHEMA:
             return []
@@ -240,7 +240,9 @@ def _entries(path: str) -> list[dict]:  # type: ignore[type-arg]
 def _write(path: str, document: Mapping[str, object]) -> None:
     new = f"{path}.new"
     data = json.dumps(document, indent=1).encode()
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    # A pipe in its place must not be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(new, flags, 0o600)
     try:
         written = os.write(fd, data)
         os.fsync(fd)

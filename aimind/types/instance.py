@@ -54,6 +54,7 @@ class Instance:
         claim: what it needs.
         example: the arguments of curl for a small request of the model's kind, its URL first, without a key.
             An instance that an older aimind started has none.
+        named: the user gave it its name; records of older versions do not tell.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Instance:
     stop_seconds: float
     claim: Claim
     example: tuple[str, ...] = ()
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,17 +220,6 @@ def test_the_folder_of_a_run_that_nobody_survived_is_removed(home: Home, words: 
     assert other.exists()
 
 
-@pytest.mark.parametrize("name", ["lock", "instance.json", "state.json", "logs/000001.log"])
-def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(home: Home, name: str) -> None:
-    home.serve()
-    home.good("stop", "demo")
-    path = home.state / "instances" / "demo" / name
-    path.unlink()
-    os.mkfifo(path)
-    for words in (("ps",), ("status", "demo"), ("logs", "demo"), ("stop", "demo"), ("remove", "demo")):
-        home.run(*words)  # it has a time limit
-
-
 def test_the_data_folder_is_the_users_alone(home: Home) -> None:
     """What is installed there is run, whatever the user's umask is."""
     command = ["sh", "-c", 'umask 0; exec "$@"', "sh", str(AIMIND), "backends"]
