@@ -18,6 +18,13 @@ def gib(size_bytes: int) -> str:
     return f"{-(-size_bytes // 1024)} KiB"
 
 
+def gib_of(part_bytes: int, whole_bytes: int) -> str:
+    """A part of a size: `8.9 of 24.0 GiB`, `147 MiB of 21.9 GiB`."""
+    part, whole = gib(part_bytes), gib(whole_bytes)
+    number, _, unit = part.partition(" ")
+    return f"{number if whole.endswith(f' {unit}') else part} of {whole}"
+
+
 def age(since: float) -> str:
     """How long ago that was (seconds since 1970), in its largest unit: `3 d`."""
     seconds = max(0.0, time.time() - since)

@@ -51,6 +51,21 @@ class Calibration:
     kind: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """How the supervisor draws on the terminal: fields of `aimind.supervisor.spec.Screen`.
+
+    Attributes:
+        color: in colors.
+        unicode: with characters beyond ASCII.
+        next: a line that is shown once the backend is ready: what can be typed next.
+    """
+
+    color: bool
+    unicode: bool
+    next: str
+
+
 @dataclass(frozen=True, slots=True)
 class How:
     """How the supervisor goes about it.
@@ -62,6 +77,9 @@ class How:
         calibration: where and as what it is remembered what the backend holds beside its buffers.
         compiled_mark: the file that is made when the backend is ready: its compiled code is there.
         lifeline: the reading end of a pipe; the supervisor stops when nobody holds the writing end any more.
+        weights_bytes: of the files that the backend loads, to see how far it is; 0 where that is not known.
+        screen: how to draw on the terminal; `None` passes the backend's log through.
+        quiet: show nothing but errors.
     """
 
     rules: Rules = Rules()
@@ -70,6 +88,9 @@ class How:
     calibration: Calibration | None = None
     compiled_mark: str | None = None
     lifeline: int | None = None
+    weights_bytes: int = 0
+    screen: Screen | None = None
+    quiet: bool = False
 
 
 def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
@@ -176,6 +197,9 @@ def _told(command: Command, *, announce: str, how: How) -> int:
         told["calibration"] = dataclasses.asdict(how.calibration)
     told["compiled_mark"] = how.compiled_mark
     told["lifeline"] = how.lifeline
+    told["weights_bytes"] = how.weights_bytes
+    told["screen"] = how.screen and dataclasses.asdict(how.screen)
+    told["quiet"] = how.quiet
     return _anonymous_file(json.dumps(told))
 
 

@@ -110,8 +110,10 @@ def wait_until_ready(name: str) -> None:
     if sight.running and sight.status == "ready":
         return
     if sight.running:
-        show.note(f"waiting for instance {name}")
-        sight = instances.follow_start(name, lambda _: True, changed=show.instance_progress)
+        with show.Step(f"waiting for instance {name}") as step:
+            sight = instances.follow_start(
+                name, lambda _: True, changed=lambda seen: show.instance_progress(seen, step)
+            )
     if not sight.running:
         raise InstanceError(
             f"instance {name} does not run: it {_how_it_ended(sight)}", hint=f"`aimind start {name}`"

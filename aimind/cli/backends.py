@@ -53,7 +53,8 @@ def install_command(backend: str, *, python: str | None, distribution: str | Non
     if distribution is not None:
         source = _from(source, name, distribution)
     install.renew_damaged(name, source, version=version, users=_users(name), progress=show.note)
-    done = install.ensure(name, source, version=version, python=python, progress=show.note)
+    with show.Installation(f"{name} {version or source.version}") as progress:
+        done = install.ensure(name, source, version=version, python=python, progress=progress)
     show.note(_described(done))
 
 
@@ -72,7 +73,8 @@ def update_command(names: tuple[str, ...]) -> None:
         source = _package(name, host) if names else steps.source(name, host)
         if isinstance(source, Program):
             continue
-        done = update(name, source, progress=show.note)
+        with show.Installation(f"{name} {source.version}") as progress:
+            done = update(name, source, progress=progress)
         if not done and names:
             raise InstallError(f"{name} is not installed by aimind", hint=f"aimind backends install {name}")
         found += len(done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -165,11 +166,14 @@ def restart_command(*, name: str, as_json: bool) -> None:
     if not instances.send(name, signal.SIGUSR1):
         _start(instances.look(name), as_json=as_json)
         return
+    began = time.monotonic()
     sight = waiting.until_ready(name, lambda now: now.state is not None and now.state.run > before)
     if as_json:
         show.data(show.instance_document(sight, None))
     elif sight.instance is not None:
-        click.echo(f"ready again: {sight.instance.url}")
+        url = sight.instance.url
+        took = time.monotonic() - began
+        show.ready(name, url, seconds=took, announcement=f"ready again: {url}", again=True)
 
 
 @cli.command("start")

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     help="Serve what is locked in this file, and nothing else: `aimind lock`.",
 )
 @quiet_option
+@click.option("-v", "--verbose", is_flag=True, help="Show the whole plan and the backend's log, too.")
 @click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
 @click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
 @click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")
@@ -85,6 +86,7 @@ def serve_command(  # noqa: PLR0913 - one per option
     model: str | None,
     *,
     frozen: Path | None,
+    verbose: bool,
     name: str | None,
     detach: bool,
     as_json: bool,
@@ -137,6 +139,7 @@ def serve_command(  # noqa: PLR0913 - one per option
         name=name,
         ready_probe=ready_probe,
         may_install=not (no_install or asked.offline),
+        verbose=verbose,
     )
     if dry_run or no_supervise:
         _without_instance(start, dry_run=dry_run)
@@ -161,6 +164,7 @@ class _Start:
         name: of the instance, where one is wanted.
         ready_probe: `request` or `health`.
         may_install: a backend that is not here may be brought.
+        verbose: show the whole plan and the backend's log, too.
     """
 
     asked: Wanted
@@ -169,6 +173,7 @@ class _Start:
     name: str | None
     ready_probe: str
     may_install: bool
+    verbose: bool
 
     def offer(self) -> Offer:
         """The files that could be served."""
@@ -198,7 +203,7 @@ def _lasting(words: tuple[str, ...]) -> tuple[str, ...]:
         word
         for at, word in enumerate(words)
         if at not in named
-        and word not in ("-d", "--detach", "--json", "--name", "--with-key", NO_CONFIG)
+        and word not in ("-d", "--detach", "-v", "--verbose", "--json", "--name", "--with-key", NO_CONFIG)
         and not word.startswith("--name=")
     )
 
@@ -264,22 +269,32 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
     signal.signal(signal.SIGTERM, _leave)
     announce = show.announcement(plan, command)
     with _noted(held):
-        show.plan(plan, command, err=True)
-        show.note(f"instance {held.name}")
+        if start.verbose:
+            show.plan(plan, command, err=True)
+        else:
+            show.start(plan, name=held.name)
         _prepare(plan, host, held)
         kept = supervise.Kept(held.folder, held.lock)
         how = supervise.How(
-            rules, kept, plan.shards, steps.calibration(plan), compiled_mark=steps.compiled_mark(plan)
+            rules,
+            kept,
+            plan.shards,
+            steps.calibration(plan),
+            compiled_mark=steps.compiled_mark(plan),
+            weights_bytes=sum(file.size_bytes for file in plan.model.files),
+            screen=None if start.verbose else show.screen(held.name),
+            quiet=show.is_quiet(),
         )
         if not detach:
             supervise.supervise(command, announce=announce, how=how)
         process = supervise.detach(command, announce=announce, how=how)
     held.release()
+    began = time.monotonic()
     sight = _wait(held.name, process)
     if as_json:
         show.data(show.instance_document(sight, None))
     else:
-        click.echo(announce)
+        show.ready(held.name, command.url, seconds=time.monotonic() - began, announcement=announce)
 
 
 def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]:

@@ -22,7 +22,8 @@ def until_ready(name: str, is_new: Callable[[Sight], bool]) -> Sight:
     """
     from aimind import instances
 
-    sight = instances.follow_start(name, is_new, changed=show.instance_progress)
+    with show.Step(f"starting {name}") as step:
+        sight = instances.follow_start(name, is_new, changed=lambda seen: show.instance_progress(seen, step))
     if sight.running:
         return sight
     state = sight.state

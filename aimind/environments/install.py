@@ -20,7 +20,7 @@ from aimind.errors import InstallError
 from aimind.phrases import gib
 from aimind.types import Backend, Package
 
-Progress = Callable[[str], None]
+Progress = uv.Progress
 # A version of the backend -> the names of what uses it.
 Users = Callable[[str], tuple[str, ...]]
 

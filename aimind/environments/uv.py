@@ -6,15 +6,24 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from aimind.errors import InstallError
 from aimind.types import public
 
-_PROGRESS = re.compile(
-    r"\s*(Resolved|Downloading|Downloaded|Building|Built|Prepared|Installed|Bytecode compiled) "
-)
+_PROGRESS = re.compile(r"\s*(Resolved|Building|Built|Prepared|Installed|Bytecode compiled) ")
+# On a terminal uv draws again and again how many packages are here, and a bar for each file under way:
+# `Preparing packages... (1/3)   numpy   ------    2.37 MiB/16.13 MiB   scipy …`.
+_FRAME = "Preparing packages..."
+_BAR = re.compile(r"(\S+) +-+ +([\d.]+) ([KMG]?i?B)/([\d.]+) ([KMG]?i?B)")
+# Elsewhere it prints when a download begins and ends: `Downloading numpy (16.1MiB)`, ` Downloaded numpy`.
+_BEGUN = re.compile(r"Downloading (\S+) \(([\d.]+) ?([KMG]?i?B)\)")
+_ENDED = re.compile(r"\s*Downloaded (\S+)")
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+_COLUMNS = 300  # of the terminal that uv gets: no statement of its errors shall be wrapped
 # How uv 0.8 to 0.13 begin a statement about a failure; what has none of these goes on with the one before.
 _STATEMENT = re.compile(r"\s*(?:error: |[×x] |[├╰]─▶ |(?:caused by|cause): )(.*)", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*(hint|warning|help): ", re.IGNORECASE)
@@ -51,6 +60,25 @@ _REMEDIES = (
 )
 
 
+class Progress(Protocol):
+    """Is told how an installation goes on."""
+
+    def __call__(self, line: str, /) -> None:
+        """What happens now, as a line."""
+
+
+@runtime_checkable
+class Draws(Progress, Protocol):
+    """A progress that shows bytes, too."""
+
+    @property
+    def is_live(self) -> bool:
+        """It can be told often."""
+
+    def advance(self, done_bytes: int, total_bytes: int) -> None:
+        """So many bytes of the packages are here, of those that are known to come."""
+
+
 class NoDatesError(InstallError):
     """The package index does not tell when its files were uploaded, or this uv does not ask."""
 
@@ -61,7 +89,7 @@ def run(
     folder: Path,
     what: str,
     install: str,
-    progress: Callable[[str], None],
+    progress: Progress,
     lock: int,
 ) -> None:
     """Run uv in a folder. It inherits the file descriptor `lock`: should it outlive us, the lock stays held.
@@ -79,25 +107,31 @@ def run(
         InstallError: uv is missing, or failed.
     """
     lines: list[str] = []
-    with subprocess.Popen(
-        [_program(), "--color", "never", "--no-python-downloads", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=folder,
-        env=_environment(),
-        umask=0o022,  # what is installed is run: nobody else may change it, whatever the user's umask is
-        pass_fds=(lock,),
-        process_group=0,
-    ) as process:
+    transfers = _Transfers(progress)
+    reader, writer = _terminal() if isinstance(progress, Draws) and progress.is_live else os.pipe()
+    with (
+        open(reader, "rb", buffering=0) as output,  # noqa: PTH123 - a descriptor
+        subprocess.Popen(
+            [_program(), "--color", "never", "--no-python-downloads", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=_environment(),
+            umask=0o022,  # what is installed is run: nobody else may change it, whatever the user's umask is
+            pass_fds=(lock,),
+            process_group=0,
+        ) as process,
+    ):
+        os.close(writer)
         try:
-            for line in process.stdout or ():
-                lines.append(line.rstrip())
+            for line in _lines(output):
+                if transfers.see(line):
+                    continue
+                lines.append(line)
                 if _PROGRESS.match(line):
-                    said = line.strip()
-                    progress(f"{what}: {said[0].lower()}{said[1:]}")
+                    message = line.strip()
+                    progress(f"{what}: {message[0].lower()}{message[1:]}")
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -112,6 +146,69 @@ def run(
             f"{what} could not be installed: {_reason(lines) or f'uv ended with {process.returncode}'}",
             hint=f"{_remedy(text, install)}; all that uv said is in {folder / '.last-failure.log'}",
         )
+
+
+class _Transfers:
+    """The bytes of all downloads, by what uv shows of them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done: dict[str, int] = {}
+        self._total: dict[str, int] = {}
+
+    def see(self, line: str) -> bool:
+        """Whether the line is about a download."""
+        if _FRAME in line:
+            self._see_frame(line)
+        elif begun := _BEGUN.match(line):
+            self._total[begun[1]] = _bytes(begun[2], begun[3])
+        elif ended := _ENDED.match(line):
+            self._done[ended[1]] = self._total.get(ended[1], 0)
+        else:
+            return False
+        if isinstance(self._progress, Draws):
+            self._progress.advance(sum(self._done.values()), sum(self._total.values()))
+        return True
+
+    def _see_frame(self, line: str) -> None:
+        """Take the bars; a file whose bar is gone is complete."""
+        bars = {bar[1]: bar for bar in _BAR.finditer(line)}
+        for name, bar in bars.items():
+            self._total[name] = _bytes(bar[4], bar[5])
+            self._done[name] = _bytes(bar[2], bar[3])
+        for name in self._done.keys() - bars.keys():
+            self._done[name] = self._total[name]
+
+
+def _bytes(number: str, unit: str) -> int:
+    return round(float(number) * _UNITS[unit])
+
+
+def _terminal() -> tuple[int, int]:
+    """A pseudo-terminal: our end, and the one for uv, which draws bars on it."""
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, _COLUMNS, 0, 0))
+    return ours, theirs
+
+
+def _lines(output: BinaryIO) -> Iterator[str]:
+    """What is printed, line by line, and each state of a bar as a line."""
+    rest = b""
+    while True:
+        try:
+            data = output.read(1 << 16)
+        except OSError:  # EIO: nobody has the terminal open any more
+            data = b""
+        *lines, rest = re.split(rb"[\r\n]+", _ANSI.sub(b"", rest + data)) if data else (rest, b"")
+        for line in lines:
+            if line.strip():
+                yield line.decode(errors="replace").rstrip()
+        if not data:
+            return
 
 
 def located(paths: str) -> str:

@@ -110,7 +110,10 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         r"llama_model_loader: loaded meta data|srv +load_model: loading model", phase="reading the header"
     ),
-    Signature(r"load_tensors: loading model tensors|print_info: file format", phase="loading weights"),
+    Signature(
+        r"load_tensors: loading model tensors|print_info: file format|^(?P<dots>\.{1,100})$",
+        phase="loading weights",
+    ),
     Signature(r"llama_context: constructing llama_context", phase="allocating the cache"),
     Signature(r"warming up the model", phase="warming up"),
     Signature(

@@ -15,18 +15,22 @@ from aimind.show.instances import (
     log_document,
     log_line,
 )
+from aimind.show.live import Step
 from aimind.show.machine import devices
 from aimind.show.messages import announcement, bug, curl, error, traceback
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
-from aimind.show.progress import Progress
+from aimind.show.progress import Installation, Progress
+from aimind.show.start import ready, screen, start
 from aimind.show.tables import candidates, comparison, exact
-from aimind.show.terminal import be_quiet, data, discard_unwritten, note, prepare_streams, warn
+from aimind.show.terminal import be_quiet, data, discard_unwritten, is_quiet, note, prepare_streams, warn
 
 __all__ = [
     "CHAT_COMMANDS",
     "AnswerView",
+    "Installation",
     "Overview",
     "Progress",
+    "Step",
     "announcement",
     "backends",
     "backends_document",
@@ -56,12 +60,16 @@ __all__ = [
     "instance_document",
     "instance_progress",
     "instances",
+    "is_quiet",
     "log_document",
     "log_line",
     "note",
     "plan",
     "prepare_streams",
     "pruned_document",
+    "ready",
+    "screen",
+    "start",
     "statistics",
     "traceback",
     "trusted",

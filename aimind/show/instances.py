@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aimind.instances import Sight, Used
     from aimind.instances.logs import Entry
+    from aimind.show.live import Step
 
 NONE = "there are no instances: `aimind serve MODEL` starts one"
 
@@ -129,10 +130,12 @@ def instance_document(
     return document
 
 
-def instance_progress(sight: Sight) -> None:
-    """In which state or phase it is now."""
-    if sight.state is not None:
-        note(_state(sight))
+def instance_progress(sight: Sight, step: Step) -> None:
+    """Show in which state or phase an instance is that starts."""
+    if sight.state is None or sight.status in ("starting", "ready"):
+        return
+    phase = sight.state.phase
+    step.update(phase if phase and sight.status in ("loading", "preparing") else _state(sight))
 
 
 def ending(sight: Sight) -> str:

@@ -1,91 +1,102 @@
-"""How a download goes on."""
+"""How downloads and installations go on."""
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from types import TracebackType
 
 from aimind.phrases import gib
-from aimind.show.terminal import console, is_quiet, note
+from aimind.show.live import Transfer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+# What uv has done, and what it does then.
+_NEXT = (
+    (": resolved ", "looking for its packages"),
+    (": prepared ", "copying its packages"),
+    (": installed ", "compiling to bytecode"),
+    (": bytecode ", "checking it"),
+)
 
 
 class Progress:
-    """How a download goes on: bars on a terminal, elsewhere a line every few seconds (`hub.Progress`)."""
-
-    LINE_SECONDS = 5.0
+    """How a download goes on (`hub.Progress`)."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sizes: Mapping[str, int] = {}
-        self._done: dict[str, int] = {}
         self._done_bytes = self._total_bytes = 0
-        self._bar: RichProgress | None = None
-        self._tasks: dict[str, TaskID] = {}  # of the files under way; "": of all
-        self._next_line = 0.0
+        self._step: Transfer | None = None
 
     def start(self, sizes: Mapping[str, int]) -> None:
-        """Say what will come."""
-        self._sizes, self._done = sizes, dict.fromkeys(sizes, 0)
+        """Show what will come."""
         self._done_bytes, self._total_bytes = 0, sum(sizes.values())
-        if is_quiet():
-            return
-        count = len(sizes)
-        what = f"downloading {gib(self._total_bytes)} in {count} file{'s' if count != 1 else ''}"
-        if not sys.stderr.isatty():
-            note(what)
-            self._next_line = time.monotonic() + self.LINE_SECONDS
-            return
-        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bar
+        self._step = Transfer("downloading", is_noted=False)
+        self._step.__enter__()
+        if not self._step.is_live:
+            count = len(sizes)
+            self._step.say(f"downloading {gib(self._total_bytes)} in {count} file{'s' if count != 1 else ''}")
 
-        columns = (
-            "{task.description}",
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Bar(*columns, console=console(err=True), transient=True)
-        self._tasks = {"": self._bar.add_task(what, total=self._total_bytes)}
-        self._bar.start()
-
-    def advance(self, path: str, count_bytes: int) -> None:
+    def advance(self, path: str, count_bytes: int) -> None:  # noqa: ARG002 - one bar for all files
         """Count what came."""
         with self._lock:
-            self._done[path] += count_bytes
             self._done_bytes += count_bytes
-            if self._bar is not None:
-                self._draw(self._bar, path)
-            elif time.monotonic() >= self._next_line:
-                self._next_line = time.monotonic() + self.LINE_SECONDS
-                note(f"downloaded {gib(self._done_bytes)} of {gib(self._total_bytes)}")
+            if self._step is not None:
+                self._step.advance(self._done_bytes, self._total_bytes)
 
     def wait(self, path: str) -> None:
-        """Say for whom."""
+        """Another program downloads the file."""
         with self._lock:
-            note(f"waiting for another program, which downloads {path}")
+            if self._step is not None:
+                self._step.say(f"waiting for another program, which downloads {path}")
 
     def finish(self) -> None:
-        """Take the bars away."""
-        if self._bar is not None:
-            self._bar.stop()
+        """Take the bar away; a line stays where all has come."""
+        if self._step is None:
+            return
+        if self._done_bytes >= self._total_bytes:
+            self._step.done("downloaded", gib(self._total_bytes))
+        else:
+            self._step.__exit__()
 
-    def _draw(self, bar: RichProgress, path: str) -> None:
-        bar.update(self._tasks[""], completed=self._done_bytes)
-        if len(self._sizes) == 1:
+
+class Installation:
+    """How the installation of a backend goes on (`environments.uv.Progress`)."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: the backend and its version."""
+        self._name = name
+        self._step: Transfer | None = None
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __call__(self, line: str) -> None:
+        """What happens now: without a terminal a line, else beside the name."""
+        if self._step is None:
+            self._step = Transfer(line)
+            self._step.__enter__()
             return
-        if self._done[path] >= self._sizes[path]:
-            if path in self._tasks:
-                bar.remove_task(self._tasks.pop(path))
+        if self._step.is_live:
+            line = f"installing {self._name}: {next((now for past, now in _NEXT if past in line), line)}"
+        self._step.update(line)
+
+    def advance(self, done_bytes: int, total_bytes: int) -> None:
+        """So many bytes of the packages are here."""
+        if self._step is not None:
+            self._step.text = f"installing {self._name.partition(' ')[0]}"
+            self._step.advance(done_bytes, total_bytes)
+
+    @property
+    def is_live(self) -> bool:
+        """It is drawn, and can be told often."""
+        return self._step is not None and self._step.is_live
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Take the line away; another one stays where something was installed."""
+        if self._step is None:
             return
-        if path not in self._tasks:
-            name = path.rpartition("/")[2]
-            self._tasks[path] = bar.add_task(f"  {name[:40]}", total=self._sizes[path])
-        bar.update(self._tasks[path], completed=self._done[path])
+        if kind is None:
+            self._step.done("installed", self._name)
+        else:
+            self._step.__exit__()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from aimind.supervisor.screen import Look
+
 
 class _Voice:
     """How much is said, by all threads."""
@@ -100,6 +102,24 @@ def be_quiet(*, quiet: bool) -> None:
 def is_quiet() -> bool:
     """Whether that was wished."""
     return _Voice.quiet
+
+
+def is_live() -> bool:
+    """Whether a line that ticks can be drawn on stderr: a terminal, of a user who wants more than errors."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet()
+
+
+def look() -> Look:
+    """What the terminal of stderr can show."""
+    from aimind.supervisor.screen import Look
+
+    has_color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Look(color=has_color, unicode=codecs.lookup(sys.stderr.encoding or "ascii").name == "utf-8")
+
+
+def write(line: str) -> None:
+    """One line on stderr as it is: with the colors of `look`, and so without any text that is not ours."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def note(line: str) -> None:

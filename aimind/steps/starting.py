@@ -200,7 +200,8 @@ def install(plan: Plan, host: Host) -> None:
     came_from = source(backend.name, host)
     if isinstance(came_from, Package):
         build = next(build for build in came_from.builds if build.only == backend.only)
-        ensure(backend.name, build, version=backend.version, progress=show.note)
+        with show.Installation(f"{backend.name} {backend.version}") as progress:
+            ensure(backend.name, build, version=backend.version, progress=progress)
     _check_model(plan, host)
 
 
@@ -236,8 +237,8 @@ def check_arguments(plan: Plan, host: Host) -> None:
     launcher = named(backend.name, LAUNCHERS)
     if not isinstance(launcher, TellsFlags) or not _unchecked(plan):
         return
-    show.note(f"asking {backend.name} {backend.version} which arguments it takes")
-    told = flags.ask(backend, source(backend.name, host), launcher.HELP)
+    with show.Step(f"asking {backend.name} {backend.version} which arguments it takes"):
+        told = flags.ask(backend, source(backend.name, host), launcher.HELP)
     if told is None:
         show.warn(f"{backend.name} does not say which arguments it takes: yours are not checked")
     for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):

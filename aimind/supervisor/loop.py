@@ -30,6 +30,8 @@ PROCESSES_HINT = (
 )
 PORT_HINT = "end that process, or give another --port (0 takes a free one)"
 
+LOADING_WEIGHTS = "loading weights"  # the phase of this name, of every launcher
+
 
 def supervise(spec: Spec) -> int:
     """Keep the backend running until a signal stops it or the policy gives up; the exit code."""
@@ -64,6 +66,7 @@ def _listen_to_signals() -> int:
     for number in (*STOP_SIGNALS, signal.SIGUSR1):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and a script's `&`, want these ignored
             signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a line for a terminal that is not ours must not stop us
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, nobody could be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # `aimind serve` keeps back what would end us before this
     return reader
@@ -137,6 +140,7 @@ class Supervisor:
         self._report.state.change(taken={})
         try:
             self._run = Run(self._spec, env=self._env, folder=folder, report=self._report, now=now)
+            self._report.view.progress = self._run.progress
         except OSError as error:
             self._report.state.change(temporary=None)
             self._on_unstarted(str(error.strerror), now)
@@ -202,8 +206,11 @@ class Supervisor:
         io = run.health.exchange is not None and run.health.exchange.fileno() in ready
         if io or now >= run.health.deadline:
             self._on_health(run, run.health.step(now=now, io=io), now)
+        percent = run.progress.percent
         if run.progress.look(now):
             self._on_stall(run, now)
+        if run.progress.percent != percent:
+            self._on_phase(run, now)
         if self._taken.step(now, io=self._taken.fd in ready):
             self._report.state.change(taken=dict(self._taken.most))
         run.escalate(now)
@@ -223,7 +230,7 @@ class Supervisor:
         if self._run is None:
             self._end(128 + number)
         elif not again:
-            self._report.say(f"stopping the backend ({name})")
+            self._report.say(f"stopping the backend ({name})", "progress")
             self._report.change("stopping")
             self._run.stop(now)
         elif number == signal.SIGINT:
@@ -248,14 +255,21 @@ class Supervisor:
             run.progress.made(now)
         if run.log.fatal and not run.stopping:
             self._stop_sick(run, "the backend says that it cannot go on", now)
+        self._on_phase(run, now)
+
+    def _on_phase(self, run: Run, now: float) -> None:
+        """While it loads: what it does, and how far it is."""
         phase = run.log.phase
         if run.stopping or run.health.ready_at is not None or phase is None:
             return
-        percent = f" {run.log.percent} %" if run.log.percent else ""
-        self._report.change("loading", phase=f"{phase}{percent}")
-        if phase != run.phase and not self._report.inside_line:
+        percent = run.log.percent
+        if percent is None and phase == LOADING_WEIGHTS:
+            run.progress.watch_weights(now)
+            percent = run.progress.percent
+        self._report.change("loading", phase=phase if percent is None else f"{phase} {percent} %")
+        if phase != run.phase and not self._report.view.inside_line:
             run.phase = phase
-            self._report.say(f"{phase} ({now - run.started_at:.0f} s)")
+            self._report.say(f"{phase} ({now - run.started_at:.0f} s)", "progress")
 
     def _on_stall(self, run: Run, now: float) -> None:
         phase = f" while {run.phase}" if run.phase else ""
@@ -300,7 +314,7 @@ class Supervisor:
             self._begin(now)
 
     def _stop_sick(self, run: Run, why: str, now: float) -> None:
-        self._report.say(f"{why}: stopping it")
+        self._report.say(f"{why}: stopping it", "error")
         self._report.change("unhealthy", phase="stopping it", reason=why)
         run.sick = why
         run.stop(now)
@@ -370,24 +384,24 @@ class Supervisor:
             self._report.say(f"{what}: done")
             self._end(0, reason=reason)
             return
+        lines = log.last_lines if log else ()
         if isinstance(decision, GiveUp):
             never = "" if self._ever_ready or log is None else " and was never ready"
-            lines = log.last_lines if log else ()
-            self._report.say(
-                f"error: {what}{never}: not starting it again{'. Its last lines:' if lines else ''}"
-            )
+            end = ". Its last lines:" if lines else ""
+            self._report.say(f"error: {what}{never}: not starting it again{end}", "error")
             for line in lines:
-                self._report.say(f"| {line}")
+                self._report.say(f"| {line}", "error")
         else:
             self._failures = decision.failures
             self._restart_at = now + decision.delay_seconds
             again = f"starting it again in {decision.delay_seconds:g} s"
-            self._report.say(f"{what}; {again}")
+            self._report.say(f"{what}; {again}", "error")
             self._report.change("backing off", phase=again, reason=reason, hint=hint)
         if cause is not None:
-            self._report.say(f"cause: {cause['cause']}")
+            self._report.say(f"cause: {cause['cause']}", "error")
         if hint:
-            self._report.say(f"hint: {hint}")
+            self._report.say(f"hint: {hint}", "error")
+        self._report.show_log(() if isinstance(decision, GiveUp) else lines)
         if isinstance(decision, GiveUp):
             self._end(decision.exit_code, "failed", reason=reason, hint=hint)
 

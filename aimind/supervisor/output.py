@@ -140,7 +140,8 @@ class Log:
         last_lines: the newest ten, cut at 4 KiB.
         cause: the first signature with a cause that matched; one that is only a fallback gives way to others.
         phase: that the newest signature with one has begun.
-        percent: how far it is in that, where the line says so (the pattern's group `percent`).
+        percent: how far it is in that, where the line says so (the pattern's group `percent`, or a dot for
+            each percent in its group `dots`).
         news: what was read last says more than that it was asked how it is; some servers log each request.
     """
 
@@ -159,7 +160,7 @@ class Log:
         self.last_lines: deque[str] = deque(maxlen=10)
         self.cause: Signature | None = None
         self.phase: str | None = None
-        self.percent: str | None = None
+        self.percent: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Read on."""
@@ -216,8 +217,16 @@ class Log:
     def _see_phase(self, text: str) -> None:
         for pattern, phase in self._phases:
             if found := pattern.search(text):
-                self.phase, self.percent = phase, found.groupdict().get("percent")
+                self.phase = phase
+                self.percent = _percent(found.groupdict())
                 return
+
+
+def _percent(groups: dict[str, str | None]) -> int | None:
+    dots, percent = groups.get("dots"), groups.get("percent")
+    if dots:
+        return len(dots)
+    return int(percent) if percent else None
 
 
 def _text(line: bytes) -> str:

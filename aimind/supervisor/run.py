@@ -47,7 +47,12 @@ class Run:
             now=now,
             find_stranger=lambda: stranger(url, root=guardian),
         )
-        self.progress = Progress(guardian, stall_seconds=spec["stall_seconds"], now=now)
+        self.progress = Progress(
+            guardian,
+            stall_seconds=spec["stall_seconds"],
+            now=now,
+            weights_bytes=spec["weights_bytes"],
+        )
         self.phase: str | None = None
         self.sick = ""
         self.started_at = now

@@ -63,6 +63,13 @@ if TYPE_CHECKING:
         version: str
         kind: str
 
+    class Screen(TypedDict):
+        """How to draw on the terminal: `aimind.supervise.Screen`."""
+
+        color: bool
+        unicode: bool
+        next: str
+
     class Spec(TypedDict):
         """The fields of `aimind.types.Command`, the text that announces it, and the pace of the supervisor.
 
@@ -79,6 +86,9 @@ if TYPE_CHECKING:
             compiled_mark: a file that is made when the backend is ready; `None` for none.
             lifeline: the reading end of a pipe. When nobody holds its writing end any more, the supervisor
                 stops as if by TERM. `None` for none.
+            screen: `None` where stderr is no terminal, or the backend's log is to be shown.
+            quiet: show nothing but errors.
+            weights_bytes: of the files that the backend loads; 0 where that is not known.
         """
 
         argv: list[str]
@@ -102,6 +112,9 @@ if TYPE_CHECKING:
         calibration: Calibration | None
         compiled_mark: str | None
         lifeline: int | None
+        screen: Screen | None
+        quiet: bool
+        weights_bytes: int
 
 
 def read(fd: int) -> Spec:
@@ -120,6 +133,9 @@ def read(fd: int) -> Spec:
     spec.setdefault("calibration", None)
     spec.setdefault("compiled_mark", None)
     spec.setdefault("lifeline", None)
+    spec.setdefault("screen", None)
+    spec.setdefault("quiet", False)
+    spec.setdefault("weights_bytes", 0)
     return spec
 
 

@@ -62,7 +62,7 @@ class Signature:
     Attributes:
         pattern: a regular expression, searched in the line.
         phase: the phase that begins with it (`loading weights`), and how far that is where the pattern has a
-            group `percent`; or
+            group `percent`, or a group `dots` with a dot for each percent; or
         cause: what kills the backend, as a sentence, with its remedy.
         fatal: with such a line it is of no use any more, though it may go on: it is ended.
         fallback: its cause counts only where no other signature names one.
