@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from typing import Literal
 
 from aimind import addresses
 from aimind.errors import BadReferenceError, UsageError
@@ -51,7 +52,7 @@ _SPECIAL_REVISION = re.compile(r"refs/(?:pr|convert)/[^/:%]+")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUBS: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
 HUB_VARIABLE = "AIMIND_HUB"
-HUBS = tuple(sorted({*_HUBS, *_HUBS.values()}))  # what it may name
+HubName = Literal["hf", "huggingface", "modelscope", "ms"]  # what it may name
 
 
 def parse(

@@ -18,7 +18,7 @@ from typing import Any
 from aimind import metadata, plan
 from aimind.devices import hardware
 from aimind.launchers import LAUNCHERS
-from aimind.options import Tokens
+from aimind.parameters import parse_tokens
 from aimind.types import Backend, File, Measurement, Model, Plan, Reference, Request
 from tests import models
 
@@ -107,7 +107,7 @@ def _request(setting: str) -> Request:
         case []:
             return Request()
         case ["--context", context]:
-            return Request(max_model_len=Tokens().convert(context, None, None))
+            return Request(max_model_len=parse_tokens(context))
     raise ValueError(f"the options of a record are not known: {setting!r}")
 
 

@@ -67,7 +67,7 @@ def files_below(folder: Path) -> set[str]:
 def test_help_names_every_command(run: Run) -> None:
     shown = run("--help")
     assert shown.returncode == 0
-    assert all(f"  {command} " in shown.stdout for command in ("serve", "plan", "devices", "backends"))
+    assert all(f" {command} " in shown.stdout for command in ("serve", "plan", "devices", "backends"))
 
 
 def test_the_plan_is_one_document(run: Run, llama: Path) -> None:

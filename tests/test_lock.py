@@ -79,6 +79,7 @@ def test_what_is_configured_is_locked(home: Home) -> None:
     (home.folder / "aimind.toml").write_text(
         'context = 4096\n[backends.llama-server]\nargs = ["--threads", 3]'
     )
+    home.good("config", "trust")
     found = made(home)
     assert found["settings"]["max_model_len"] == 4096
     assert {"flag": "--threads", "value": "3", "why": "asked for"} in found["flags"]
@@ -159,8 +160,8 @@ def test_a_lock_and_nothing_besides(home: Home) -> None:
     made(home)
     assert "--context would change it" in refused(home, "--context", "4k", code=2)
     assert "what stands after -- would change it" in refused(home, "--", "--threads", "3", code=2)
-    assert "either MODEL or --frozen" in refused(home, "demo", code=2)
-    assert "either MODEL or --frozen" in home.run("serve").stderr
+    assert "the lock names the model already" in refused(home, "demo", code=2)
+    assert "the model is missing" in home.run("serve").stderr
     home.env["AIMIND_CONTEXT"] = "4096"  # is not heard
     assert "--ctx-size 32768" in home.good("serve", "--frozen=aimind.lock", "--dry-run")
 

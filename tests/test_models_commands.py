@@ -191,8 +191,8 @@ def test_pull_and_remove_hear_what_is_configured(shop: Shop, tmp_path: Path) -> 
     shop.good("pull", NAME)
     (found,) = shop.here().values()
     assert (found["reference"], found["hub"]) == (f"{NAME}:Q8_0", "modelscope")  # as it is to be typed
-    shop.env |= {"_AIMIND_COMPLETE": "bash_complete", "COMP_WORDS": "aimind serve own", "COMP_CWORD": "2"}
-    assert shop.good().splitlines() == [f"plain,{NAME}"]
+    shop.env |= {"_AIMIND_COMPLETE": "complete_bash", "COMP_WORDS": "aimind serve own", "COMP_CWORD": "2"}
+    assert shop.good().splitlines() == [NAME]
     del shop.env["_AIMIND_COMPLETE"]
     shop.good("remove", NAME, "--yes")
     assert shop.here() == {}
@@ -329,12 +329,11 @@ def test_last_used_is_when_an_instance_used_it(shop: Shop) -> None:
 def test_names_are_completed_from_the_caches(shop: Shop) -> None:
     (shop.repository() / "snapshots").mkdir(parents=True)
     (shop.modelscope / "models" / "Qwen--Qwen3-8B").mkdir(parents=True)
-    shop.env |= {"_AIMIND_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    shop.env |= {"_AIMIND_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     for command in ("serve", "plan", "pull", "files", "remove", "unit", "lock"):
         for begun, whole in (
-            ("own", f"plain,{NAME}"),
-            ("ms:", "plain,ms:Qwen/Qwen3-8B"),
-            ("./x", "file,./x"),
+            ("own", NAME),
+            ("ms:", "ms:Qwen/Qwen3-8B"),
         ):
             shop.env["COMP_WORDS"] = f"aimind {command} {begun}"
             assert shop.run().stdout.split() == [whole]

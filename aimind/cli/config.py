@@ -1,33 +1,37 @@
-"""`aimind config`: what is configured, and where."""
+"""`aimind config`: what is configured, and where; and which files may configure everything."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-import click
+import typer
+from typer.core import TyperOption
 
 from aimind import show
+from aimind.cli.app import Command, Group
 from aimind.cli.configured import all_keys, backend_names, configured
-from aimind.cli.group import cli
+from aimind.cli.options import Json, argument
 from aimind.configuration.files import NAME
 from aimind.errors import UsageError
 from aimind.types import API_KEY_VARIABLE
 
+app = typer.Typer(name="config", cls=Group, add_completion=False, invoke_without_command=True)
+ConfigurationFile = Annotated[Path, argument("PATH", f"The file, or its directory (default: ./{NAME}).")]
 
-@cli.group("config", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="As one JSON document: docs/configuration.md.")
-@click.pass_context
-def config_command(context: click.Context, *, as_json: bool) -> None:
-    """Show every value that is configured, and where it comes from.
 
-    \b
-    aimind.toml in your configuration folder, or the file that AIMIND_CONFIG names,
-    aimind.toml in the current folder,
-    variables (AIMIND_CONTEXT for --context),
-    options: what comes later wins.
+@app.callback()
+def config_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+    """Show the configuration, and where each value comes from.
+
+    Values are read from these places; a later one overrides an earlier one:
+      aimind.toml in your configuration folder, or the file that AIMIND_CONFIG names
+      aimind.toml in the current folder
+      environment variables, such as AIMIND_CONTEXT for --context
+      options
     """
-    if context.invoked_subcommand is None:
+    if ctx.invoked_subcommand is None:
         _show(as_json=as_json)
     elif as_json:
         raise UsageError("--json is an option of `aimind config` itself", hint="leave it out")
@@ -59,12 +63,11 @@ def _show(*, as_json: bool) -> None:
         show.note(f"note: {note}")
 
 
-@config_command.command("trust")
-@click.argument("path", required=False, default=NAME, metavar="[PATH]", type=click.Path(path_type=Path))
-def trust_command(*, path: Path) -> None:
+@app.command("trust", cls=Command)
+def trust_command(path: ConfigurationFile = Path(NAME)) -> None:
     """Allow a configuration file to set whatever it sets, until it changes.
 
-    PATH is the file, or its folder (default: ./aimind.toml). Without this, a file in the current folder
+    Without this, a file in the current folder
     cannot set environment variables, arguments and versions of backends, files, addresses, the hub, or
     trust-remote-code: these are an error.
     """
@@ -76,13 +79,9 @@ def trust_command(*, path: Path) -> None:
     show.trusted(file.path, settings)
 
 
-@config_command.command("untrust")
-@click.argument("path", required=False, default=NAME, metavar="[PATH]", type=click.Path(path_type=Path))
-def untrust_command(*, path: Path) -> None:
-    """Take back what `aimind config trust` has allowed.
-
-    PATH is the file, or its folder (default: ./aimind.toml).
-    """
+@app.command("untrust", cls=Command)
+def untrust_command(path: ConfigurationFile = Path(NAME)) -> None:
+    """Take back what `aimind config trust` has allowed."""
     from aimind.configuration import allowed
 
     file = _file(path)
@@ -95,5 +94,5 @@ def _file(path: Path) -> Path:
     return path / NAME if path.is_dir() else path
 
 
-def _has_default(option: click.Option) -> bool:
+def _has_default(option: TyperOption) -> bool:
     return isinstance(option.default, str | int | float) and not option.is_flag

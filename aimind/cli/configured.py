@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import click
-from click.core import ParameterSource
+import typer
+from typer.core import TyperOption
 
 from aimind import show
+from aimind.cli.app import Command, load
 from aimind.errors import BadReferenceError
 from aimind.options import request_field
 from aimind.reference import HUB_VARIABLE
@@ -46,10 +47,10 @@ class _Applied:
         return {**self.general, **self.special}
 
 
-class Configured(click.Command):
-    """A command that keeps what was typed, and whose options else have the values that are configured."""
+class Configured(Command):
+    """A command that keeps what was typed, and whose options default to the values that are configured."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Set the defaults, and parse."""
         from aimind.configuration.keys import key
 
@@ -62,10 +63,9 @@ class Configured(click.Command):
             applied = self._applied(ctx, args)
         ctx.meta[_APPLIED] = applied
         ctx.default_map = {
-            each.name: each.flag_activation_value if each.is_flag else said.value
+            each.name: said.value
             for each in self.params
-            if isinstance(each, click.Option)
-            and each.name
+            if isinstance(each, TyperOption)
             and (said := applied.said.get(key(each))) is not None
             and said.value is not False
         }
@@ -75,14 +75,14 @@ class Configured(click.Command):
             if applied.configuration is not None:
                 _report(applied.configuration)  # once --quiet was seen
 
-    def _applied(self, ctx: click.Context, args: list[str]) -> _Applied:
+    def _applied(self, ctx: Any, args: list[str]) -> _Applied:
         if not _is_anything_said():
             return _Applied()
         configuration = configured()
         configuration.check_trust()
         model = None
         if configuration.models or "quant" in {*configuration.options, *configuration.variables}:
-            typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+            typed = typed_values(self, ctx, args)
             model = str(typed["model"]) if "model" in typed else None
         general, special = dict(configuration.options), configuration.special(model)
         if model is not None and _names_file(model):
@@ -130,10 +130,9 @@ def backend_names() -> tuple[str, ...]:
 
 def all_keys() -> Keys:
     """Those of `serve`, which has all options that can be configured."""
-    from aimind.cli.serve import serve_command
     from aimind.configuration.keys import keys
 
-    return keys(serve_command.params)
+    return keys(load("serve").params)
 
 
 def configured() -> Configuration:
@@ -154,8 +153,8 @@ def _is_anything_said() -> bool:
     return files.are_there() or any(name.startswith(PREFIX) and name not in OTHERS for name in os.environ)
 
 
-def hear_hub() -> None:
-    """Use the hub that is configured, and no network where so configured; for what has no options of it.
+def use_configured_hub() -> None:
+    """Use the configured hub, and no network if so configured; for commands without these options.
 
     Raises:
         UsageError: the configuration says what cannot be.
@@ -173,7 +172,13 @@ def hear_hub() -> None:
         hub.go_offline()
 
 
-def defaults(context: click.Context) -> Defaults:
+def typed_values(command: Any, context: Any, args: Sequence[str]) -> dict[str, object]:
+    """The arguments and options that were typed, by name and as text; a flag is true."""
+    values, _, _ = command.make_parser(context).parse_args(list(args))
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def defaults(context: typer.Context) -> Defaults:
     """What nobody typed, for the request."""
     from aimind.configuration.keys import key
 
@@ -181,25 +186,27 @@ def defaults(context: click.Context) -> Defaults:
     fields: dict[str, str] = {}
     general: set[str] = set()
     for option, said in given_by_default(context):
-        found = request_field(option.name or "")
+        found = request_field(option.name)
         if found is not None:
             fields[found] = said.where
             general |= set() if key(option) in applied.special else {found}
     return Defaults(fields=fields, general=frozenset(general), backends=applied.presets)
 
 
-def given_by_default(context: click.Context) -> Iterator[tuple[click.Option, Said]]:
+def given_by_default(context: typer.Context) -> Iterator[tuple[TyperOption, Said]]:
     """The options that have a value which is configured."""
     from aimind.configuration.keys import key
 
     applied: _Applied = context.meta[_APPLIED]
     for option in context.command.params:
-        if (
-            isinstance(option, click.Option)
-            and option.name
-            and context.get_parameter_source(option.name) is ParameterSource.DEFAULT_MAP
-        ):
+        if isinstance(option, TyperOption) and source(context, option.name) == "DEFAULT_MAP":
             yield option, applied.said[key(option)]
+
+
+def source(context: typer.Context, name: str) -> str:
+    """Where the value of a parameter comes from: COMMANDLINE, DEFAULT_MAP (the configuration) or DEFAULT."""
+    found = context.get_parameter_source(name)
+    return found.name if found is not None else "DEFAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +221,12 @@ class Settled:
     options: Mapping[str, object]
     backend_argv: tuple[str, ...]
 
-    def words(self, params: list[click.Parameter]) -> tuple[str, ...]:
+    def words(self, params: Sequence[object]) -> tuple[str, ...]:
         """The options as they are typed."""
         return tuple(words(params, self.options))
 
 
-def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
+def settled(context: typer.Context, request: Request, plan: Plan) -> Settled:
     """What is configured and holds for the plan, which was made of the request."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.defaults import take
@@ -228,9 +235,9 @@ def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     launcher = named(plan.backend.name, LAUNCHERS)
     taken, preset = take(launcher, request), request.defaults.of(launcher.NAME)
     options: dict[str, object] = {
-        option.name or "": said.value
+        option.name: said.value
         for option, said in given_by_default(context)
-        if request_field(option.name or "") not in taken.beaten
+        if request_field(option.name) not in taken.beaten
     }
     if request.backend is None and (taken.args or preset.version):
         options["backend"] = launcher.NAME
@@ -240,10 +247,10 @@ def settled(context: click.Context, request: Request, plan: Plan) -> Settled:
     return Settled(options, taken.args)
 
 
-def words(params: list[click.Parameter], values: Mapping[str, object]) -> Iterator[str]:
+def words(params: Sequence[object], values: Mapping[str, object]) -> Iterator[str]:
     """Options with these values, by name, as they are typed; in the order that the command has them."""
     for option in params:
-        if option.name not in values or not isinstance(option, click.Option):
+        if not isinstance(option, TyperOption) or option.name not in values:
             continue
         value = values[option.name]
         for each in value if isinstance(value, list) else [value]:

@@ -8,12 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-from click.core import ParameterSource
+import typer
 
 from aimind import show, steps
+from aimind.cli.asking import ask
+from aimind.cli.configured import source
+from aimind.cli.options import RequestOptions
 from aimind.errors import UsageError
-from aimind.options import Wanted, is_secret, request_options, wanted
+from aimind.options import Wanted, is_secret
 from aimind.types import API_KEY_VARIABLE, File, Model, Plan, Reader, Request
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ LONGEST_BYTES = 16 << 20
 _CHUNK_BYTES = 4 << 20
 # Who serves a lock may say these: they are no part of it.
 _BESIDES = frozenset({"api_key_file", "hf_token_file", "no_config", "offline"})
-_LOCKED = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
+_LOCKED = {field.name for field in dataclasses.fields(RequestOptions)} | {"context"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Frozen:
         check(self.lock, dataclasses.replace(found, model=self.lock.model))
 
 
-def read(context: click.Context, path: Path, options: dict[str, object]) -> Frozen:
+def read(ctx: typer.Context, path: Path, options: RequestOptions) -> Frozen:
     """The lock in the file, of whose files those that are here are what is locked.
 
     Raises:
@@ -56,13 +58,8 @@ def read(context: click.Context, path: Path, options: dict[str, object]) -> Froz
     """
     from aimind import lock
 
-    typed = {
-        option.name
-        for option in context.command.params
-        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-    }
-    besides = sorted(name for name in typed & _LOCKED - _BESIDES if name)
-    if besides or context.obj:
+    besides = sorted(name for name in _LOCKED - _BESIDES if source(ctx, name) == "COMMANDLINE")
+    if besides or ctx.obj:
         what = f"--{besides[0].replace('_', '-')}" if besides else "what stands after --"
         raise UsageError(f"the lock says all, and {what} would change it", hint=f"leave {what} out")
     try:
@@ -75,7 +72,7 @@ def read(context: click.Context, path: Path, options: dict[str, object]) -> Froz
         raise UsageError(
             f"the lock wants {min(missing)} passed, and it is not set", hint=f"export {min(missing)}"
         )
-    base = wanted(found.model, options, ())
+    base = ask(found.model, options)
     if found.has_key != (base.request.api_key is not None):
         wish = (
             f"export {API_KEY_VARIABLE}, or --api-key-file" if found.has_key else f"unset {API_KEY_VARIABLE}"

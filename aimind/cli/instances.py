@@ -1,4 +1,4 @@
-"""What is served here, and what can be done with it: `ps`, `status`, `logs`, `stop`, `restart` and so on."""
+"""Commands about instances: `ps`, `status`, `logs`, `stop`, `restart`, `start`, `remove`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
-from click.shell_completion import CompletionItem
+import typer
 
 from aimind import show
-from aimind.cli import waiting
+from aimind.cli import complete, waiting
+from aimind.cli.app import Command, call, split
 from aimind.cli.configured import NO_CONFIG, Configured
-from aimind.cli.group import cli, complete_model, split
+from aimind.cli.options import OUTPUT, RUNNING, Hub, Json, argument, option, use_hub
 from aimind.errors import AimindError, InstanceError, UsageError
-from aimind.options import hub_option
 
 if TYPE_CHECKING:
     from aimind.instances import Sight, Used
@@ -26,33 +25,24 @@ if TYPE_CHECKING:
 DRIVER_PATIENCE_SECONDS = 2.0
 
 
-def _complete(_context: click.Context, _option: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from aimind import instances
-
-    try:
-        return [CompletionItem(name) for name in instances.all_names() if name.startswith(incomplete)]
-    except AimindError:
-        return []  # there is nowhere to say why
-
-
-def _complete_both(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    models = [each for each in complete_model(context, option, incomplete) if each.value != "demo"]
-    return _complete(context, option, incomplete) + models
-
-
-NAME = click.argument("name", shell_complete=_complete)
-NAMES = click.argument("names", metavar="NAME…", nargs=-1, shell_complete=_complete)
-JSON = click.option("--json", "as_json", is_flag=True, help="As one JSON document: docs/instances.md.")
+app = typer.Typer(add_completion=False)
+Name = Annotated[str, argument("NAME", "The instance.", autocompletion=complete.instances)]
+Names = Annotated[list[str] | None, argument("NAME", "The instances.", autocompletion=complete.instances)]
 
 
 # ── Looking ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("ps")
-@click.option("-a", "--all", "every", is_flag=True, help="List all that have ended, not the newest 100.")
-@JSON
-def ps_command(*, every: bool, as_json: bool) -> None:
-    """Show the instances: what is served, and what was."""
+@app.command("ps", cls=Command)
+def ps_command(
+    *,
+    every: Annotated[
+        bool,
+        option("-a", "--all", panel=OUTPUT, help="Show all ended instances (default: the newest 100)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the instances: running ones and ended ones."""
     from aimind import instances
 
     listing = instances.listing()
@@ -68,11 +58,9 @@ def ps_command(*, every: bool, as_json: bool) -> None:
             show.note(f"{more} more that ended earlier are not shown: `aimind ps --all`")
 
 
-@cli.command("status")
-@NAME
-@JSON
-def status_command(*, name: str, as_json: bool) -> None:
-    """Show all that is known of an instance."""
+@app.command("status", cls=Command)
+def status_command(name: Name, *, as_json: Json = False) -> None:
+    """Show everything about one instance."""
     from aimind import instances
 
     sight = instances.look(name)
@@ -84,16 +72,38 @@ def status_command(*, name: str, as_json: bool) -> None:
         show.instance(sight, used.get(name), _indices(found), last_lines=lines)
 
 
-@cli.command("logs")
-@NAME
-@click.option("-f", "--follow", is_flag=True, help="Go on until the instance has ended, or Ctrl-C.")
-@click.option("--previous", is_flag=True, help="Of the run before the newest.")
-@click.option("-n", "--lines", type=click.IntRange(0), metavar="LINES", help="So many of the last; else all.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON document for each line.")
-def logs_command(*, name: str, follow: bool, previous: bool, lines: int | None, as_json: bool) -> None:
-    """Print what an instance has printed.
+@app.command("logs", cls=Command)
+def logs_command(
+    name: Name,
+    *,
+    follow: Annotated[
+        bool,
+        option(
+            "-f", "--follow", panel=OUTPUT, help="Print new lines too, until the instance ends or Ctrl-C."
+        ),
+    ] = False,
+    previous: Annotated[
+        bool,
+        option("--previous", panel=OUTPUT, help="Print the log of the run before the newest one."),
+    ] = False,
+    lines: Annotated[
+        int | None,
+        option(
+            "-n",
+            "--lines",
+            panel=OUTPUT,
+            metavar="N",
+            min=0,
+            help="Print only this many of the last lines (default: all).",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, option("--json", panel=OUTPUT, help="Print one JSON document for each line.")
+    ] = False,
+) -> None:
+    """Print the log of an instance.
 
-    Of the backend's newest run, with the lines of its supervisor between: they begin with "aimind:".
+    It has the output of the backend's newest run. Lines that begin with "aimind:" are from its supervisor.
     """
     from collections import deque
 
@@ -114,7 +124,7 @@ def logs_command(*, name: str, follow: bool, previous: bool, lines: int | None, 
         entries = entries if lines is None else iter(deque(entries, maxlen=lines))
     for entry in entries:
         if as_json:
-            click.echo(json.dumps(show.log_document(entry), ensure_ascii=False))
+            typer.echo(json.dumps(show.log_document(entry), ensure_ascii=False))
         else:
             show.log_line(entry)
 
@@ -122,20 +132,22 @@ def logs_command(*, name: str, follow: bool, previous: bool, lines: int | None, 
 # ── Changing ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("stop")
-@NAMES
-@click.option("--all", "every", is_flag=True, help="All that run.")
-@JSON
-def stop_command(*, names: tuple[str, ...], every: bool, as_json: bool) -> None:
+@app.command("stop", cls=Command)
+def stop_command(
+    names: Names = None,
+    *,
+    every: Annotated[bool, option("--all", panel=RUNNING, help="Stop all running instances.")] = False,
+    as_json: Json = False,
+) -> None:
     """Stop instances.
 
-    Returns when nothing of them is left.
+    The command returns when none of their processes is left.
     """
     from aimind import instances
 
     if every == bool(names):
         raise UsageError("name the instances to stop, or say --all", hint="`aimind ps` shows them")
-    wanted = [each.name for each in instances.living()] if every else list(dict.fromkeys(names))
+    wanted = [each.name for each in instances.living()] if every else list(dict.fromkeys(names or ()))
     if every and not wanted:
         show.note("no instance runs")
     outcomes = _stop(wanted)
@@ -143,13 +155,11 @@ def stop_command(*, names: tuple[str, ...], every: bool, as_json: bool) -> None:
         show.data({"instances": [{"name": name, "outcome": how} for name, how in outcomes.items()]})
 
 
-@cli.command("restart")
-@NAME
-@JSON
-def restart_command(*, name: str, as_json: bool) -> None:
-    """Start an instance's backend again.
+@app.command("restart", cls=Command)
+def restart_command(name: Name, *, as_json: Json = False) -> None:
+    """Restart the backend of an instance.
 
-    Returns when it is ready. One that was stopped is started, as by `aimind start`.
+    The command returns when the instance is ready. An instance that has ended is started.
     """
     import signal
 
@@ -176,13 +186,11 @@ def restart_command(*, name: str, as_json: bool) -> None:
         show.ready(name, url, seconds=took, announcement=f"ready again: {url}", again=True)
 
 
-@cli.command("start")
-@NAME
-@JSON
-def start_command(*, name: str, as_json: bool) -> None:
-    """Start an instance that has ended, by the same command.
+@app.command("start", cls=Command)
+def start_command(name: Name, *, as_json: Json = False) -> None:
+    """Start an instance that has ended.
 
-    As `aimind serve --detach` does, in the same folder; returns when it is ready.
+    It runs the same command in the same directory, as `aimind serve --detach`, and returns when it is ready.
     """
     from aimind import instances
 
@@ -192,25 +200,33 @@ def start_command(*, name: str, as_json: bool) -> None:
     _start(sight, as_json=as_json)
 
 
-@cli.command("remove", cls=Configured)
-@click.argument("names", metavar="NAME|MODEL…", nargs=-1, shell_complete=_complete_both)
-@hub_option
-@click.option("--force", is_flag=True, help="Stop the instances that run.")
-@click.option("-y", "--yes", is_flag=True, help="Remove models without a question.")
-@JSON
-def remove_command(*, names: tuple[str, ...], force: bool, yes: bool, as_json: bool) -> None:
-    """Remove instances that have ended, or models from the caches.
+@app.command("remove", cls=Configured)
+def remove_command(
+    names: Annotated[
+        list[str] | None,
+        argument("NAME|MODEL", "The instances, or the models.", autocompletion=complete.instances_and_models),
+    ] = None,
+    *,
+    hub: Hub = None,
+    force: Annotated[
+        bool, option("--force", panel=RUNNING, help="Stop instances that are still running.")
+    ] = False,
+    yes: Annotated[bool, option("-y", "--yes", panel=RUNNING, help="Remove models without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove ended instances, or models from the caches.
 
-    Of an instance its logs go, and how it was started; no model is removed with it. Of a model all goes that
-    is here, or just the revision or quantization that is named; but nothing that an instance uses.
+    For an instance, its logs and its settings are removed, and no model. For a model, all its files are
+    removed, or only the named revision or quantization. A model that an instance uses is not removed.
 
-    \b
-    aimind remove chat
-    aimind remove unsloth/Qwen3-8B-GGUF:Q8_0
+    Examples:
+      aimind remove chat
+      aimind remove unsloth/Qwen3-8B-GGUF:Q8_0
     """
     from aimind import instances
     from aimind.cli import models
 
+    use_hub(hub)
     if not names:
         raise UsageError(
             "name the instances or models to remove", hint="`aimind ps` and `aimind models` show them"
@@ -231,26 +247,6 @@ def remove_command(*, names: tuple[str, ...], force: bool, yes: bool, as_json: b
     freed = {"freed_bytes": models.remove(found)} if found else {}
     if as_json:
         show.data({"removed": [*wanted, *found], **freed})
-
-
-@cli.command("completion")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion_command(*, shell: str) -> None:
-    """Print the completion script of a shell.
-
-    It completes commands, options, and the names of instances and models.
-
-    \b
-    bash: echo 'eval "$(aimind completion bash)"' >> ~/.bashrc
-    zsh:  echo 'eval "$(aimind completion zsh)"' >> ~/.zshrc
-    fish: aimind completion fish > ~/.config/fish/completions/aimind.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    found = get_completion_class(shell)
-    if found is None:
-        raise UsageError(f"{shell} is not known", hint="bash, zsh, fish")
-    click.echo(found(cli, {}, "aimind", "_AIMIND_COMPLETE").source())
 
 
 # ── What these share ───────────────────────────────────────────────────────────────────────────────────────
@@ -280,8 +276,6 @@ def _stop(names: Sequence[str]) -> dict[str, str]:
 
 def _start(sight: Sight, *, as_json: bool) -> None:
     """Serve by the same command, detached."""
-    from aimind.cli.serve import serve_command
-
     instance = sight.instance
     if instance is None:
         raise sight.problem or InstanceError(f"instance {sight.name} is damaged", hint="see `aimind ps`")
@@ -296,9 +290,7 @@ def _start(sight: Sight, *, as_json: bool) -> None:
     added = [NO_CONFIG, "--detach", "--name", sight.name]  # what was configured then is in the words
     added += ["--json"] if as_json else []
     added += ["--with-key"] if instance.has_key else []
-    serve_command.main(
-        args=[*argv, *added], prog_name="aimind serve", standalone_mode=False, obj=backend_argv
-    )
+    call("serve", [*argv, *added], backend_argv)
 
 
 def _used(sights: Sequence[Sight]) -> tuple[dict[str, Used], Sequence[Device]]:

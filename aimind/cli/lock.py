@@ -1,54 +1,65 @@
-"""`aimind lock`: how a model is served, written down."""
+"""`aimind lock`: record how a model is served."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import Annotated
 
-import click
+import typer
 
 from aimind import show, steps
+from aimind.cli.asking import ask
 from aimind.cli.configured import ARGV, Configured, defaults
-from aimind.cli.group import cli, complete_model
+from aimind.cli.options import OUTPUT, Context, Model, RequestOptions, option, with_options
 from aimind.errors import UsageError
-from aimind.options import Tokens, request_options, wanted
-from aimind.types import File, Model
+from aimind.types import File
+from aimind.types import Model as ModelFiles
 
 NAME = "aimind.lock"
+app = typer.Typer(add_completion=False)
 
 
-@cli.command("lock", cls=Configured)
-@click.argument("model", shell_complete=complete_model)
-@request_options
-@click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path(NAME),
-    help=f"The file to write; {NAME} unless said otherwise.",
-)
-@click.pass_context
-def lock_command(context: click.Context, /, model: str, *, output: Path, **options: object) -> None:
-    """Write down how MODEL is served here, for `aimind serve --frozen`: commit, hashes, backend, flags.
+@app.command("lock", cls=Configured)
+@with_options
+def lock_command(
+    ctx: typer.Context,
+    model: Model,
+    *,
+    context: Context = None,
+    asked: RequestOptions,
+    output: Annotated[
+        Path,
+        option(
+            "-o",
+            "--output",
+            panel=OUTPUT,
+            metavar="FILE",
+            dir_okay=False,
+            help=f"File to write (default: {NAME}).",
+        ),
+    ] = Path(NAME),
+) -> None:
+    """Record how a model is served, for `aimind serve --frozen`.
 
-    Weights are not downloaded where the hub tells their hashes.
+    The lock has the commit, the hashes of the files, the backend with its version, and its flags. Weights are
+    downloaded only where the hub does not know their hashes.
 
-    \b
-    aimind lock unsloth/Qwen3-0.6B-GGUF:Q4_K_M --context 8k
-    aimind serve --frozen aimind.lock
+    Examples:
+      aimind lock unsloth/Qwen3-0.6B-GGUF:Q4_K_M --context 8k
+      aimind serve --frozen aimind.lock
     """
     from aimind import instances
     from aimind.cli.frozen import locked
     from aimind.lock import text
 
-    asked = wanted(model, options, context.obj, defaults(context))
-    offer = steps.offer(asked)
-    host = steps.this_machine(asked.request, instances.living())
-    plan = steps.decided(steps.answer(steps.ask(offer, asked, host)))
-    found = locked(plan, asked.request, files=_hashed(plan.model))
-    typed = ("aimind", "lock", *context.meta[ARGV], *(("--", *context.obj) if context.obj else ()))
+    wanted = ask(model, asked, context=context, backend_argv=ctx.obj, defaults=defaults(ctx))
+    offer = steps.offer(wanted)
+    host = steps.this_machine(wanted.request, instances.living())
+    plan = steps.decided(steps.answer(steps.ask(offer, wanted, host)))
+    found = locked(plan, wanted.request, files=_hashed(plan.model))
+    typed = ("aimind", "lock", *ctx.meta[ARGV], *(("--", *ctx.obj) if ctx.obj else ()))
     try:
         output.write_text(text(found, made_by=shlex.join(typed)), "utf-8")
     except OSError as problem:
@@ -56,7 +67,7 @@ def lock_command(context: click.Context, /, model: str, *, output: Path, **optio
     show.note(f"{output} is written: `aimind serve --frozen {shlex.quote(str(output))}`")
 
 
-def _hashed(model: Model) -> tuple[File, ...]:
+def _hashed(model: ModelFiles) -> tuple[File, ...]:
     """The model's files with their hashes: the hub's, or those of their contents."""
     from aimind import hub
     from aimind.cli.frozen import sha256

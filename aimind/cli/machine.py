@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import click
+from typing import Annotated
+
+import typer
 
 from aimind import show
-from aimind.cli.group import cli
+from aimind.cli.app import Command
+from aimind.cli.options import OUTPUT, option
+
+app = typer.Typer(add_completion=False)
 
 
-@cli.command("devices")
-@click.option("--json", "as_json", is_flag=True, help="As one JSON document, which --hardware takes.")
-def devices_command(*, as_json: bool) -> None:
-    """Show the accelerators and the memory of this machine, what is free, and who uses the rest."""
+@app.command("devices", cls=Command)
+def devices_command(
+    *,
+    as_json: Annotated[
+        bool,
+        option("--json", panel=OUTPUT, help="Print one JSON document, which `aimind plan --hardware` reads."),
+    ] = False,
+) -> None:
+    """Show the accelerators and the memory of this machine.
+
+    The output also has what is free, and which programs use the rest.
+    """
     from aimind import devices
 
     host = devices.probe()

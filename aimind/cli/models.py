@@ -1,4 +1,4 @@
-"""Models before they are served: `search`, `files`, `pull`, and what is in the caches: `models`."""
+"""Commands about models: `search`, `files`, `pull` and `models`, and what `remove` does with models."""
 
 from __future__ import annotations
 
@@ -7,17 +7,37 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import click
+import typer
 
 from aimind import show, steps
-from aimind.cli.configured import Configured, defaults, hear_hub
-from aimind.cli.group import cli, complete_model, quiet_option
+from aimind.cli.app import Command
+from aimind.cli.asking import ask
+from aimind.cli.configured import Configured, defaults, use_configured_hub
+from aimind.cli.options import (
+    MODEL,
+    OUTPUT,
+    PLACEMENT,
+    RUNNING,
+    Context,
+    HfTokenFile,
+    Hub,
+    Json,
+    Mmproj,
+    Model,
+    Offline,
+    Quant,
+    RequestOptions,
+    Revision,
+    argument,
+    option,
+    with_options,
+)
 from aimind.errors import AimindError, BadReferenceError, InstanceError, ModelNotFoundError, UsageError
-from aimind.options import BEST, Tokens, hub_option, offline_option, request_options, wanted
+from aimind.options import BEST
 from aimind.phrases import gib
-from aimind.types import Cached, Category, Found, Model, Plan, Reference, Source
+from aimind.types import Cached, Category, Found, Plan, Reference, Source
 
 if TYPE_CHECKING:
     from aimind.alternatives import Offer, Option, Question
@@ -26,9 +46,9 @@ if TYPE_CHECKING:
     from aimind.instances import Sight
     from aimind.options import Wanted
     from aimind.rough import Guess
+    from aimind.types import Model as ModelFiles
 
-JSON = click.option("--json", "as_json", is_flag=True, help="As one JSON document: docs/models.md.")
-MODEL = click.argument("model", shell_complete=complete_model)
+app = typer.Typer(add_completion=False)
 _HUBS: Mapping[str, tuple[Source, ...]] = {
     "hf": ("huggingface",),
     "huggingface": ("huggingface",),
@@ -41,35 +61,59 @@ _HUBS: Mapping[str, tuple[Source, ...]] = {
 # ── On the hubs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("search")
-@click.argument("text", nargs=-1)
-@click.option("--gguf", is_flag=True, help="Only with weights in GGUF.")
-@click.option("--category", type=click.Choice(get_args(Category)), help="Only of this kind.")
-@click.option("--hub", type=click.Choice([*_HUBS]), help="Where to look; else the default hub.")
-@click.option("--limit", type=click.IntRange(1, 200), default=20, metavar="N", help="At most so many; 20.")
-@JSON
+@app.command("search", cls=Command)
 def search_command(
+    text: Annotated[list[str] | None, argument("TEXT", "Words of the model's name.")] = None,
     *,
-    text: tuple[str, ...],
-    gguf: bool,
-    category: Category | None,
-    hub: str | None,
-    limit: int,
-    as_json: bool,
+    gguf: Annotated[
+        bool, option("--gguf", panel=MODEL, help="Find only models with weights in GGUF (default: all).")
+    ] = False,
+    category: Annotated[
+        Category | None,
+        option(
+            "--category",
+            panel=MODEL,
+            metavar="NAME",
+            help=f"Find only models for this use: {', '.join(get_args(Category))} (default: all).",
+        ),
+    ] = None,
+    hub: Annotated[
+        Literal["hf", "huggingface", "ms", "modelscope", "both"] | None,
+        option(
+            "--hub",
+            panel=MODEL,
+            metavar="HUB",
+            help="Search huggingface, modelscope or both (default: huggingface).",
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        option(
+            "--limit",
+            panel=OUTPUT,
+            metavar="N",
+            min=1,
+            max=200,
+            help="Show at most this many models, up to 200 (default: 20).",
+        ),
+    ] = 20,
+    as_json: Json = False,
 ) -> None:
-    """Find models on Hugging Face or ModelScope, those with the most downloads first.
+    """Search Hugging Face or ModelScope for models.
 
-    \b
-    aimind search qwen3 8b --gguf
-    aimind search --category embedding --hub both
+    The models with the most downloads come first.
+
+    Examples:
+      aimind search qwen3 8b --gguf
+      aimind search --category embedding --hub both
     """
     from aimind.hub.search import Query
     from aimind.reference import default_hub
 
     if not (text or gguf or category):
         raise UsageError("say what to look for", hint="`aimind search qwen3`, or a --category")
-    hear_hub()
-    query = Query(text=" ".join(text), gguf=gguf, category=category, limit=limit)
+    use_configured_hub()
+    query = Query(text=" ".join(text or ()), gguf=gguf, category=category, limit=limit)
     results = _with_guesses(_search(_HUBS[hub] if hub else (default_hub(),), query))
     if as_json:
         show.data(show.found_document(results))
@@ -102,39 +146,42 @@ def _with_guesses(found: Sequence[Found]) -> list[tuple[Found, Guess | None]]:
     return [(each, rough.guess(each, host)) for each in found]
 
 
-@cli.command("files", cls=Configured)
-@MODEL
-@request_options
-@click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
-@click.option("--hardware", metavar="SPEC", help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file.")
-@JSON
-@click.pass_context
+@app.command("files", cls=Configured)
+@with_options
 def files_command(
-    ctx: click.Context,
-    /,
-    model: str,
+    ctx: typer.Context,
+    model: Model,
     *,
-    context: int | None,
-    hardware: str | None,
-    as_json: bool,
-    **options: object,
+    context: Context = None,
+    hardware: Annotated[
+        str | None,
+        option(
+            "--hardware",
+            panel=PLACEMENT,
+            metavar="SPEC",
+            help="Plan for another machine: 24G, 2x24G, 8xH100-80G, or a file of `aimind devices --json` "
+            "(default: this machine).",
+        ),
+    ] = None,
+    asked: RequestOptions,
+    as_json: Json = False,
 ) -> None:
-    """Show the quantizations of MODEL, the largest first: size, whether each fits, and how.
+    """Show the quantizations of a model, and which of them fit.
 
-    The arrow is at what `aimind serve MODEL` would take.
+    The largest comes first. The arrow marks the one that `aimind serve MODEL` would use.
 
-    \b
-    aimind files unsloth/Qwen3-8B-GGUF
-    aimind files unsloth/Qwen3-8B-GGUF --hardware 2x24G --context 32k
+    Examples:
+      aimind files unsloth/Qwen3-8B-GGUF
+      aimind files unsloth/Qwen3-8B-GGUF --hardware 2x24G --context 32k
     """
     from aimind import hub
 
-    asked = wanted(model, {**options, "context": None}, ctx.obj, defaults(ctx))
-    (host,) = steps.machines((hardware,) if hardware else (), asked).values()
-    question = steps.ask(steps.offer(asked), asked, host, context=context)
+    wanted = ask(model, asked, backend_argv=ctx.obj, defaults=defaults(ctx))
+    (host,) = steps.machines((hardware,) if hardware else (), wanted).values()
+    question = steps.ask(steps.offer(wanted), wanted, host, context=context)
     answer = steps.answer(question)
     found = answer if isinstance(answer, Plan) else None
-    listed = (*steps.survey(question, found), *_ggufs_beside(asked, question))
+    listed = (*steps.survey(question, found), *_ggufs_beside(wanted, question))
     if as_json:
         from aimind.document import candidates
 
@@ -161,37 +208,44 @@ def _ggufs_beside(asked: Wanted, question: Question) -> tuple[Option, ...]:
     return steps.survey(beside, answer if isinstance(answer, Plan) else None)
 
 
-@cli.command("pull", cls=Configured)
-@MODEL
-@hub_option
-@click.option("--quant", metavar="NAME", help="Q4_K_M, as MODEL:Q4_K_M; best: the largest that fits.")
-@click.option("--mmproj", metavar="PATH", help="File of the repository for pictures or sound; none.")
-@click.option("--revision", metavar="REV", help="Branch, tag or commit; the same as MODEL@REV.")
-@click.option(
-    "--hf-token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The token for Hugging Face; else the variable HF_TOKEN.",
-)
-@offline_option
-@quiet_option
-@JSON
-def pull_command(*, model: str, as_json: bool, **options: object) -> None:
-    """Download what serving MODEL needs, and print where it is.
+@app.command("pull", cls=Configured)
+def pull_command(  # noqa: PLR0913 - one per option
+    model: Model,
+    *,
+    quant: Quant = None,
+    mmproj: Mmproj = None,
+    revision: Revision = None,
+    hub: Hub = None,
+    hf_token_file: HfTokenFile = None,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """Download the files that serving a model needs.
 
-    No backend is needed, and nothing is started. Other tools of that hub find the files, too.
+    The directory of the files is printed. No backend is needed, and nothing is started. The files lie in the
+    cache of the hub's own tools, which find them too.
 
-    \b
-    aimind pull unsloth/Qwen3-8B-GGUF
-    aimind pull Qwen/Qwen3-8B
+    Examples:
+      aimind pull unsloth/Qwen3-8B-GGUF
+      aimind pull Qwen/Qwen3-8B
     """
-    from aimind import hub, reference
+    from aimind import reference
+    from aimind.hub import fetch
 
-    asked = wanted(model, {**options, "api_key_file": None, "env": ()}, ())
-    offer = steps.offer(asked)
+    options = RequestOptions(
+        quant=quant,
+        mmproj=mmproj,
+        revision=revision,
+        hub=hub,
+        hf_token_file=hf_token_file,
+        offline=offline,
+    )
+    wanted = ask(model, options)
+    offer = steps.offer(wanted)
     if offer.candidates[0].root is not None:
         raise UsageError(f"{model} is on this machine already", hint=f"`aimind serve {model}`")
-    chosen = _chosen(offer, asked)
-    folder = hub.fetch(chosen, show.Progress())
+    chosen = _chosen(offer, wanted)
+    folder = fetch(chosen, show.Progress())
     if as_json:
         show.data(
             {
@@ -205,10 +259,10 @@ def pull_command(*, model: str, as_json: bool, **options: object) -> None:
     count = len(chosen.files)
     size = sum(file.size_bytes for file in chosen.files)
     show.note(f"{count} file{'s' if count > 1 else ''}, {gib(size)}")
-    click.echo(str(folder))
+    typer.echo(str(folder))
 
 
-def _chosen(offer: Offer, asked: Wanted) -> Model:
+def _chosen(offer: Offer, asked: Wanted) -> ModelFiles:
     """The files that `aimind serve` would take here; the usual ones where it would take none."""
     from aimind import instances
 
@@ -229,14 +283,22 @@ def _chosen(offer: Offer, asked: Wanted) -> Model:
 # ── In the caches ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@cli.command("models")
-@click.option("--prune", is_flag=True, help="Remove what broken downloads have left; never of one that runs.")
-@JSON
-def models_command(*, prune: bool, as_json: bool) -> None:
-    """Show the models that are here, in the caches of Hugging Face and ModelScope."""
+@app.command("models", cls=Command)
+def models_command(
+    *,
+    prune: Annotated[
+        bool,
+        option("--prune", panel=RUNNING, help="Remove the remains of broken downloads, and show no models."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the models in the caches of this machine.
+
+    These are the caches of Hugging Face and ModelScope, which their own tools use too.
+    """
     from aimind.hub import inventory, leftovers
 
-    hear_hub()
+    use_configured_hub()
     if prune:
         removed = leftovers.prune()
         for each in removed:
@@ -244,7 +306,7 @@ def models_command(*, prune: bool, as_json: bool) -> None:
         if as_json:
             show.data(show.pruned_document(removed))
         else:
-            click.echo(f"{gib(sum(each.size_bytes for each in removed))} freed")
+            typer.echo(f"{gib(sum(each.size_bytes for each in removed))} freed")
         return
     models, left, total = _with_uses(inventory.models()), leftovers.find(), inventory.disk_bytes()
     if as_json:
@@ -368,7 +430,7 @@ def confirm(found: Mapping[str, Sequence[Removal]]) -> None:
         show.note(f"{word}: {gib(sum(map(removal.size_bytes, removals_)))}")
         for path in (path for each in removals_ for path in each.doomed):
             show.note(f"  {path}")
-    if not click.confirm("Remove this?", err=True):
+    if not typer.confirm("Remove this?", err=True):
         show.note("nothing is removed")
         raise SystemExit(1)
 

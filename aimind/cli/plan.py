@@ -1,59 +1,79 @@
-"""`aimind plan`: what would be done, and why."""
+"""`aimind plan`: how a model would be served, and why."""
 
 from __future__ import annotations
 
-import click
+from typing import Annotated
+
+import typer
 
 from aimind import show, steps
+from aimind.cli.asking import ask
 from aimind.cli.configured import Configured, defaults
-from aimind.cli.group import cli, complete_model
+from aimind.cli.options import OUTPUT, PLACEMENT, Json, Model, RequestOptions, option, with_options
 from aimind.errors import AimindError, UsageError
-from aimind.options import Several, request_options, wanted
+from aimind.parameters import TokenCounts, parse_token_counts
 from aimind.types import Plan
 
+app = typer.Typer(add_completion=False)
 
-@cli.command("plan", cls=Configured)
-@click.argument("model", shell_complete=complete_model)
-@request_options
-@click.option("--context", "contexts", type=Several(), help="Tokens per request; 8k,32k,max: a table.")
-@click.option(
-    "--hardware",
-    metavar="SPEC",
-    multiple=True,
-    help="Of another machine: 24G, 2x24G, 8xH100-80G, or a file; again: a table.",
-)
-@click.option("--files", "with_files", is_flag=True, help="Show all quantizations, as `aimind files`.")
-@click.option("--exact", is_flag=True, help="Ask the installed llama.cpp, too, and show both.")
-@click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
-@click.pass_context
+
+@app.command("plan", cls=Configured)
+@with_options
 def plan_command(  # noqa: PLR0913 - one per option
-    context: click.Context,
-    /,
-    model: str,
+    ctx: typer.Context,
+    model: Model,
     *,
-    contexts: tuple[int, ...] | None,
-    hardware: tuple[str, ...],
-    with_files: bool,
-    exact: bool,
-    as_json: bool,
-    **options: object,
+    contexts: Annotated[
+        TokenCounts | None,
+        option(
+            "--context",
+            panel=PLACEMENT,
+            metavar="TOKENS",
+            parser=parse_token_counts,
+            help="Maximum tokens per request: 8192, 8k, or max for the model's own limit (default: what "
+            "fits). Several, such as 8k,32k,max, print a table.",
+        ),
+    ] = None,
+    hardware: Annotated[
+        list[str] | None,
+        option(
+            "--hardware",
+            panel=PLACEMENT,
+            metavar="SPEC",
+            help="Plan for another machine: 24G, 2x24G, 8xH100-80G, or a file of `aimind devices --json` "
+            "(default: this machine). Several print a table.",
+        ),
+    ] = None,
+    asked: RequestOptions,
+    with_files: Annotated[
+        bool,
+        option("--files", panel=OUTPUT, help="Show all quantizations, as `aimind files` does."),
+    ] = False,
+    exact: Annotated[
+        bool,
+        option("--exact", panel=OUTPUT, help="Ask the installed llama.cpp for its sizes too, and show both."),
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Say how MODEL would be served: backend, devices, bytes, command, and why. Nothing is downloaded.
+    """Show how a model would be served, and why.
 
-    \b
-    aimind plan Qwen/Qwen2-0.5B-Instruct
-    aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
-    aimind plan unsloth/Qwen3-0.6B-GGUF --files
+    The plan has the backend, the devices, the memory of each kind and the command line. Nothing is
+    downloaded, installed or started.
+
+    Examples:
+      aimind plan Qwen/Qwen2-0.5B-Instruct
+      aimind plan ./model.gguf --hardware 24G --hardware 2x24G --context 8k,32k
+      aimind plan unsloth/Qwen3-0.6B-GGUF --files
     """
     from aimind import hub
 
     if exact and hardware:
         raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
-    asked = wanted(model, {**options, "context": None}, context.obj, defaults(context))
-    machines = steps.machines(hardware, asked)
-    offer = steps.offer(asked)
+    wanted = ask(model, asked, backend_argv=ctx.obj, defaults=defaults(ctx))
+    machines = steps.machines(tuple(hardware or ()), wanted)
+    offer = steps.offer(wanted)
     questions = [
-        (machine, steps.ask(offer, asked, host, context=tokens))
+        (machine, steps.ask(offer, wanted, host, context=tokens))
         for machine, host in machines.items()
         for tokens in contexts or (None,)
     ]
@@ -76,7 +96,7 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.candidates(options_here, found, here=[hub.is_complete(each.model) for each in options_here])
     if isinstance(answer, AimindError):
         steps.point_to_gguf(answer, question)
-    decided = steps.hinted(steps.decided(answer), asked)
+    decided = steps.hinted(steps.decided(answer), wanted)
     command = steps.command(decided)
     steps.note_unchecked(decided)
     sizes = steps.exact_sizes(decided, command) if exact else ()

@@ -10,16 +10,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
+import typer
 
 from aimind import show, steps
 from aimind.cli import waiting
-from aimind.cli.configured import ARGV, FROZEN, NO_CONFIG, Configured, defaults, settled
-from aimind.cli.group import cli, complete_model, quiet_option
+from aimind.cli.asking import ask
+from aimind.cli.configured import ARGV, FROZEN, Configured, defaults, settled, typed_values, words
+from aimind.cli.options import (
+    MODEL,
+    OUTPUT,
+    RUNNING,
+    Context,
+    OptionalModel,
+    RequestOptions,
+    RunOptions,
+    option,
+    with_options,
+)
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
-from aimind.options import Tokens, request_options, wanted
 from aimind.redaction import quoted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, Source, StateName
 
@@ -32,82 +42,71 @@ if TYPE_CHECKING:
     from aimind.options import Wanted
     from aimind.supervise import Rules
 
+app = typer.Typer(add_completion=False)
+# Options about one start alone: `aimind start` does not repeat them.
+_ABOUT_THIS_START = frozenset({"name", "detach", "verbose", "as_json", "with_key", "no_config"})
 
-@cli.command("serve", cls=Configured)
-@click.argument("model", required=False, shell_complete=complete_model)
-@request_options
-@click.option("--context", type=Tokens(), help="Tokens per request: 8192, 8k, max.")
-@click.option(
-    FROZEN,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="LOCK",
-    help="Serve what is locked in this file, and nothing else: `aimind lock`.",
-)
-@quiet_option
-@click.option("-v", "--verbose", is_flag=True, help="Show the whole plan and the backend's log, too.")
-@click.option("--name", metavar="NAME", help="Of the instance; made of the model's name unless said.")
-@click.option("-d", "--detach", is_flag=True, help="Come back when it is ready; see `aimind ps`.")
-@click.option("--json", "as_json", is_flag=True, help="With --detach: the instance as one JSON document.")
-@click.option("--with-key", is_flag=True, hidden=True)  # of `aimind start`: there was a key before
-@click.option("--dry-run", is_flag=True, help="Print the command as a line for a shell, and stop.")
-@click.option("--no-install", is_flag=True, help="Fail where the backend is not installed yet.")
-@click.option("--no-supervise", is_flag=True, help="Become the backend: for containers, other supervisors.")
-@click.option(
-    "--restart",
-    type=click.Choice(["always", "on-failure", "never"]),
-    default="always",
-    help="After which ends the backend is started again; always unless said otherwise.",
-)
-@click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="In a row, then give up.")
-@click.option(
-    "--stall-timeout",
-    type=click.FloatRange(0),
-    default=300.0,
-    metavar="SECONDS",
-    help="Loading may take hours, but no longer than this without any progress; 0 for ever.",
-)
-@click.option(
-    "--ready-probe",
-    type=click.Choice(["request", "health"]),
-    default="request",
-    help="Ready is when a tiny request is answered, or the health URL alone.",
-)
-@click.option(
-    "--probe-interval",
-    type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    metavar="SECONDS",
-    help="Between two looks whether it still answers.",
-)
-@click.pass_context
+
+@app.command("serve", cls=Configured)
+@with_options
 def serve_command(  # noqa: PLR0913 - one per option
-    context: click.Context,
-    /,
-    model: str | None,
+    ctx: typer.Context,
+    model: OptionalModel = None,
     *,
-    frozen: Path | None,
-    verbose: bool,
-    name: str | None,
-    detach: bool,
-    as_json: bool,
-    with_key: bool,
-    dry_run: bool,
-    no_install: bool,
-    no_supervise: bool,
-    restart: str,
-    max_restarts: int | None,
-    stall_timeout: float,
-    ready_probe: str,
-    probe_interval: float,
-    **options: object,
+    context: Context = None,
+    frozen: Annotated[
+        Path | None,
+        option(
+            FROZEN,
+            panel=MODEL,
+            metavar="LOCK",
+            exists=True,
+            dir_okay=False,
+            help="Serve exactly what this file of `aimind lock` records (default: no lock).",
+        ),
+    ] = None,
+    asked: RequestOptions,
+    run: RunOptions,
+    detach: Annotated[
+        bool,
+        option(
+            "-d",
+            "--detach",
+            panel=RUNNING,
+            help="Return when the server is ready, and keep it running (default: stay until Ctrl-C).",
+        ),
+    ] = False,
+    with_key: Annotated[bool, option("--with-key", panel=RUNNING, help="", hidden=True)] = False,
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", panel=RUNNING, help="Print the backend's command line, and start nothing."),
+    ] = False,
+    no_supervise: Annotated[
+        bool,
+        option(
+            "--no-supervise",
+            panel=RUNNING,
+            help="Become the backend, without a supervisor: for containers and other supervisors.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        option("-v", "--verbose", panel=OUTPUT, help="Show the whole plan and the backend's log too."),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        option("--json", panel=OUTPUT, help="With --detach, print the instance as one JSON document."),
+    ] = False,
 ) -> None:
-    """Serve MODEL until it is told to stop: plan, download, start, watch, restart.
+    """Serve a model until it is stopped.
 
-    \b
-    aimind serve demo
-    aimind serve Qwen/Qwen2-0.5B-Instruct --context 8k
-    aimind serve unsloth/Qwen3-0.6B-GGUF:Q4_K_M --port 0
-    aimind serve --detach --name chat ./model.gguf -- --threads 4
+    aimind chooses the backend, downloads what is missing, starts the server and restarts it if it fails.
+
+    Examples:
+      aimind serve demo
+      aimind serve Qwen/Qwen2-0.5B-Instruct --context 8k
+      aimind serve unsloth/Qwen3-0.6B-GGUF:Q4_K_M --port 0
+      aimind serve --detach --name chat ./model.gguf -- --threads 4
     """
     from aimind.supervise import Rules
 
@@ -115,40 +114,44 @@ def serve_command(  # noqa: PLR0913 - one per option
         raise UnsupportedError(
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
-    if no_supervise and (name is not None or detach):
+    if no_supervise and (run.name is not None or detach):
         raise UsageError("without a supervisor there is no instance", hint="leave --no-supervise out")
     if as_json and not detach:
         raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
-    if (model is None) is (frozen is None):
-        raise click.UsageError("either MODEL or --frozen says what is served", context)
+    if model is None and frozen is None:
+        raise UsageError("the model is missing", hint="`aimind serve demo` serves a model that comes along")
+    if model is not None and frozen is not None:
+        raise UsageError("the lock names the model already", hint="leave MODEL or --frozen out")
     lock = None
     if frozen is not None:
         from aimind.cli.frozen import read
 
-        lock = read(context, frozen, options)
-    asked = lock.asked if lock else wanted(str(model), options, context.obj, defaults(context))
-    if with_key and asked.request.api_key is None:
+        lock = read(ctx, frozen, asked)
+        wanted = lock.asked
+    else:
+        wanted = ask(str(model), asked, context=context, backend_argv=ctx.obj, defaults=defaults(ctx))
+    if with_key and wanted.request.api_key is None:
         raise InstanceError(
-            f"instance {name} was started with an API key, and now there is none",
+            f"instance {run.name} was started with an API key, and now there is none",
             hint=f"export {API_KEY_VARIABLE}, and start it again",
         )
     start = _Start(
-        asked=asked,
+        asked=wanted,
         lock=lock,
-        again=functools.partial(_again, context, asked.request),
-        name=name,
-        ready_probe=ready_probe,
-        may_install=not (no_install or asked.offline),
+        again=functools.partial(_again, ctx, wanted.request),
+        name=run.name,
+        ready_probe=run.ready_probe,
+        may_install=not (run.no_install or wanted.offline),
         verbose=verbose,
     )
     if dry_run or no_supervise:
         _without_instance(start, dry_run=dry_run)
         return
     rules = Rules(
-        restart=restart,
-        max_restarts=max_restarts,
-        stall_seconds=stall_timeout,
-        probe_seconds=probe_interval,
+        restart=run.restart,
+        max_restarts=run.max_restarts,
+        stall_seconds=run.stall_timeout,
+        probe_seconds=run.probe_interval,
     )
     _as_instance(start, rules, detach=detach, as_json=as_json)
 
@@ -187,25 +190,19 @@ class _Start:
         return plan
 
 
-def _again(context: click.Context, request: Request, plan: Plan) -> tuple[str, ...]:
-    """What `aimind start` shall say, so that it means the same: what was typed, and what is configured."""
-    words: tuple[str, ...] = context.meta[ARGV]
-    found = settled(context, request, plan)
-    typed = (*_lasting(words), *found.words(context.command.params))
-    backend_argv = (*found.backend_argv, *context.obj)
-    return (*typed, "--", *backend_argv) if backend_argv else typed
-
-
-def _lasting(words: tuple[str, ...]) -> tuple[str, ...]:
-    """What was typed, but for how this instance is called and waited for."""
-    named = {at + 1 for at, word in enumerate(words) if word == "--name"}
-    return tuple(
-        word
-        for at, word in enumerate(words)
-        if at not in named
-        and word not in ("-d", "--detach", "-v", "--verbose", "--json", "--name", "--with-key", NO_CONFIG)
-        and not word.startswith("--name=")
+def _again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
+    """The arguments with which `aimind start` serves the same again, whatever is configured by then."""
+    configured = settled(ctx, request, plan)
+    typed = typed_values(ctx.command, ctx, ctx.meta[ARGV])
+    model = typed.pop("model", None)
+    lasting = {name: value for name, value in typed.items() if name not in _ABOUT_THIS_START}
+    repeated = (
+        *(() if model is None else (str(model),)),
+        *words(ctx.command.params, lasting),
+        *configured.words(ctx.command.params),
     )
+    backend_argv = (*configured.backend_argv, *ctx.obj)
+    return (*repeated, "--", *backend_argv) if backend_argv else repeated
 
 
 # ── Without an instance ────────────────────────────────────────────────────────────────────────────────────
@@ -225,7 +222,7 @@ def _without_instance(start: _Start, *, dry_run: bool) -> None:
         plan = _on_port(plan, lambda address, port: instances.choose(address, port, claimed))
     command = steps.command(plan, ready_probe=start.ready_probe)
     if dry_run:
-        click.echo(show.command_line(command))
+        typer.echo(show.command_line(command))
         steps.note_unchecked(plan)
         if command.files:
             paths = ", ".join(file.path for file in command.files)

@@ -7,11 +7,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
+import typer
 
 from aimind import show, steps
+from aimind.cli.app import load
+from aimind.cli.asking import ask
 from aimind.cli.configured import (
     ARGV,
     NO_CONFIG,
@@ -20,22 +22,29 @@ from aimind.cli.configured import (
     defaults,
     given_by_default,
     settled,
+    typed_values,
     words,
 )
-from aimind.cli.group import cli, complete_model
-from aimind.cli.serve import serve_command
+from aimind.cli.options import (
+    OUTPUT,
+    RUNNING,
+    Context,
+    Model,
+    RequestOptions,
+    RunOptions,
+    option,
+    with_options,
+)
 from aimind.errors import UsageError
 from aimind.launchers.flags import whole_path
-from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret, request_options, wanted
+from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Package, Plan
 
 if TYPE_CHECKING:
     from aimind.options import Wanted
     from aimind.units import Credential, Unit
 
-# Options of `serve` that make no sense in a unit, and those about the model.
-_NOT_HERE = frozenset({"model", "frozen", "detach", "as_json", "dry_run", "no_supervise", "with_key"})
-_ABOUT_MODEL = {each.name for each in click.command("")(request_options(lambda: None)).params} | {"context"}
+app = typer.Typer(add_completion=False)
 # Said otherwise in the unit than on the command line; `name` comes with the plan.
 _DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file", "no_config"})
 # They say where things are, or which, and the service manager does not have them.
@@ -67,8 +76,8 @@ class _Asked:
 
     Attributes:
         typed: all that was typed after `aimind unit`.
-        given: the options as they were typed, by name, or as they are configured; options: all, as they were
-            understood.
+        given: the options as they were typed, by name, or as they are configured.
+        run: how the instance runs.
         backend_argv: what stands after `--`, with whole paths.
         wanted: the model, and how to serve it.
         user: a unit of the user's own; hardened, run_as: as the options say.
@@ -76,7 +85,7 @@ class _Asked:
 
     typed: tuple[str, ...]
     given: Mapping[str, object]
-    options: Mapping[str, object]
+    run: RunOptions
     backend_argv: tuple[str, ...]
     wanted: Wanted
     user: bool
@@ -101,51 +110,66 @@ class _Decided:
     files: tuple[Path, ...]
 
 
-@cli.command(
-    "unit", cls=Configured, params=[each for each in serve_command.params if each.name not in _NOT_HERE]
-)
-@click.argument("model", shell_complete=complete_model)
-@click.option("--user", is_flag=True, help="A unit of your own, not of the system.")
-@click.option("--hardened", is_flag=True, help="It may do and see no more than it needs.")
-@click.option("--run-as", metavar="USER", help="Who runs it; you, or with --hardened a user made for it.")
-@click.option("--install", is_flag=True, help="Write it where systemd looks for it, and enable it.")
-@click.pass_context
-def unit_command(
-    context: click.Context,
-    /,
-    model: str,
+@app.command("unit", cls=Configured)
+@with_options
+def unit_command(  # noqa: PLR0913 - one per option
+    ctx: typer.Context,
+    model: Model,
     *,
-    user: bool,
-    hardened: bool,
-    run_as: str | None,
-    install: bool,
-    **options: object,
+    context: Context = None,
+    options: RequestOptions,
+    run: RunOptions,
+    user: Annotated[
+        bool,
+        option(
+            "--user", panel=RUNNING, help="Make a unit of your own user manager (default: of the system)."
+        ),
+    ] = False,
+    hardened: Annotated[
+        bool, option("--hardened", panel=RUNNING, help="Deny the service all that it does not need.")
+    ] = False,
+    run_as: Annotated[
+        str | None,
+        option(
+            "--run-as",
+            panel=RUNNING,
+            metavar="USER",
+            help="User that runs the service (default: you, or with --hardened a user of its own).",
+        ),
+    ] = None,
+    install: Annotated[
+        bool,
+        option(
+            "--install",
+            panel=OUTPUT,
+            help="Write the unit to systemd's directory and enable it (default: print it).",
+        ),
+    ] = False,
 ) -> None:
-    """Print a systemd unit that serves MODEL, or install it. Takes the options of `serve`.
+    """Print or install a systemd unit that serves a model.
 
-    \b
-    aimind unit demo
-    sudo aimind unit unsloth/Qwen3-0.6B-GGUF:Q4_K_M --hardened --install
-    aimind unit ./model.gguf --user --install -- --threads 4
+    Examples:
+      aimind unit demo
+      sudo aimind unit unsloth/Qwen3-0.6B-GGUF:Q4_K_M --hardened --install
+      aimind unit ./model.gguf --user --install -- --threads 4
     """
     from aimind import units
 
-    given, _, _ = context.command.make_parser(context).parse_args(list(context.meta[ARGV]))
-    about_model = {name: value for name, value in options.items() if name in _ABOUT_MODEL}
+    given = typed_values(ctx.command, ctx, ctx.meta[ARGV])
     here = Path.cwd()
     asked = _Asked(
-        typed=context.meta[ARGV] + (("--", *context.obj) if context.obj else ()),
-        given={**{option.name or "": said.value for option, said in given_by_default(context)}, **given},
-        options=options,
-        backend_argv=tuple(whole_path(word, here) for word in context.obj),
-        wanted=wanted(model, about_model, context.obj, defaults(context)),
+        typed=ctx.meta[ARGV] + (("--", *ctx.obj) if ctx.obj else ()),
+        given={**{each.name: said.value for each, said in given_by_default(ctx)}, **given},
+        run=run,
+        backend_argv=tuple(whole_path(word, here) for word in ctx.obj),
+        wanted=ask(model, options, context=context, backend_argv=ctx.obj, defaults=defaults(ctx)),
         user=user,
         hardened=hardened,
         run_as=run_as,
     )
     _check(asked)
     plan, package = _plan(asked)
-    asked = _settle(asked, given, settled(context, asked.wanted.request, plan))
+    asked = _settle(asked, given, settled(ctx, asked.wanted.request, plan))
     decided = _decide(asked, plan, package=package)
     unit = _unit(asked, decided)
     text = units.text(unit)
@@ -154,7 +178,7 @@ def unit_command(
     if install:
         _install(unit, text)
     else:
-        click.echo(text, nl=False)
+        typer.echo(text, nl=False)
 
 
 def _check(asked: _Asked) -> None:
@@ -220,7 +244,7 @@ def _decide(asked: _Asked, plan: Plan, *, package: bool) -> _Decided:
     return _Decided(
         plan=plan,
         package=package,
-        brings=plan.model.root is None or (package and not asked.options["no_install"]),
+        brings=plan.model.root is None or (package and not asked.run.no_install),
         files=tuple(_files(asked, plan, package=package)),
     )
 
@@ -247,9 +271,8 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
     from aimind import instances, systemd, units
     from aimind.instances import names
 
-    plan, settings, options = decided.plan, decided.plan.settings, asked.options
-    wished = options["name"]
-    name = names.check(str(wished)) if wished else next(names.proposals(steps.called(plan)))
+    plan, settings = decided.plan, decided.plan.settings
+    name = names.check(asked.run.name) if asked.run.name else next(names.proposals(steps.called(plan)))
     port = settings.port or instances.choose(settings.address or "", 0)
     devices = ",".join(str(shard.device.index) for shard in plan.shards) or "none"
     said = (
@@ -282,9 +305,9 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
         loopback_only=local,
         several_processes=settings.tensor_parallel_size is not None,
         locks_memory=any("mlock" in word for word in settings.extra),
-        stall_seconds=float(str(options["stall_timeout"])),
+        stall_seconds=asked.run.stall_timeout,
         stop_seconds=steps.command(plan).stop_seconds,
-        probe_seconds=float(str(options["probe_interval"])),
+        probe_seconds=asked.run.probe_interval,
     )
 
 
@@ -302,7 +325,7 @@ def _model(wanted_: Wanted) -> str:
 def _arguments(asked: _Asked) -> Iterator[str]:
     """The options of `serve` as they were typed, less those that are decided now."""
     lasting = {name: value for name, value in asked.given.items() if name not in _DECIDED}
-    return words(serve_command.params, lasting)
+    return words(load("serve").params, lasting)
 
 
 def _credentials(asked: _Asked) -> Iterator[Credential]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import click
+from typer.core import TyperOption
 
 from aimind.configuration.files import VARIABLE
 from aimind.types import API_KEY_VARIABLE
@@ -21,17 +21,17 @@ NO_KEYS = frozenset(
     "detach dry_run env force frozen json name no_config no_supervise revision with_key".split(),
 )
 
-Keys = Mapping[str, click.Option]
+Keys = Mapping[str, TyperOption]
 
 
-def key(option: click.Parameter) -> str:
+def key(option: TyperOption) -> str:
     """What the option is called here: its longest name."""
     return max(option.opts, key=len).lstrip("-").replace("-", "_")
 
 
-def keys(parameters: Iterable[click.Parameter]) -> dict[str, click.Option]:
+def keys(parameters: Iterable[object]) -> dict[str, TyperOption]:
     """The options among the parameters that can be configured, by their keys."""
-    options = {key(each): each for each in parameters if isinstance(each, click.Option)}
+    options = {key(each): each for each in parameters if isinstance(each, TyperOption)}
     return {name: each for name, each in options.items() if name not in NO_KEYS}
 
 

@@ -8,9 +8,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_origin
 
-import click
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +23,7 @@ from pydantic import (
     ValidationInfo,
     create_model,
 )
+from typer.core import TyperOption
 
 from aimind.configuration.keys import Keys, flag, variable
 from aimind.configuration.lines import lines
@@ -32,6 +32,7 @@ from aimind.errors import UsageError
 from aimind.launchers.base import nearest
 from aimind.launchers.flags import whole_path
 from aimind.options import is_secret
+from aimind.parameters import convert
 
 _PAGE = "docs/configuration.md has all keys, `aimind config` those in force"
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)")
@@ -106,33 +107,27 @@ def model(keys: Keys, backends: tuple[str, ...]) -> type[BaseModel]:
     return create_model("Configuration", __base__=options, **tables)
 
 
-def _kind(option: click.Option) -> Any:
+def _kind(option: TyperOption) -> Any:
     """The type of an option's values."""
-    kind = option.type
+    kind: Any = option.type_descriptor.annotation
+    info = option.type_descriptor.parameter_info
     if option.is_flag:
         return StrictBool
-    if isinstance(kind, click.IntRange):
-        return Annotated[StrictInt, Field(ge=kind.min, le=kind.max)]
-    if isinstance(kind, click.FloatRange):
-        bounds: dict[str, Any] = {
-            "gt" if kind.min_open else "ge": kind.min,
-            "lt" if kind.max_open else "le": kind.max,
-        }
-        return Annotated[float, Field(strict=True, **bounds)]
-    if isinstance(kind, click.Choice):
-        return Literal[tuple(kind.choices)]
-    if kind is click.STRING:
+    if kind is float:
+        return Annotated[float, Field(strict=True), AfterValidator(lambda value: convert(option, value))]
+    if kind is int and info.parser is None:
+        return Annotated[StrictInt, Field(ge=info.min, le=info.max)]
+    if get_origin(kind) is Literal:
+        return kind
+    if kind is str:
         return Annotated[StrictStr, Field(min_length=1)]
 
     def converted(value: object, info: ValidationInfo) -> str:
         """As it is typed; a path is one from the file's folder."""
         text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
-        if isinstance(kind, click.Path):
+        if kind is Path:
             text = os.path.join(_folder(info), os.path.expanduser(text))  # noqa: PTH111, PTH118 - text
-        try:
-            kind.convert(text, None, None)
-        except click.UsageError as problem:
-            raise ValueError(problem.message) from problem
+        convert(option, text)
         return text
 
     return Annotated[str, BeforeValidator(converted)]

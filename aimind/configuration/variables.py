@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Collection, Iterator
 
-import click
-
 from aimind.configuration.keys import OTHERS, PREFIX, Keys, flag, variable
 from aimind.configuration.values import Said
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
+from aimind.parameters import convert
 
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _SERVICE_VARIABLE = re.compile(
@@ -31,10 +30,12 @@ def read(keys: Keys) -> dict[str, Said]:
         if not text or _is_of_kubernetes(variable(name), text):
             continue
         try:
-            value = (click.BOOL if option.is_flag else option.type).convert(text, None, None)
-        except click.UsageError as problem:
-            hint = f"true or false, as with {flag(name)}" if option.is_flag else f"as {flag(name)} takes it"
-            raise UsageError(f"{variable(name)}: {problem.message}", hint=hint) from problem
+            value = convert(option, text)
+        except ValueError as problem:
+            hint = f"{flag(name)}: {option.help}"
+            if option.is_flag:
+                hint = f"set it to true or false; it stands for {flag(name)}"
+            raise UsageError(f"{variable(name)}: {problem}", hint=hint) from problem
         found[name] = Said(bool(value) if option.is_flag else text, variable(name))
     return found
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
+import typer
 
 from aimind.show.terminal import is_quiet, warn
 
@@ -25,13 +25,13 @@ def bench_progress(at_once: int, done: int, count: int) -> None:
     """How far a measurement is, in a line that the next one replaces; only in a terminal."""
     if not is_quiet() and sys.stderr.isatty():
         text = "" if done == count else f"{at_once} at once: {done} of {count} requests answered"
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
 def bench(results: Sequence[Result]) -> None:
     """A table, and the tokens per second as bars."""
     for line in (*_HEAD, *map(_row, results), "", *_bars(results)):
-        click.echo(line)
+        typer.echo(line)
     for result in results:
         if result.failed:
             at_once = result.max_concurrency

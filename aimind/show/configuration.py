@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+import typer
 
 from aimind.phrases import visible
 from aimind.show.terminal import console, escape, table
@@ -60,13 +60,13 @@ def _left_out(found: Configuration, file: Text) -> list[str]:
 
 def trusted(path: str, settings: Mapping[str, Said]) -> None:
     """Everything that a file may set now that it is trusted, and needed trust."""
-    click.echo(f"{visible(path)} is trusted until it changes.")
+    typer.echo(f"{visible(path)} is trusted until it changes.")
     if not settings:
-        click.echo("It sets nothing that needs trust.")
+        typer.echo("It sets nothing that needs trust.")
         return
-    click.echo("It sets:")
+    typer.echo("It sets:")
     for name, said in settings.items():
-        click.echo(f"  {visible(name)} = {visible(_text(said.value))}")
+        typer.echo(f"  {visible(name)} = {visible(_text(said.value))}")
 
 
 def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import click
+import typer
 
 from aimind.phrases import visible
 from aimind.show.terminal import note
@@ -64,13 +64,13 @@ class AnswerView:
         if not reasons and not self._at_line_start:
             self._write("\n")
         if self._dim:
-            click.echo(DIM if reasons else PLAIN, nl=False, color=True)
+            typer.echo(DIM if reasons else PLAIN, nl=False, color=True)
         else:
             self._write("<think>\n" if reasons else "</think>\n")
 
     def _write(self, text: str) -> None:
         if text:
-            click.echo(text, nl=False)
+            typer.echo(text, nl=False)
             sys.stdout.flush()
             self._at_line_start = text.endswith("\n")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import click
+import typer
 
 from aimind.phrases import age, gib, visible_output
 from aimind.show.terminal import console, escape, grid, note, table
@@ -26,7 +26,7 @@ NONE = "there are no instances: `aimind serve MODEL` starts one"
 def instances(sights: Sequence[Sight], used: Mapping[str, Used], indices: Mapping[str, int]) -> None:
     """A table of them; `indices`: the devices' own, by the names that claims have for them."""
     if not sights:
-        click.echo(NONE)
+        typer.echo(NONE)
         return
     titles = "name model backend state since restarts url devices planned used".split()
     rows = table(*titles)
@@ -71,7 +71,7 @@ def instance(
     facts.add_row("files", str(sight.folder))
     console().print(facts)
     for line in last_lines:
-        click.echo(f"| {visible_output(line)}")
+        typer.echo(f"| {visible_output(line)}")
 
 
 def _add_state(facts: Table, sight: Sight) -> None:
@@ -150,9 +150,9 @@ def ending(sight: Sight) -> str:
 def log_line(entry: Entry) -> None:
     """A line of a log, or that something is missing there."""
     if entry.line is not None:
-        click.echo(visible_output(entry.line))
+        typer.echo(visible_output(entry.line))
     else:
-        click.echo(f"aimind: {entry.dropped_parts} of the log's parts are missing here: it was too long")
+        typer.echo(f"aimind: {entry.dropped_parts} of the log's parts are missing here: it was too long")
 
 
 def log_document(entry: Entry) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import click
+import typer
 
 from aimind.phrases import age, gib
 from aimind.reference import unparse
@@ -43,7 +43,7 @@ def found_document(results: Sequence[tuple[Found, Guess | None]]) -> dict[str, o
 def cached(models: Sequence[Cached], leftovers: Sequence[Leftover], total_bytes: int) -> None:
     """What is in the caches; `total_bytes`: of both, on their disks."""
     if not models:
-        click.echo(NOTHING)
+        typer.echo(NOTHING)
     else:
         rows = table("name", "hub", "size", "last used", "state")
         for each in models:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import click
+import typer
 
 from aimind.errors import OutputError
 from aimind.phrases import visible
@@ -142,7 +142,7 @@ def tell(line: str) -> None:
         BrokenPipeError: nobody reads it any more.
     """
     try:
-        click.echo(visible(without_secrets(line)), err=True)
+        typer.echo(visible(without_secrets(line)), err=True)
     except BrokenPipeError:
         raise
     except OSError:
@@ -152,7 +152,7 @@ def tell(line: str) -> None:
 def data(value: Mapping[str, object]) -> None:
     """Print a document, its texts without secrets; where stdout is not UTF-8, with the escapes of JSON."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
-    click.echo(json.dumps(redacted(value), indent=2, ensure_ascii=not is_utf8))
+    typer.echo(json.dumps(redacted(value), indent=2, ensure_ascii=not is_utf8))
 
 
 def console(*, err: bool = False) -> Console:

@@ -25,7 +25,10 @@ SDIST = (
     "llama-cpp-python==0.3.36 "
     "--hash=sha256:832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e\n"
 )
-PACKAGES = "click markdown-it-py mdurl nvidia-ml-py platformdirs psutil pygments rich".split()
+PACKAGES = """
+    annotated-doc markdown-it-py mdurl nvidia-ml-py platformdirs psutil pygments rich shellingham typer
+    typing-extensions
+""".split()
 # manylinux as far back as these packages go; pip takes no newer wheel than those named.
 PLATFORMS = "manylinux_2_28 manylinux_2_17 manylinux2014 manylinux_2_12 manylinux2010".split()
 

@@ -163,7 +163,7 @@ def test_a_path_starts_from_the_file(at: Configured) -> None:
         at.own, 'api_key_file = "key"\n[backends.llama-server]\nargs = ["--lora", "./a", "--log-file=../b"]'
     )
     said = at.refused("plan", "demo")
-    assert f"api_key_file: File '{at.own.parent}/key' does not exist" in said
+    assert f"api_key_file: the file {at.own.parent}/key does not exist" in said
     (at.own.parent / "key").write_text("canary")
     words = words_of(at.plan())
     assert words[-3:] == ["--lora", f"{at.own.parent}/a", f"--log-file={at.own.parent}/../b"]

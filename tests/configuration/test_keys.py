@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aimind
-from aimind.cli.plan import plan_command
-from aimind.cli.serve import serve_command
-from aimind.cli.unit import unit_command
+from aimind.cli.app import load
 from aimind.configuration.allowed import HARMLESS
 from aimind.configuration.keys import NO_KEYS, OTHERS, key, keys, variable
 from tests.configuration.conftest import Configured, write
 from tests.supervisor.harness import LINUX
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-KEYS = keys(serve_command.params)
+KEYS = keys(load("serve").params)
 
 
 def table() -> Iterator[str]:
@@ -41,10 +39,10 @@ def test_the_page_has_all_keys() -> None:
 
 def test_what_can_be_planned_can_be_configured() -> None:
     """Each option is a key, or is listed as none; and `serve` has all keys of the others."""
-    assert {key(each) for each in serve_command.params} - {"model"} == KEYS.keys() | NO_KEYS
+    assert {key(each) for each in load("serve").params} - {"model"} == KEYS.keys() | NO_KEYS
     only_there = {"hardware", "files", "exact", "user", "hardened", "run_as", "install"}
-    for command in (plan_command, unit_command):
-        assert keys(command.params).keys() <= KEYS.keys() | only_there
+    for command in ("plan", "unit"):
+        assert keys(load(command).params).keys() <= KEYS.keys() | only_there
 
 
 def test_every_variable_of_ours_is_known() -> None:

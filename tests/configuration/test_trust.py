@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from aimind.cli.serve import serve_command
+from aimind.cli.app import load
 from aimind.configuration.allowed import HARMLESS
 from aimind.configuration.keys import keys
 from tests.configuration.conftest import Configured, write
@@ -17,7 +17,7 @@ pytestmark = LINUX
 
 def test_keys_that_reach_beyond_the_plan_need_trust() -> None:
     """Paths, addresses, secrets, code, and what silences warnings."""
-    known = keys(serve_command.params)
+    known = keys(load("serve").params)
     assert HARMLESS <= known.keys()
     reaching = {
         "api_key_file",

@@ -1,0 +1,138 @@
+"""From the options of a command to what is asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aimind.cli.options import RequestOptions, use_hub
+from aimind.errors import UsageError
+from aimind.launchers.arguments import said
+from aimind.options import API_KEY_CREDENTIAL, BEST, TOKEN_CREDENTIAL, Wanted
+from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Request
+
+_ALONE = "a file with the key or the token alone, on one line"
+
+
+def ask(
+    model: str,
+    options: RequestOptions,
+    *,
+    context: int | None = None,
+    backend_argv: tuple[str, ...] = (),
+    defaults: Defaults | None = None,
+) -> Wanted:
+    """What the options of a command and the arguments for the backend ask for.
+
+    Args:
+        model: as it was typed.
+        options: of the command.
+        context: tokens per request.
+        backend_argv: the arguments after `--`.
+        defaults: which of the options come from the configuration.
+
+    Raises:
+        UsageError: the file of the key or of the token cannot be read, or holds none.
+    """
+    use_hub(options.hub)
+    request = Request(
+        backend=options.backend,
+        backend_version=options.backend_version,
+        category=options.category,
+        max_model_len=context,
+        max_num_seqs=options.parallel,
+        devices=None if options.device is None else tuple(options.device),
+        tensor_parallel_size=options.tensor_parallel,
+        gpu_layers=options.gpu_layers,
+        cpu_offload=False if options.no_cpu_offload else None,
+        kv_cache_dtype=options.kv_cache_type,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        address=options.host,
+        port=options.port,
+        api_key=_api_key(options.api_key_file),
+        served_name=options.served_model_name,
+        env=dict(options.env or ()),
+        trust_remote_code=options.trust_remote_code,
+        auto_parsers=False if options.no_auto_parsers else None,
+        projector=options.mmproj,
+        force=options.force,
+        extra=backend_argv,
+        defaults=defaults or Defaults(),
+    )
+    return Wanted(
+        text=model,
+        revision=options.revision or None,
+        quantization=None if options.quant == BEST else options.quant or None,
+        prefer_quality=options.quant == BEST,
+        projector=_projector(request),
+        offline=options.offline,
+        token_file=_token_file(options.hf_token_file),
+        request=request,
+    )
+
+
+def _projector(request: Request) -> str | None:
+    """Said to aimind or to the backend, it counts before the backend is known.
+
+    An absolute path is not a file of the repository.
+    """
+    from aimind.launchers import LAUNCHERS
+
+    flags = [launcher.FLAGS["projector"] for launcher in LAUNCHERS if "projector" in launcher.FLAGS]
+    path = next(filter(None, [request.projector, *(said(flag, request.extra) for flag in flags)]), None)
+    return "none" if path is not None and Path(path).is_absolute() else path
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key in the file; else that of the environment; else that of the service manager.
+
+    Raises:
+        UsageError: it is blank, which would leave the API open.
+    """
+    key = os.environ.get(API_KEY_VARIABLE)
+    if file is None and key is not None:
+        if not _is_secret_text(key):
+            raise UsageError(
+                f"{API_KEY_VARIABLE} is set and holds no key: clients could not be told from others",
+                hint=f"set it to a key without spaces, or unset {API_KEY_VARIABLE}",
+            )
+        return key
+    file = file or _credential(API_KEY_CREDENTIAL)
+    return None if file is None else _secret_in(file)
+
+
+def _token_file(file: Path | None) -> Path | None:
+    """The file with the hub's token, unless it is in the environment or where the client looks for it."""
+    if file is None and any(map(os.environ.get, TOKEN_VARIABLES)):
+        return None
+    file = file or _credential(TOKEN_CREDENTIAL)
+    if file is not None:
+        _secret_in(file)  # find out now whether it is one
+    return file
+
+
+def _credential(name: str) -> Path | None:
+    """The file in which a service manager gives us this secret (`LoadCredential=` of systemd)."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    file = Path(folder, name) if folder else None
+    return file if file is not None and file.exists() else None
+
+
+def _secret_in(file: Path) -> str:
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as problem:
+        raise _no_secret(file) from problem
+    except OSError as problem:
+        raise UsageError(f"cannot read {file}: {problem.strerror}", hint=_ALONE) from problem
+    if not _is_secret_text(secret):
+        raise _no_secret(file)
+    return secret
+
+
+def _is_secret_text(text: str) -> bool:
+    return bool(text) and text.isprintable() and " " not in text
+
+
+def _no_secret(file: Path) -> UsageError:
+    return UsageError(f"{file} holds no key and no token", hint=_ALONE)

@@ -1,0 +1,38 @@
+"""What aimind answers to a command line that it cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from aimind.errors import UsageError
+from aimind.parameters import long_name
+
+
+def usage_error(error: typer.TyperException) -> UsageError:
+    """The error in aimind's form: what is wrong, and what to type instead."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "aimind"
+    hint = f"`{command} --help` shows what it accepts"
+    unknown = getattr(error, "option_name", None)
+    if unknown is not None and hasattr(error, "possibilities"):
+        return _unknown_option(unknown, error.possibilities or (), hint)
+    parameter = getattr(error, "param", None)
+    if parameter is None:
+        return UsageError(_sentence(error.format_message()), hint=hint)
+    is_option = parameter.param_type_name == "option"
+    name = long_name(parameter) if is_option else parameter.display_name_raw
+    if not error.message:
+        return UsageError(f"{name} is missing", hint=hint)
+    return UsageError(f"invalid value for {name}: {error.message}", hint=hint)
+
+
+def _unknown_option(name: str, nearest: Sequence[str], hint: str) -> UsageError:
+    near = next(iter(nearest), None)
+    return UsageError(f"there is no option {name}", hint=f"did you mean {near}?" if near else hint)
+
+
+def _sentence(message: str) -> str:
+    """As the project's errors are written: without a period, and not capitalized."""
+    return (message[:1].lower() + message[1:]).rstrip(".")
