@@ -124,8 +124,12 @@ def test_records_whose_header_cannot_be_read_are_named_not_dropped(tmp_path: Pat
     [
         (HEADERS, "nemotron-nano-9b-v2", 16, 315.27),
         (HEADERS, "nemotron-nano-9b-v2", 64, 809.52),
+        (HEADERS, "nemotron-nano-9b-v2", 96, 1158.08),
+        (HEADERS, "nemotron-nano-9b-v2", 128, 1467.27),
         (estimates.DATA / "models" / "gguf", "granite-4.0-h-tiny.Q4_K_M", 64, 242.49),
+        (estimates.DATA / "models" / "gguf", "granite-4.0-h-tiny.Q4_K_M", 128, 439.11),
         (estimates.DATA / "models" / "gguf", "falcon-h1-7b.Q4_K_M", 32, 285.02),
+        (estimates.DATA / "models" / "gguf", "falcon-h1-7b.Q4_K_M", 128, 839.57),
     ],
 )
 def test_many_slots_of_mamba_2(headers: Path, name: str, slots: int, logged_mib: float) -> None:
