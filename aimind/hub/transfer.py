@@ -1,7 +1,8 @@
 """The bytes of one file over several connections, in order.
 
-The file is cut into segments. The first one that is not whole is written and hashed as it comes; those
-behind it are held in memory until their turn, at most one chunk for each further connection. So the file on
+The file is cut into segments. The first one that is not whole is written and hashed as it comes, by one
+thread while the others receive; those behind it are held in memory until their turn, at most one chunk for
+each connection. So the file on
 the disk is at any moment the beginning of the content, as the hubs' own clients leave it, and the next
 download goes on with it after a KILL: what was held in memory then comes twice. A connection that has
 nothing left to fetch takes half of what another one has still to come.
@@ -29,6 +30,8 @@ PART_BYTES = 8 << 30
 REST_SECONDS = 2.0
 # The first connection takes all there is again after so long without help.
 ALONE_AFTER_SECONDS = 5.0
+# Less than this part of a chunk is not split between two connections.
+_SMALLEST_SPLIT = 4
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 0.05
 
@@ -43,10 +46,16 @@ class CutError(ChangedError):
 
 @dataclass(eq=False)
 class _Segment:
-    """The bytes from `at`, the next to come, to before `stop`; `held`: what came and is not yet written."""
+    """A part of the file, up to before `stop`.
+
+    Attributes:
+        at: the next byte to come.
+        written: the first byte that is not yet written; those from there to `at` are `held`.
+    """
 
     at: int
     stop: int
+    written: int
     held: list[bytes] = field(default_factory=list)
     is_taken: bool = False
 
@@ -91,6 +100,7 @@ class Transfer:
         self._most_connections = CONNECTIONS
         self._rest_until = 0.0
         self._helped_until = 0.0  # others are expected to come again till then
+        self._is_writing = False
         self._problem: BaseException | None = None  # what could not be written
         self.left_bytes = file.size_bytes - start
 
@@ -108,7 +118,8 @@ class Transfer:
             left = self.left_bytes
             segment = self._take(is_first=True)
             if segment is None:
-                self._wait_for_others()
+                if not self._write_what_is_in_turn():
+                    self._wait_for_others()
                 continue
             try:
                 self._receive(segment)
@@ -151,9 +162,11 @@ class Transfer:
         return True
 
     def _is_refused_beside_others(self, error: Exception) -> bool:
-        """Whether a server refused one connection while others have theirs: then there shall be fewer."""
+        """Whether a server refused one connection beside others, or soon after: then there shall be fewer."""
+        if not isinstance(error, (RefusedError, _NoRangesError)):
+            return False
         with self._changed:
-            if self._connections < 2 or not isinstance(error, (RefusedError, _NoRangesError)):
+            if self._connections < 2 and time.monotonic() > self._helped_until:
                 return False
             self._most_connections = max(1, self._connections - 1)
             return True
@@ -200,7 +213,7 @@ class Transfer:
     def _wants_help(self) -> bool:
         return (
             1 <= self._connections < self._most_connections
-            and self.left_bytes >= 2 * self._chunk_bytes
+            and self.left_bytes >= self._chunk_bytes
             and time.monotonic() >= self._rest_until
         )
 
@@ -211,27 +224,31 @@ class Transfer:
             if last.left_bytes > self._chunk_bytes:
                 last.stop = last.at + self._chunk_bytes
                 self._next = last.stop
-        is_full = len(self._segments) >= self._most_connections
-        if self._next >= self._file.size_bytes or is_full:
+        length = min(self._chunk_bytes, self._room_bytes())
+        if self._next >= self._file.size_bytes or length < self._chunk_bytes // _SMALLEST_SPLIT:
             return None
-        is_alone = is_first and time.monotonic() > self._helped_until
-        length = PART_BYTES if is_alone else self._chunk_bytes
-        segment = _Segment(self._next, min(self._next + length, self._file.size_bytes))
+        if is_first and time.monotonic() > self._helped_until:  # it is alone
+            length = PART_BYTES
+        stop = min(self._next + length, self._file.size_bytes)
+        segment = _Segment(at=self._next, stop=stop, written=self._next)
         self._segments.append(segment)
         self._next = segment.stop
         return segment
+
+    def _room_bytes(self) -> int:
+        """How much more may be fetched before the first segment is written: one chunk for each connection."""
+        unwritten = sum(each.stop - each.written for each in self._segments)
+        return self._most_connections * self._chunk_bytes - unwritten
 
     def _half_of_another(self) -> _Segment | None:
         """The second half of what another has still to come, where that is worth a request."""
         is_end = self._next >= self._file.size_bytes
         others = self._segments if is_end else self._segments[:1]  # which all those behind it wait for
         longest = max(others, key=lambda each: each.left_bytes, default=None)
-        if longest is None or longest.left_bytes < self._chunk_bytes // 2:
-            return None
-        if len(self._segments) >= 2 * CONNECTIONS:
+        if longest is None or longest.left_bytes < self._chunk_bytes // _SMALLEST_SPLIT:
             return None
         middle = longest.at + longest.left_bytes // 2
-        half = _Segment(middle, longest.stop)
+        half = _Segment(at=middle, stop=longest.stop, written=middle)
         longest.stop = middle
         self._segments.insert(self._segments.index(longest) + 1, half)
         return half
@@ -292,22 +309,40 @@ class Transfer:
             segment.at += len(piece)
             self.left_bytes -= len(piece)
             self._sink.advance(len(piece))
-            try:
-                self._write_what_is_in_turn()
-            except BaseException as problem:
-                self._problem = problem
-                raise
+        self._write_what_is_in_turn()
+        with self._changed:
             return segment.at < segment.stop
 
-    def _write_what_is_in_turn(self) -> None:
-        while self._segments:
+    def _write_what_is_in_turn(self) -> bool:
+        """Write what has come of the first segment, unless another thread is writing; whether anything was.
+
+        Others receive meanwhile. What they add is written by the next call of any thread, so that none writes
+        for all while its own connection waits.
+        """
+        with self._changed:
+            if self._problem is not None:
+                raise self._problem  # a gap would be left
+            if self._is_writing or not self._segments:
+                return False
+            self._is_writing = True
             first = self._segments[0]
-            for piece in first.held:
+            pieces, first.held = first.held, []
+        try:
+            for piece in pieces:
                 self._sink.write(piece)
-            first.held.clear()
-            if first.at < first.stop:
-                return
-            self._segments.pop(0)
+        except BaseException as problem:
+            self._problem = problem
+            raise
+        finally:
+            with self._changed:
+                self._is_writing = False
+        with self._changed:
+            first.written += sum(map(len, pieces))
+            is_whole = first.at >= first.stop and not first.held
+            if is_whole:
+                self._segments.remove(first)
+                self._changed.notify_all()
+        return is_whole or bool(pieces)
 
 
 class _NoRangesError(ChangedError):
