@@ -183,7 +183,10 @@ QUANTIZED: dict[str, dict[str, Any]] = {
         "quant_method": "modelopt",
         "quantization": {"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"},
     },
-    "mxfp8 by modelopt": {"quant_method": "modelopt_mxfp8", "quantization": {"quant_algo": "MXFP8"}},
+    "mxfp8 by modelopt": {
+        "quant_method": "modelopt_mxfp8",
+        "quantization": {"quant_algo": "MXFP8", "kv_cache_quant_algo": None, "exclude_modules": []},
+    },
     "experts in awq 4": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
     "experts in gptq 4": gptq(4),
     "experts in integers 4": integers(4),
