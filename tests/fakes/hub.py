@@ -16,6 +16,7 @@ Or, to try things by hand: `python -m tests.fakes.hub FOLDER`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -165,6 +166,10 @@ class Hub:
             server.server_close()
         with self.lock:
             for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(
+                        socket.SHUT_RDWR
+                    )  # its handler reads from a copy, which close() leaves open
                 connection.close()
 
     def count(self, method: str | None = None, path: str = "") -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from aimind import redaction
 from tests.fakes.hub import Hub
 from tests.hub.samples import KINDS, Kind
 
@@ -40,6 +41,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     # The real client read these when it was imported, in the name of whoever runs the tests.
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(redaction, "_known", set())  # the tokens of other tests are words here
     folder = tmp_path / "repositories"
     folder.mkdir()
     with Hub(folder) as running:

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import http.client
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.fakes.hub import Hub
+
+
+def test_a_hub_that_has_ended_answers_nobody(tmp_path: Path) -> None:
+    """Else a client that keeps connections would ask it again when the next hub has got its port."""
+    with Hub(tmp_path / "repositories") as other:
+        connection = http.client.HTTPConnection(other.url.removeprefix("http://"), timeout=30)
+        connection.request("GET", "/api/models/a/b")
+        connection.getresponse().read()
+        assert connection.sock is not None
+    with pytest.raises((http.client.HTTPException, OSError)):
+        connection.request("GET", "/api/models/a/b")
+        connection.getresponse()
 
 
 def test_a_local_model_needs_no_client(tmp_path: Path) -> None:
