@@ -438,6 +438,10 @@ def _order(name: str) -> tuple[int, str]:
     return (PREFERRED.index(plain) if plain in PREFERRED else len(PREFERRED), name)
 
 
+def _is_safetensors(file: File) -> bool:
+    return file.path.endswith(".safetensors")
+
+
 def _nothing(model: Model, names: set[str]) -> UnsupportedError:
     name = _name(model)
     hint = "Name a repository or folder with GGUF files, or with config.json and safetensors."
@@ -447,8 +451,13 @@ def _nothing(model: Model, names: set[str]) -> UnsupportedError:
         return UnsupportedError(
             f"{name} is an adapter (LoRA), not a whole model", hint="Serve the model that it was made for."
         )
-    if any(path.endswith(".safetensors") for path in names):
-        return UnsupportedError(f"{name} has weights only in folders inside it", hint="Name one of them.")
+    folders = {str(PurePosixPath(file.path).parent) for file in model.files if _is_safetensors(file)} - {"."}
+    if folders:
+        first = ", ".join(folder[:100] for folder in sorted(folders)[:3])
+        more = ", …" if len(folders) > 3 else ""
+        return UnsupportedError(
+            f"{name} has weights only in folders inside it: {first}{more}", hint="Name one of them."
+        )
     kinds = sorted({PurePosixPath(file.path).suffix for file in model.files} & _OTHER)
     if kinds:
         return UnsupportedError(f"{name} has only {', '.join(kinds)} files, and no model to serve", hint=hint)

@@ -231,7 +231,9 @@ FILES = st.sampled_from(
         *("%2e%2e/x", "..\\x", "~/x", "*.safetensors", INDEX_NAME),
     ]
 )
-ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.lists(FILES, max_size=2) | st.just({})
+ODD: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.lists(FILES, max_size=2) | st.just({})
+)
 TENSORS = st.sampled_from([*sorted(PLACES)[:5], "", "x", "\n", "y" * 3000]) | st.text(max_size=5)
 MAPS = st.dictionaries(TENSORS, FILES | ODD, max_size=8)
 INDEXES = st.one_of(
