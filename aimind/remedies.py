@@ -14,23 +14,12 @@ from dataclasses import dataclass
 
 from aimind import plan
 from aimind.errors import AimindError, DoesNotFitError
-from aimind.launchers.arguments import render
+from aimind.launchers.arguments import OPTIONS, render
 from aimind.launchers.base import Flag, Launcher
 from aimind.phrases import gib
 from aimind.place.placement import CONTEXT_MINIMUM, Detail
 from aimind.types import Change, Device, Host, Metadata, Model, Plan, Request
 
-# Field of a request -> aimind's own option for it. All other fields are worded by the backend's flags.
-_OPTIONS = {
-    "max_model_len": "--context",
-    "max_num_seqs": "--parallel",
-    "kv_cache_dtype": "--kv-cache-type",
-    "devices": "--device",
-    "gpu_layers": "--gpu-layers",
-    "tensor_parallel_size": "--tensor-parallel",
-    "gpu_memory_utilization": "--gpu-memory-utilization",
-    "cpu_offload": "--no-cpu-offload",
-}
 # Tried whatever the backend is, after what the placement proposes.
 _SMALLER_CACHES: tuple[Change, ...] = ({"kv_cache_dtype": "q8_0"}, {"kv_cache_dtype": "fp8"})
 # Fields that, once set, can keep a model from fitting: tried with their defaults, together where they are
@@ -159,7 +148,7 @@ class Remedies:
 
     def _has_words(self, change: Change, found: Plan) -> bool:
         """Whether aimind or the backend has an option for every field."""
-        return all(field in _OPTIONS or field in self._flags(found) for field in change)
+        return all(field in OPTIONS or field in self._flags(found) for field in change)
 
     def _flags(self, found: Plan) -> Mapping[str, Flag]:
         return next(each.FLAGS for each in self.launchers if each.NAME == found.backend.name)
@@ -172,12 +161,12 @@ class Remedies:
             change = {**change, "max_model_len": found.settings.max_model_len}
         flags = self._flags(found)
         values = {field: value for field, value in change.items() if value is not None}
-        words = [f"{_OPTIONS[field]} {value}" for field, value in values.items() if field in _OPTIONS]
-        others = {field: value for field, value in values.items() if field not in _OPTIONS}
+        words = [f"{OPTIONS[field]} {value}" for field, value in values.items() if field in OPTIONS]
+        others = {field: value for field, value in values.items() if field not in OPTIONS}
         if others:
             words += ["--", *render(flags, _changed(Request(), others))]
         reset = [
-            _OPTIONS.get(field) or flags[field].spellings[0]
+            OPTIONS.get(field) or flags[field].spellings[0]
             for field, value in change.items()
             if value is None and getattr(self.problem.request, field) is not None
         ]

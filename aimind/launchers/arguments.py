@@ -8,7 +8,6 @@ Law: `absorb(launcher, Request(extra=render(launcher.FLAGS, settings)))` gives t
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 
 from aimind.errors import UsageError
@@ -18,21 +17,34 @@ from aimind.types import Backend, Request
 # Python's servers also take flags that are cut short.
 _SECRET_FLAGS = {"--api-key": KEY_IS_SEEN, "--hf-token": TOKEN_IS_SEEN}
 _SHORTEST = len("--api")
+# Field of a request -> aimind's own option for it. All other fields have only the backend's flags.
+OPTIONS: Mapping[str, str] = {
+    "max_model_len": "--context",
+    "max_num_seqs": "--parallel",
+    "kv_cache_dtype": "--kv-cache-type",
+    "devices": "--device",
+    "gpu_layers": "--gpu-layers",
+    "tensor_parallel_size": "--tensor-parallel",
+    "gpu_memory_utilization": "--gpu-memory-utilization",
+    "cpu_offload": "--no-cpu-offload",
+}
+# Backends keep counts in signed integers of 32 bits, and sizes in bytes or MiB in 64 bits.
+_MOST = (1 << 31) - 1
+_MOST_BYTES = (1 << 63) - 1
 # What numbers may be that the user's own arguments give; aimind's options have the same bounds.
 _RANGES: Mapping[str, tuple[float, float]] = {
     "port": (0, 65535),
-    "gpu_layers": (0, math.inf),
-    "cpu_moe_layers": (0, math.inf),
-    "prompt_cache_mib": (0, math.inf),  # without a limit no plan can hold it
-    "context_checkpoints": (0, math.inf),
     "gpu_memory_utilization": (0.01, 1),
+    "kv_cache_memory_bytes": (1, _MOST_BYTES),
+    "prompt_cache_mib": (0, _MOST),  # without a limit no plan can hold it
+    **dict.fromkeys(("gpu_layers", "cpu_moe_layers", "context_checkpoints", "max_model_len"), (0, _MOST)),
     **dict.fromkeys(
         (
             *("max_num_seqs", "max_num_batched_tokens", "batch_size", "ubatch_size", "block_size"),
-            *("kv_cache_tokens", "kv_cache_memory_bytes"),
+            "kv_cache_tokens",
             *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
         ),
-        (1, math.inf),
+        (1, _MOST),
     ),
 }
 
@@ -47,10 +59,9 @@ def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str
     for field, (least, most) in _RANGES.items():
         value: float | None = getattr(request, field)
         if value is not None and not least <= value <= most:
-            raise UsageError(
-                f"{launcher.FLAGS[field].spellings[0]} {value:g} is out of its range",
-                hint=f"it takes {least:g} to {most:g}" if most < math.inf else f"it takes {least:g} or more",
-            )
+            flag = launcher.FLAGS.get(field)
+            name = OPTIONS[field] if flag is None else flag.spellings[0]
+            raise UsageError(f"{name} {value} is out of its range", hint=f"it takes {least} to {most}")
     return notes
 
 

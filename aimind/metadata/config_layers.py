@@ -39,7 +39,7 @@ _KINDS: dict[str, Kind] = {
     "moe": "moe",
     "E": "moe",
 }
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 _FEED_FORWARD = (
     "intermediate_size",
     "n_inner",
@@ -72,7 +72,7 @@ def plan(config: Config) -> list[Plan]:
     Raises:
         MetadataError: the configuration contradicts itself.
     """
-    layers = _count(config, *_LAYERS) or len(_listed_kinds(config))
+    layers = _count(config, *LAYERS) or len(_listed_kinds(config))
     of_kind = kinds(config, layers)
     mixed = "sliding" in of_kind and "full" in of_kind
     causal = is_causal(config)
@@ -103,7 +103,7 @@ def encoder_decoder(config: Config) -> tuple[list[Plan], list[Plan]]:
 
     def side(name: str, other: str) -> tuple[int, int, int]:
         heads = config.integer(f"{name}_attention_heads", *HEADS, "num_heads") or 1
-        layers = _count(config, f"{name}_layers", other, *_LAYERS)
+        layers = _count(config, f"{name}_layers", other, *LAYERS)
         return layers, heads, config.integer(f"{name}_ffn_dim", *_FEED_FORWARD) or 4 * hidden
 
     def memory(heads: int, *, causal: bool, tokens: int | None = None) -> Attention:

@@ -11,7 +11,7 @@ from aimind.types import Attention, LatentAttention, Memory, RecurrentState
 
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim", "model_dim")
-_KV_HEADS = (
+KV_HEADS = (
     "num_key_value_heads",
     "n_head_kv",
     "num_kv_heads",
@@ -98,7 +98,7 @@ def kv_head_count(config: Config, heads: int) -> int:
     if config.flag("multi_query") and not config.flag("new_decoder_architecture"):
         return 1
     inner = config.section("attn_config")  # DBRX and MPT keep it apart
-    return config.integer(*_KV_HEADS) or (inner.integer("kv_n_heads") if inner else None) or heads
+    return config.integer(*KV_HEADS) or (inner.integer("kv_n_heads") if inner else None) or heads
 
 
 def recurrent(config: Config) -> RecurrentState | None:

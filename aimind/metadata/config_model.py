@@ -13,6 +13,7 @@ from aimind.metadata import config_layers, config_rows, remote_code, summary, un
 from aimind.metadata.config import Config
 from aimind.metadata.config_memory import HIDDEN
 from aimind.metadata.config_task import category, modalities, scores
+from aimind.metadata.config_values import LENGTHS, check
 from aimind.metadata.quantization import Quantization, parameters
 from aimind.types import Chat, Format, Layer, Metadata, Tensor
 
@@ -59,6 +60,7 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
         MetadataError: the configuration contradicts itself or the tensors.
     """
     config = whole.language_model()
+    check(whole, config)
     architecture = next(iter(whole.words("architectures")), config.model_type)
     scoring = scores(beside.name, architecture, beside.sentences, beside.paths)
     task = category(whole, architecture, beside.names, scores=scoring)
@@ -185,16 +187,6 @@ def _hidden(stack: Mapping[int, Sequence[Tensor]]) -> int:
     return max((min(tensor.shape) for tensor in tensors if tensor.shape), default=0)
 
 
-_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "seq_length",
-    "max_target_positions",
-    "max_sequence_length",
-    "max_seq_length",
-    "seq_len",
-)
 _OTHER_LENGTHS = ("max_context_length", "context_length", "n_ctx")  # of models that vLLM does not know
 # Their `max_position_embeddings` counts what scaling gives.
 _SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
@@ -202,7 +194,7 @@ _SCALED_ALREADY = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn"
 
 def max_model_len(config: Config, beside: Beside) -> int | None:
     """Tokens that the model was made for, as vLLM 0.32 derives them (`_get_and_verify_max_len`)."""
-    found = [length for name in _LENGTHS if (length := config.integer(name))]
+    found = [length for name in LENGTHS if (length := config.integer(name))]
     length = config.integer("model_max_length") or min(found, default=None) or config.integer(*_OTHER_LENGTHS)
     if config.text("position_embedding_type") == "absolute" and beside.tokenizer_length:
         length = min(length or beside.tokenizer_length, beside.tokenizer_length)

@@ -53,6 +53,9 @@ WORTH_DEVICES_SHARE = 0.1
 WORTH_SMALLER_STEPS = 0.1
 NO_HINT = "see `aimind plan` for what would fit"
 
+# LLAMA_MAX_SEQ in llama.cpp's src/llama-cparams.h: with more it does not make a context.
+MOST_SLOTS = 256
+
 Groups = tuple[tuple[Device, ...], ...]
 
 
@@ -298,6 +301,11 @@ def _check(metadata: Metadata, request: Request) -> None:
         )
     if request.max_num_seqs is not None and request.max_num_seqs < 1:
         raise UsageError(f"{request.max_num_seqs} requests at once is none", hint="--parallel 1")
+    if (request.max_num_seqs or 0) > MOST_SLOTS:
+        raise UsageError(
+            f"llama.cpp serves at most {MOST_SLOTS} requests at once, not {request.max_num_seqs}",
+            hint=f"--parallel {MOST_SLOTS}",
+        )
     if request.gpu_layers is not None and request.gpu_layers < 0:
         raise UsageError(f"{request.gpu_layers} layers cannot be placed", hint="--gpu-layers 0 uses the CPU")
     cells, context = request.kv_cache_tokens, request.max_model_len

@@ -341,3 +341,25 @@ def test_remote_code_is_needed_for_types_of_ones_own_only() -> None:
     assert not model(model_type="brandnew").needs_remote_code
     seeing: dict[str, Any] = {"model_type": "internvl_chat", "llm_config": LLAMA}
     assert model(auto_map=classes, **seeing).needs_remote_code
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 0),
+        ("num_hidden_layers", 0),
+        ("hidden_size", "4096"),
+        ("hidden_size", []),
+        ("hidden_size", 1.5),
+        ("vocab_size", 1 << 31),
+        ("max_position_embeddings", 0),
+        ("max_position_embeddings", -1),
+        ("architectures", [5]),
+        ("architectures", []),
+        ("architectures", "LlamaForCausalLM"),
+    ],
+)
+def test_values_that_no_model_has_are_damage(name: str, value: Any) -> None:
+    with pytest.raises(MetadataError, match=f"config.json is damaged: {name} is "):
+        model(**{name: value})
