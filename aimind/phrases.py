@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from aimind.types import Device
+from aimind.types import Device, Host
 
 
 def gib(size_bytes: int) -> str:
@@ -23,6 +23,16 @@ def gib_of(part_bytes: int, whole_bytes: int) -> str:
     part, whole = gib(part_bytes), gib(whole_bytes)
     number, _, unit = part.partition(" ")
     return f"{number if whole.endswith(f' {unit}') else part} of {whole}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things for a sentence: `1 request`, `2 requests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def here(host: Host) -> str:
+    """`here` for this machine, `there` for one that `--hardware` describes."""
+    return "there" if host.elsewhere else "here"
 
 
 def age(since: float) -> str:

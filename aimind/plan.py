@@ -14,6 +14,7 @@ from aimind.launchers.base import DEFAULT_ADDRESS, Compiles, Launcher, is_local
 from aimind.launchers.defaults import take
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
+from aimind.launchers.values import check_values
 from aimind.phrases import gib, names
 from aimind.place import place
 from aimind.place.cache_types import check_cache_types
@@ -81,6 +82,7 @@ def make(
     notes += checked(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
     notes += check_cache_types(memory, metadata, host, request)
+    notes += check_values(choice.launcher, request, choice.backend)
     request, chosen = choose_parsers(choice.launcher.FLAGS, metadata, request, choice.backend)
     measured_host = _with_measurements_of(host, choice.backend)
 

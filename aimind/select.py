@@ -8,6 +8,7 @@ from itertools import zip_longest
 
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers.base import KnowsArchitectures, Launcher, Narrows, nearest, takes_key
+from aimind.phrases import here
 from aimind.types import Backend, Host, Metadata, Package, Program, Reason, Refusal, Request, bare
 
 
@@ -46,7 +47,7 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
             elif asked:
                 why = "asked for"
             else:
-                why = f"first choice for {metadata.format} {metadata.category} models here"
+                why = f"first choice for {metadata.format} {metadata.category} models {here(host)}"
             if backend.assumed:
                 why += f"; {_assumption(launcher, host, backend)}"
             return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
@@ -60,11 +61,11 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         others = _together([each for each in refused if each.backend != able.NAME])
         kind = f"this {metadata.format} {metadata.category} model"
         raise UnsupportedError(
-            f"{able.NAME} would serve {kind}, and it is not here: {_from(able, host)}",
+            f"{able.NAME} would serve {kind}, and it is not {here(host)}: {_from(able, host)}",
             hint=f"of the others none does: {others}",
         )
     raise UnsupportedError(
-        f"no backend can serve this {metadata.format} {metadata.category} model here",
+        f"no backend can serve this {metadata.format} {metadata.category} model {here(host)}",
         hint=_together(refused),
     )
 
@@ -231,11 +232,11 @@ def _missing(launcher: Launcher, host: Host) -> str:
     source = launcher.source(host)
     versions = [backend.version for backend in host.backends if backend.name == launcher.NAME]
     if versions:
-        return f"here is version {', '.join(versions)}, not the one asked for"
+        return f"{here(host)} is version {', '.join(versions)}, not the one asked for"
     if isinstance(source, Program):
         where = "on PATH" if source.home is None else f"in {source.home.folder}"
         return f"{source.names[0]} is not {where}: {source.remedy}"
-    return "it cannot be installed here"
+    return f"it cannot be installed {here(host)}"
 
 
 def _from(launcher: Launcher, host: Host) -> str:
@@ -256,7 +257,8 @@ def _refusal(
     against = refusing(launcher, metadata, host) or lacking(launcher, metadata, host, backend)
     forcible = against is not None and not request.force
     ways = ["--force takes it at its word" if forcible else "see `aimind backends`"]
-    if backend is not None and not _knows(launcher, metadata, backend):
+    is_of_its_kind = launcher.refuse(metadata, host) is None
+    if backend is not None and is_of_its_kind and not _knows(launcher, metadata, backend):
         ways.insert(0, "a newer version may know it: --backend-version VERSION")
     for other in launchers:
         if (
@@ -268,7 +270,9 @@ def _refusal(
         ):
             ways.insert(0, f"leave --backend out, and {other.NAME} can serve it")
             break
-    return UnsupportedError(f"{launcher.NAME} cannot serve this model here: {sentence}", hint="; ".join(ways))
+    return UnsupportedError(
+        f"{launcher.NAME} cannot serve this model {here(host)}: {sentence}", hint="; ".join(ways)
+    )
 
 
 def _together(refused: Sequence[Refusal]) -> str:

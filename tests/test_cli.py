@@ -149,6 +149,9 @@ def test_a_refusal_is_a_row_of_the_table(run: Run, llama: Path) -> None:
     refused, planned = json.loads(run("plan", str(llama), *options, "--json").stdout)["plans"]
     assert refused["error"]["exit_code"] == 8
     assert planned["plan"]["gpu_layers"] == 33
+    nowhere = run("plan", str(llama), "--hardware", "4G", "--context", "8k,max", "--no-cpu-offload")
+    assert nowhere.returncode == 8
+    assert nowhere.stdout.count("no: all layers with a context of") == 2
 
 
 def test_the_files_of_a_repository_and_whether_they_fit(run: Run, llama: Path, tmp_path: Path) -> None:

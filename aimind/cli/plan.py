@@ -87,7 +87,7 @@ def plan_command(  # noqa: PLR0913 - one per option
             show.data(comparison(answers))
         else:
             show.comparison(answers)
-        return
+        raise typer.Exit(steps.table_exit_code([found for _, _, found in answers]))
     question = questions[0][1]
     answer = steps.answer(question)
     found = answer if isinstance(answer, Plan) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aimind.errors import UsageError
+from aimind.launchers.vllm_cpu import AVX512
 from aimind.types import Backend, Request, numbers
 
 # `CacheDType` in vllm/config/cache.py, 0.33.
@@ -15,6 +16,8 @@ TYPES = tuple(
 # and types of 16 bits. It does not look at that list when it starts: with others it fails later, or answers
 # something else (fp8_inc).
 RAM_TYPES = ("auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2")
+# Its attention has kernels for these only with AVX-512, which is there with AMX, too (`_get_attn_isa`).
+RAM_FEATURES = tuple((name, AVX512) for name in ("fp8", "fp8_e4m3", "fp8_e5m2"))
 # Types that vLLM 0.26 does not have -> the first of the versions 0.26, 0.32 and 0.33 that has them.
 _SINCE = {
     "nvfp4_ds_mla": "0.32",

@@ -20,8 +20,8 @@ EXPERTS_INT8 = "cpu_fused_moe_int8"
 OPERATIONS = (GEMM_4_BIT, GEMM_FP8, EXPERTS, EXPERTS_INT8)
 
 # vllm/platforms/cpu.py, `import_kernels`, 0.32, and PyTorch's `_is_avx512_supported`.
-_AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-_AVX512_BF16 = _AVX512 | {"avx512_bf16"}
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+_AVX512_BF16 = AVX512 | {"avx512_bf16"}
 FULL_LIBRARY = "vllm/_C.abi3.so"
 AVX512_LIBRARY = "vllm/_C_AVX512.abi3.so"
 AVX2_LIBRARY = "vllm/_C_AVX2.abi3.so"
@@ -42,7 +42,7 @@ def library(host: Host) -> str | None:
         return None
     if host.arch == "arm64" or host.cpu_features >= _AVX512_BF16:
         return FULL_LIBRARY
-    if host.cpu_features >= _AVX512:
+    if host.cpu_features >= AVX512:
         return AVX512_LIBRARY
     return AVX2_LIBRARY
 

@@ -138,4 +138,5 @@ HELP = Help(
     also=("-O",),  # its parser makes it --optimization-level
     dropped=_DROPPED,
     dropped_since="0.32",
+    values="vllm",
 )

@@ -344,5 +344,6 @@ MEMORY = PagedMemory(
     vendors=("nvidia", "amd"),
     cache_dtypes=vllm_cache.TYPES,
     ram_cache_dtypes=vllm_cache.RAM_TYPES,
+    ram_cache_features=vllm_cache.RAM_FEATURES,
     experts_over_groups=True,
 )

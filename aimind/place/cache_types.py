@@ -47,6 +47,12 @@ def _check_paged(
         accepted = memory.ram_cache_dtypes
     if name not in accepted and not request.force:
         raise _refusal(name, accepted, where=" in RAM" if in_ram and name in memory.cache_dtypes else "")
+    needed = dict(memory.ram_cache_features).get(name, frozenset())
+    if in_ram and not needed <= host.cpu_features:
+        if not request.force:
+            fitting = [each for each in accepted if each not in dict(memory.ram_cache_features)]
+            raise _refusal(name, fitting, where=f" on a processor without {', '.join(sorted(needed))}")
+        return (f"A KV cache of type {name} needs a processor with {', '.join(sorted(needed))}.",)
     kind = CACHE_TYPES.get(name)
     if kind is None:
         return (

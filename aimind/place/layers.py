@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import ggml, overhead
-from aimind.phrases import gib, names
+from aimind.phrases import counted, gib, names
 from aimind.place.placement import (
     CHECKPOINT_BYTES,
     CONTEXT_FLOOR,
@@ -341,7 +341,8 @@ def _why_there(search: Search, found: Fit, devices: tuple[Device, ...]) -> Reaso
             sentence += f"; fewer devices do not hold a context of {found.cache.context} tokens"
         return Reason("gpu_layers", sentence)
     if found.split.layers == search.all_layers:
-        sentence = f"the experts of {found.split.experts} layers stay in RAM, all else is on {where}"
+        experts = counted(found.split.experts, "layer")
+        sentence = f"the experts of {experts} stay in RAM, all else is on {where}"
         return Reason("cpu_moe_layers", f"{sentence}: with those of one layer more {free} are not enough")
     sentence = f"{of_all} on {where}, the others stay in RAM"
     return Reason("gpu_layers", f"{sentence}: for one layer more {free} are not enough")
@@ -366,7 +367,8 @@ def _why_context(search: Search, found: Fit) -> Reason:
 
 def _why_parallel(flags: ggml.Settings, cache: Cache) -> Reason:
     if not flags.kv_unified:
-        return Reason("max_num_seqs", f"{flags.n_seq} requests of {cache.context} tokens each at once")
+        requests = counted(flags.n_seq, "request")
+        return Reason("max_num_seqs", f"{requests} of {cache.context} tokens each at once")
     if cache.slots == 1:
         return Reason("max_num_seqs", f"1 request with a cache of {cache.tokens} tokens")
     whole = cache.tokens // cache.context
@@ -399,7 +401,7 @@ def _why_idle(search: Search, found: Fit, devices: tuple[Device, ...]) -> tuple[
 def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
     if count is None:
         return ()
-    sentence = f"{count} checkpoints a slot, in time {gib(size_bytes)} of RAM"
+    sentence = f"{counted(count, 'checkpoint')} a slot, in time {gib(size_bytes)} of RAM"
     return (Reason("context_checkpoints", sentence),)
 
 
@@ -437,7 +439,7 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
             return DoesNotFitError(f"{asked} needs devices, and none is used", hint=NO_HINT)
         needed = search.usage(cache, whole, (whole.layers,)).devices[0]
         free = ", ".join(f"device {device.index} has {gib(device.free_bytes)}" for device in devices)
-        layers = "all layers" if whole.layers == search.all_layers else f"{whole.layers} layers"
+        layers = "all layers" if whole.layers == search.all_layers else counted(whole.layers, "layer")
         return DoesNotFitError(
             f"{layers} with a context of {least} tokens need {_needs(needed)} on devices, and {free} free",
             hint=NO_HINT,
@@ -449,7 +451,7 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
     if found is not None and found.split == Split(search.all_layers):
         where = f"with all layers on {names(found.devices)}"
     elif found is not None and found.split.layers == search.all_layers:
-        where = f"with the experts of {found.split.experts} layers there"
+        where = f"with the experts of {counted(found.split.experts, 'layer')} there"
     elif found is not None:
         where = f"with {found.split.layers} of {search.all_layers} layers on {names(found.devices)}"
     changes = _smaller_steps(search, usage.host)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aimind.errors import DeviceError, UsageError
+from aimind.phrases import here
 from aimind.types import Change, Device, Estimate, Host, Metadata, Reason, Request, Shard
 
 # Below this many tokens a chat model is of little use: more devices come before a shorter context.
@@ -66,7 +67,8 @@ def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tupl
         if index not in known:
             there = ", ".join(map(str, sorted(known))) or "none"
             raise DeviceError(
-                f"device {index} does not exist here", hint=f"devices here: {there} (see `aimind devices`)"
+                f"device {index} does not exist {here(host)}",
+                hint=f"devices {here(host)}: {there} (see `aimind devices`)",
             )
         if known[index].vendor not in vendors:
             raise DeviceError(

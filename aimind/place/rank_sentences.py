@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aimind.errors import DoesNotFitError
 from aimind.estimate import paged
-from aimind.phrases import gib, names
+from aimind.phrases import counted, gib, names
 from aimind.place.rank_search import ENGINE_RAM_BYTES, Ranks, RankSearch, Tries, cut_sizes
 from aimind.types import BatchSizes, Change, Device, Reason
 
@@ -26,8 +26,9 @@ def why_idle(search: RankSearch, chosen: Ranks, devices: tuple[Device, ...]) -> 
         larger = search.on_devices(devices[:tensor], tensor, 1)
         if larger is None:
             continue
+        verb = "stays" if idle == 1 else "stay"
         sentence = (
-            f"{idle} of {len(devices)} devices stay idle: --tensor-parallel {tensor} would cache "
+            f"{idle} of {len(devices)} devices {verb} idle: --tensor-parallel {tensor} would cache "
             f"{search.tokens(larger)} tokens on {tensor}, where this caches {search.tokens(chosen)}"
         )
         return (Reason("devices", sentence),)
@@ -134,7 +135,8 @@ def why_parallel(search: RankSearch, found: Ranks, tokens: int | None) -> tuple[
             ),
         )
     at_once = tokens // found.context
-    sentence = f"the cache of {tokens} tokens holds {at_once} requests of {found.context} tokens at once"
+    requests = counted(at_once, "request")
+    sentence = f"the cache of {tokens} tokens holds {requests} of {found.context} tokens at once"
     if found.utilization is None:
         return (Reason("kv_cache_memory_bytes", sentence),)
     share = search.memory.rule.describe_share(found.utilization)

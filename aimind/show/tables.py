@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aimind.errors import AimindError
-from aimind.phrases import gib, names
+from aimind.phrases import counted, gib, names
 from aimind.show.terminal import console, escape, table
 from aimind.types import Plan
 
@@ -91,5 +91,5 @@ def fit(found: Plan | None) -> str:
     if found.is_whole:
         return where
     if settings.cpu_moe_layers:
-        return f"{where}, experts of {settings.cpu_moe_layers} layers in RAM"
+        return f"{where}, experts of {counted(settings.cpu_moe_layers, 'layer')} in RAM"
     return f"{settings.gpu_layers} of {len(found.metadata.layers) + 1} layers on {where}"

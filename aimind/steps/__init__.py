@@ -10,6 +10,7 @@ from aimind.steps.deciding import (
     only,
     point_to_gguf,
     survey,
+    table_exit_code,
     without_reading,
 )
 from aimind.steps.equipping import allowed, equipped, machines, source, this_machine
@@ -48,6 +49,7 @@ __all__ = [
     "point_to_gguf",
     "source",
     "survey",
+    "table_exit_code",
     "this_machine",
     "without_reading",
 ]

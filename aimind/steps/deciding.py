@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from aimind import show
@@ -203,6 +203,14 @@ def answer(question: Question) -> Plan | AimindError:
         return problem
     reasons = tuple(Reason("promised", sentence) for sentence in promised)
     return dataclasses.replace(found, reasons=found.reasons + reasons)
+
+
+def table_exit_code(answers: Sequence[Plan | AimindError]) -> int:
+    """0 if a row of a table has a plan, else 8 if memory is missing in one, else the code of the first."""
+    codes = [found.exit_code for found in answers if isinstance(found, AimindError)]
+    if len(codes) < len(answers):
+        return 0
+    return DoesNotFitError.exit_code if DoesNotFitError.exit_code in codes else codes[0]
 
 
 def survey(question: Question, found: Plan | None) -> tuple[Option, ...]:

@@ -95,6 +95,7 @@ class Help:
         also: flags that its help does not name.
         dropped: flags of other versions -> what to do instead, as half a sentence.
         dropped_since: the first version that has none of these.
+        values: the name of the tables of values that its flags take, by version; empty where there are none.
     """
 
     args: tuple[str, ...]
@@ -104,6 +105,7 @@ class Help:
     also: tuple[str, ...] = ()
     dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
     dropped_since: str = ""
+    values: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,7 @@ class PagedMemory:
         utilization: the share of a device's total memory that is taken at most, unless asked otherwise.
         block_size: tokens per block of the cache on a device; cpu_block_size: in RAM.
         cache_dtypes: that the KV cache may have; ram_cache_dtypes: in RAM, where these are others.
+        ram_cache_features: types of the cache that need instruction sets of the processor in RAM, and which.
         whole_prompts: a step computes whole prompts, so that it has room for the longest.
         powers_of_two: sizes of tensor parallelism are.
         pipelines: pipeline parallelism comes without being asked for.
@@ -303,6 +306,7 @@ class PagedMemory:
     cpu_block_size: int = 128
     cache_dtypes: tuple[str, ...] = ("auto",)
     ram_cache_dtypes: tuple[str, ...] | None = None
+    ram_cache_features: tuple[tuple[str, frozenset[str]], ...] = ()
     whole_prompts: bool = False
     powers_of_two: bool = False
     pipelines: bool = True

@@ -14,6 +14,7 @@ from aimind.launchers import LAUNCHERS, llama_server, mindie, vllm
 from aimind.launchers.arguments import absorb, plain, uncounted
 from aimind.launchers.base import Launcher, TellsFlags
 from aimind.launchers.flags import check_flags
+from aimind.launchers.values import check_values
 from aimind.types import Backend, Request
 
 # Each documented argument of vLLM 0.4, with values that it takes, and what becomes of it; then all that the
@@ -189,3 +190,46 @@ def test_llama_cpp_takes_flags_only_in_full() -> None:
     assert check(llama_server, LLAMA, "--fim-qwen-1.5b-default", "--threads_batch", "2", "-t", "-1") == ()
     for words in (("--threads-b", "2"), ("-t4",), ("--threads.key", "2")):
         assert "does not know" in refused(llama_server, LLAMA, *words)
+
+
+def given(*words: str, version: str = "0.32.0", force: bool = False) -> tuple[str, ...]:
+    """What is said of the values of vLLM's arguments."""
+    request = absorb(vllm, Request(extra=words, force=force))
+    return check_values(vllm, request, dataclasses.replace(VLLM, version=version))
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "wanted"),
+    [
+        ("--performance-mode", "x", "balanced, interactivity or throughput"),
+        ("--dtype", "x", "auto, bfloat16, float, float16, float32 or half"),
+        ("--seed", "1.5", "a whole number"),
+        ("--cpu-offload-gb", "-1", "a number of at least 0"),
+        ("--watermark", "1", "a number of at least 0 and less than 1"),
+        ("--speculative-config", "{", "JSON"),
+        ("--block-size", "7x", "a number"),
+    ],
+)
+def test_values_that_vllm_does_not_take(flag: str, text: str, wanted: str) -> None:
+    for words in ((flag, text), (f"{flag}={text}",)):
+        with pytest.raises(UsageError) as caught:
+            given(*words)
+        assert f"{flag} {text}" in caught.value.message
+        assert wanted in caught.value.hint
+
+
+def test_values_that_vllm_takes() -> None:
+    words = ("--moe-backend", "flashinfer-trtllm", "--max-num-batched-tokens", "8k", "--seed", "7")
+    assert given(*words, "--speculative-config", "{}", "--watermark=0.5") == ()
+
+
+def test_values_of_versions_without_a_table_and_forced_ones_are_passed() -> None:
+    assert given("--dtype", "x", version="0.26.0") == ()
+    (warning,) = given("--dtype", "x", force=True)
+    assert warning == "vllm 0.32.0 does not take --dtype x; it is passed all the same"
+
+
+@pytest.mark.parametrize("row", RECORDED["arguments"], ids=lambda row: str(row["names"][0]))
+def test_no_documented_value_of_vllm_is_refused(row: dict[str, Any]) -> None:
+    if "refused" not in row:
+        given(row["names"][0], *row["values"])
