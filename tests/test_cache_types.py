@@ -78,6 +78,12 @@ def test_in_ram_fewer_types_are_taken() -> None:
     with pytest.raises(UsageError, match="int8_per_token_head in RAM"):
         made(Request(backend="vllm", kv_cache_dtype="int8_per_token_head"), host())
     assert made(Request(backend="vllm", kv_cache_dtype="fp8"), host()).settings.kv_cache_dtype == "fp8"
+    older = dataclasses.replace(host(), cpu_features=frozenset({"avx2"}))
+    with pytest.raises(UsageError, match="fp8 on a processor without avx512bw") as caught:
+        made(Request(backend="vllm", kv_cache_dtype="fp8"), older)
+    assert caught.value.hint == "--kv-cache-type takes auto, float16, bfloat16"
+    forced = made(Request(backend="vllm", kv_cache_dtype="fp8", force=True), older)
+    assert any("needs a processor with avx512bw" in note for note in forced.notes)
 
 
 def test_types_that_are_for_latents_alone_and_those_that_are_not() -> None:

@@ -276,3 +276,14 @@ def test_a_program_with_a_problem_is_refused_with_it() -> None:
     )
     choice = choose(llama(), dataclasses.replace(machine, backends=broken), Request(), LAUNCHERS)
     assert [r.sentence for r in choice.refused] == ["it is broken"]
+
+
+def test_a_refusal_for_another_machine_does_not_speak_of_this_one() -> None:
+    """A newer version of llama-server would not serve a folder either."""
+    there = dataclasses.replace(host(device()), elsewhere=True)
+    with pytest.raises(UnsupportedError) as caught:
+        choose(llama(safetensors=True), there, Request(backend="llama-server"), LAUNCHERS)
+    assert caught.value.message.startswith("llama-server cannot serve this model there: ")
+    assert "--backend-version" not in caught.value.hint
+    reason = choose(llama(), there, Request(), LAUNCHERS).reason.sentence
+    assert "first choice for gguf llm models there" in reason
