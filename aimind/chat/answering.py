@@ -38,7 +38,7 @@ def answer(target: Target, conversation: Conversation) -> Answer:
     if found.finish_reason == "length":
         show.warn(_why_cut(found, conversation.settings.max_tokens))
     if conversation.settings.statistics:
-        show.note(show.statistics(found))
+        show.tell(show.statistics(found))
     return found
 
 

@@ -57,7 +57,8 @@ class Session:
         try:
             text = read_message()
         except KeyboardInterrupt:
-            show.note("\n(Ctrl-D or /bye leaves)".lstrip("\n"))
+            show.tell("")
+            show.tell("(Ctrl-D or /bye leaves)")
             return
         command, _, rest = text.partition(" ")
         try:
@@ -92,16 +93,16 @@ class Session:
             show.chat_help()
         elif command == "/clear":
             self._conversation.messages.clear()
-            show.note("a new conversation begins")
+            show.tell("a new conversation begins")
         elif command == "/set":
             self._set(*rest.partition(" ")[::2])
         elif command == "/image":
             self._images.append(image_url(Path(rest)))
-            show.note(f"{rest} goes with the next message")
+            show.tell(f"{rest} goes with the next message")
         elif command == "/show":
             self._show()
         elif command == "/stats":
-            show.note(show.statistics(self._last) if self._last else "there is no answer yet")
+            show.tell(show.statistics(self._last) if self._last else "there is no answer yet")
         else:
             raise UsageError(f"{command} is not a command", hint="/help shows the commands")
 
@@ -137,7 +138,7 @@ class Session:
             facts["tokens so far"] = f"{self._last.prompt_tokens + self._last.output_tokens:,}"
         for name, value in facts.items():
             if value is not None:
-                show.note(f"  {name:<14} {value}")
+                show.tell(f"  {name:<14} {value}")
 
 
 def read_message() -> str:

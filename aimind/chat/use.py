@@ -9,7 +9,7 @@ from pathlib import Path
 from aimind import show
 from aimind.chat import tasks
 from aimind.chat.answering import answer
-from aimind.chat.conversation import Conversation, Settings, image_url
+from aimind.chat.conversation import Conversation, Settings
 from aimind.chat.session import Session
 from aimind.chat.target import Target
 from aimind.errors import UsageError
@@ -21,14 +21,14 @@ class Wish:
 
     Attributes:
         prompt: the text, or the sound file; `None` for a conversation, or for what is piped in.
-        images: files that go with the first message.
+        images: data URLs that go with the first message.
         output: the file for a sound or an image.
         voice: of a model that speaks.
         settings: of answers.
     """
 
     prompt: str | None = None
-    images: tuple[Path, ...] = ()
+    images: tuple[str, ...] = ()
     output: Path | None = None
     voice: str | None = None
     settings: Settings = field(default_factory=Settings)
@@ -70,12 +70,11 @@ def use(target: Target, wish: Wish, *, ends_with_us: bool) -> None:
 
 def _converse(target: Target, wish: Wish) -> None:
     """A conversation where there is a terminal and no prompt, else one answer."""
-    images = [image_url(path) for path in wish.images]
     if wish.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
-        Session(target, wish.settings, images).run()
+        Session(target, wish.settings, list(wish.images)).run()
         return
     conversation = Conversation(settings=wish.settings)
-    conversation.ask(_text(wish), images)
+    conversation.ask(_text(wish), wish.images)
     answer(target, conversation)
 
 

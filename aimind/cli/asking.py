@@ -49,7 +49,7 @@ def ask(
         gpu_memory_utilization=options.gpu_memory_utilization,
         address=options.host,
         port=options.port,
-        api_key=_api_key(options.api_key_file),
+        api_key=api_key(options.api_key_file),
         served_name=options.served_model_name,
         env=dict(options.env or ()),
         trust_remote_code=options.trust_remote_code,
@@ -83,7 +83,7 @@ def _projector(request: Request) -> str | None:
     return "none" if path is not None and Path(path).is_absolute() else path
 
 
-def _api_key(file: Path | None) -> str | None:
+def api_key(file: Path | None) -> str | None:
     """The key in the file; else that of the environment; else that of the service manager.
 
     Raises:

@@ -32,11 +32,14 @@ class Entry:
 
 COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("serve", EVERYDAY, "Serve a model until it is stopped."),
+    "run": Entry("run", EVERYDAY, "Chat with a model, or get one answer, in this terminal."),
+    "chat": Entry("run", EVERYDAY, "Chat with a running instance, or with any server."),
     "ps": Entry("instances", EVERYDAY, "Show the instances: running ones and ended ones."),
     "stop": Entry("instances", EVERYDAY, "Stop instances."),
     "plan": Entry("plan", EVERYDAY, "Show how a model would be served, and why."),
     "status": Entry("instances", INSTANCES, "Show everything about one instance."),
     "logs": Entry("instances", INSTANCES, "Print the log of an instance."),
+    "bench": Entry("bench", INSTANCES, "Measure how fast a server answers."),
     "start": Entry("instances", INSTANCES, "Start an instance that has ended."),
     "restart": Entry("instances", INSTANCES, "Restart the backend of an instance."),
     "remove": Entry("instances", INSTANCES, "Remove ended instances, or models from the caches."),

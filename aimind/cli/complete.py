@@ -32,6 +32,16 @@ def instances(incomplete: str) -> list[str]:
         return []
 
 
+def running_instances(incomplete: str) -> list[str]:
+    """Instances that run."""
+    from aimind.instances import living
+
+    try:
+        return [sight.name for sight in living() if sight.name.startswith(incomplete)]
+    except AimindError:
+        return []
+
+
 def instances_and_models(incomplete: str) -> list[str]:
     """What `aimind remove` accepts: instances, and models in the caches."""
     return instances(incomplete) + [name for name in models(incomplete) if name != "demo"]

@@ -36,7 +36,8 @@ SERVER = "Server"
 BACKEND = "Backend"
 RUNNING = "Running"
 OUTPUT = "Output"
-PANELS = (MODEL, PLACEMENT, SERVER, BACKEND, RUNNING, OUTPUT)
+ANSWERS = "Answers"
+PANELS = (ANSWERS, MODEL, PLACEMENT, SERVER, BACKEND, RUNNING, OUTPUT)
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -417,6 +418,66 @@ class RunOptions:
             help="Seconds between two checks that the server answers (default: 10).",
         ),
     ] = 10.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TalkOptions:
+    """The options of answers: those that `run` and `chat` share."""
+
+    system: Annotated[
+        str | None,
+        option("--system", panel=ANSWERS, metavar="TEXT", help="System prompt (default: the model's own)."),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        option(
+            "--temperature",
+            panel=ANSWERS,
+            metavar="N",
+            min=0,
+            help="Sampling temperature, for example 0.7 (default: the server's).",
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        option(
+            "--max-tokens",
+            panel=ANSWERS,
+            metavar="N",
+            min=1,
+            help="Longest answer, in tokens (default: the server's limit).",
+        ),
+    ] = None
+    stats: Annotated[
+        bool,
+        option("--stats", "--verbose", panel=ANSWERS, help="Show tokens and their speed after each answer."),
+    ] = False
+    image: Annotated[
+        list[Path] | None,
+        option(
+            "--image",
+            panel=ANSWERS,
+            metavar="FILE",
+            help="Send this image with the first message, to a vision model. Repeatable.",
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        option(
+            "-o",
+            "--output",
+            panel=ANSWERS,
+            metavar="FILE",
+            help="File for what a speech or image model makes; - is stdout (default: speech.mp3, image.png).",
+        ),
+    ] = None
+    voice: Annotated[
+        str | None,
+        option("--voice", panel=ANSWERS, metavar="NAME", help="Voice of a speech model (default: its own)."),
+    ] = None
+
+
+TALK_FIELDS = frozenset({"prompt", "keep"} | {field.name for field in dataclasses.fields(TalkOptions)})
 
 
 def with_options(function: F) -> F:

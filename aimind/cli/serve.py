@@ -22,6 +22,7 @@ from aimind.cli.options import (
     MODEL,
     OUTPUT,
     RUNNING,
+    TALK_FIELDS,
     Context,
     OptionalModel,
     RequestOptions,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 # Options about one start alone: `aimind start` does not repeat them.
-_ABOUT_THIS_START = frozenset({"name", "detach", "verbose", "as_json", "with_key", "no_config"})
+_ABOUT_THIS_START = frozenset({"name", "detach", "verbose", "as_json", "with_key", "no_config"}) | TALK_FIELDS
 
 
 @app.command("serve", cls=Configured)
@@ -135,10 +136,10 @@ def serve_command(  # noqa: PLR0913 - one per option
             f"instance {run.name} was started with an API key, and now there is none",
             hint=f"export {API_KEY_VARIABLE}, and start it again",
         )
-    start = _Start(
+    start = Start(
         asked=wanted,
         lock=lock,
-        again=functools.partial(_again, ctx, wanted.request),
+        again=functools.partial(same_again, ctx, wanted.request),
         name=run.name,
         ready_probe=run.ready_probe,
         may_install=not (run.no_install or wanted.offline),
@@ -153,18 +154,22 @@ def serve_command(  # noqa: PLR0913 - one per option
         stall_seconds=run.stall_timeout,
         probe_seconds=run.probe_interval,
     )
-    _as_instance(start, rules, detach=detach, as_json=as_json)
+    started = start_instance(start, rules, detach=detach)
+    if as_json:
+        show.data(show.instance_document(started.sight, None))
+    else:
+        started.show()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Start:
+class Start:
     """What is to be started.
 
     Attributes:
         asked: the model, and how to serve it.
         lock: what it must be exactly.
         again: of a plan, the words that start it again.
-        name: of the instance, where one is wanted.
+        name: of the instance, where one is wanted; suffix: of a name that is derived from the model's.
         ready_probe: `request` or `health`.
         may_install: a backend that is not here may be brought.
         verbose: show the whole plan and the backend's log, too.
@@ -177,6 +182,7 @@ class _Start:
     ready_probe: str
     may_install: bool
     verbose: bool
+    suffix: str = ""
 
     def offer(self) -> Offer:
         """The files that could be served."""
@@ -190,7 +196,29 @@ class _Start:
         return plan
 
 
-def _again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Started:
+    """An instance that is ready.
+
+    Attributes:
+        sight: the instance.
+        announcement: the lines that say so where there is no terminal.
+        seconds: how long its start took.
+    """
+
+    sight: Sight
+    _: dataclasses.KW_ONLY
+    announcement: str
+    seconds: float
+
+    def show(self) -> None:
+        """Show that it is ready, and where."""
+        instance = self.sight.instance
+        if instance is not None:
+            show.ready(instance.name, instance.url, seconds=self.seconds, announcement=self.announcement)
+
+
+def same_again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
     """The arguments with which `aimind start` serves the same again, whatever is configured by then."""
     configured = settled(ctx, request, plan)
     typed = typed_values(ctx.command, ctx, ctx.meta[ARGV])
@@ -208,7 +236,7 @@ def _again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
 # ── Without an instance ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _without_instance(start: _Start, *, dry_run: bool) -> None:
+def _without_instance(start: Start, *, dry_run: bool) -> None:
     """Print the command, or become it; nothing is claimed, and the claims of others count."""
     from aimind import hub, instances, supervise
 
@@ -247,8 +275,17 @@ def _on_port(plan: Plan, choose: Callable[[str, int], int]) -> Plan:
 # ── As an instance ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) -> None:
-    """Claim what it needs, bring what is missing, and hand over to the supervisor."""
+def start_instance(start: Start, rules: Rules, *, detach: bool, lifeline: int | None = None) -> Started:
+    """Claim what it needs, bring what is missing, and hand over to the supervisor.
+
+    Returns when the instance is ready, and never unless `detach`.
+
+    Args:
+        start: what is started.
+        rules: how it is kept running.
+        detach: the supervisor becomes a process of its own.
+        lifeline: the reading end of a pipe: the instance ends when nobody holds the writing end any more.
+    """
     import signal
 
     from aimind import devices, instances, supervise
@@ -281,6 +318,7 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
             weights_bytes=sum(file.size_bytes for file in plan.model.files),
             screen=None if start.verbose else show.screen(held.name),
             quiet=show.is_quiet(),
+            lifeline=lifeline,
         )
         if not detach:
             supervise.supervise(command, announce=announce, how=how)
@@ -288,13 +326,10 @@ def _as_instance(start: _Start, rules: Rules, *, detach: bool, as_json: bool) ->
     held.release()
     began = time.monotonic()
     sight = _wait(held.name, process)
-    if as_json:
-        show.data(show.instance_document(sight, None))
-    else:
-        show.ready(held.name, command.url, seconds=time.monotonic() - began, announcement=announce)
+    return Started(sight, announcement=announce, seconds=time.monotonic() - began)
 
 
-def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]:
+def _claim(start: Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]:
     """Decide, and write down what that needs, while nobody else can."""
     from aimind import devices, instances
 
@@ -306,13 +341,13 @@ def _claim(start: _Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held
         if not start.may_install:
             steps.check_installed(plan)
         plan = _on_port(plan, claims.port)
-        name = claims.name(start.name, steps.called(plan))
+        name = claims.name(start.name, steps.called(plan) + start.suffix)
         command = steps.command(plan, ready_probe=start.ready_probe, scratch=instances.scratch(name))
         instance = _instance(start, plan, command, name=name)
         return plan, command, claims.write(instance)
 
 
-def _instance(start: _Start, plan: Plan, command: Command, *, name: str) -> Instance:
+def _instance(start: Start, plan: Plan, command: Command, *, name: str) -> Instance:
     from aimind.instances import device_key
     from aimind.launchers.hello import example
 

@@ -22,7 +22,16 @@ from aimind.show.models import cached, cached_document, found, found_document, p
 from aimind.show.progress import Installation, Progress
 from aimind.show.start import ready, screen, start
 from aimind.show.tables import candidates, comparison, exact
-from aimind.show.terminal import be_quiet, data, discard_unwritten, is_quiet, note, prepare_streams, warn
+from aimind.show.terminal import (
+    be_quiet,
+    data,
+    discard_unwritten,
+    is_quiet,
+    note,
+    prepare_streams,
+    tell,
+    warn,
+)
 
 __all__ = [
     "CHAT_COMMANDS",
@@ -71,6 +80,7 @@ __all__ = [
     "screen",
     "start",
     "statistics",
+    "tell",
     "traceback",
     "trusted",
     "warn",

@@ -28,9 +28,9 @@ def bench_progress(at_once: int, done: int, count: int) -> None:
         typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
-def bench(results: Sequence[Result]) -> None:
+def bench(results: Sequence[Result], *, title: str) -> None:
     """A table, and the tokens per second as bars."""
-    for line in (*_HEAD, *map(_row, results), "", *_bars(results)):
+    for line in (title, "", *_HEAD, *map(_row, results), "", *_bars(results)):
         typer.echo(line)
     for result in results:
         if result.failed:

@@ -6,10 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from aimind.phrases import visible
-from aimind.show.terminal import note
+from aimind.show.terminal import tell
 
 if TYPE_CHECKING:
     from aimind.api import Answer, Piece
@@ -64,13 +62,13 @@ class AnswerView:
         if not reasons and not self._at_line_start:
             self._write("\n")
         if self._dim:
-            typer.echo(DIM if reasons else PLAIN, nl=False, color=True)
+            sys.stdout.write(DIM if reasons else PLAIN)
         else:
             self._write("<think>\n" if reasons else "</think>\n")
 
     def _write(self, text: str) -> None:
         if text:
-            typer.echo(text, nl=False)
+            sys.stdout.write(text)
             sys.stdout.flush()
             self._at_line_start = text.endswith("\n")
 
@@ -96,7 +94,7 @@ def statistics(answer: Answer) -> str:
 
 def chat_help() -> None:
     """The commands of a conversation."""
-    note('Type a message, or begin and end one of several lines with """.')
-    note("Ctrl-C stops an answer. The arrow keys bring earlier messages back.")
+    tell('Type a message; begin and end one of several lines with """.')
+    tell("Ctrl-C stops an answer, and the arrow keys bring earlier messages back.")
     for usage, meaning in COMMANDS:
-        note(f"  {usage:<20} {meaning}")
+        tell(f"  {usage:<18}  {meaning}")
