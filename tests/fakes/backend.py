@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     add("--hang-after", type=float, metavar="SECONDS", help="answer nothing from then on")
     add("--log-requests", action="store_true", help="print a line for each request")
     add("--refuse", action="store_true", help="answer 400 to every POST")
+    add("--bodies", type=Path, metavar="FILE", help="add the body of each POST for a stream, one a line")
     add("--refuse-stream", metavar="BODY", help="answer 400 with this body to a POST that wants a stream")
     add("--think", metavar="TEXT", help="stream this as the reasoning before the answer")
     add("--word-pause", type=float, default=0.0, metavar="SECONDS", help="between the words of a stream")
@@ -151,6 +152,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {"error": "no such page"})
             return
         if b'"stream":true' in body.replace(b" ", b""):
+            if self.server.flags.bodies is not None:
+                with self.server.flags.bodies.open("ab") as file:
+                    file.write(body + b"\n")
             self.stream()
             return
         message = {"role": "assistant", "content": SENTENCE}

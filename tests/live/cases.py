@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -42,6 +43,30 @@ def similarity(one: list[float], other: list[float]) -> float:
 def hears(served: Served, folder: Path) -> None:
     """The folder has a file of the name that is printed."""
     assert served.tried(folder) == {"text": HEARD}
+
+
+# ── In the shell ───────────────────────────────────────────────────────────────────────────────────────────
+
+# `aimind` with these words, in a folder with a sound: what it prints.
+Shell = Callable[..., str]
+
+
+def chats(name: str, aimind: Shell) -> None:
+    assert aimind("chat", name, "Who are you?", "--temperature", "0", "--max-tokens", "64") == f"{SENTENCE}\n"
+    load = ("--at-once", "2", "--requests", "4", "--prompt-tokens", "32", "--answer-tokens", "8")
+    [result] = json.loads(aimind("bench", name, *load, "--json"))["results"]
+    assert (result["completed"], result["failed"]) == (4, 0)
+    assert result["total_input_tokens"] > 4 * 16
+    assert 0 < result["total_output_tokens"] <= 4 * 8
+    assert 0 < result["median_ttft_ms"] <= result["median_e2el_ms"]
+
+
+def prints_vectors(name: str, aimind: Shell) -> None:
+    assert len(json.loads(aimind("chat", name, "cat"))) == 384
+
+
+def prints_what_it_hears(name: str, aimind: Shell) -> None:
+    assert aimind("chat", name, "speech.wav") == f"{HEARD}\n"
 
 
 # ── Models that cannot be loaded ───────────────────────────────────────────────────────────────────────────
@@ -95,6 +120,7 @@ class Case:
         serves: what for.
         model: the fixture that has its folder, or its file.
         arguments: of `aimind plan` and `aimind serve`, besides the model and the backend.
+        in_shell: uses the instance of this name by `aimind chat` and so on, and checks what they print.
         asks: makes a request of its kind, in a folder with a sound, and checks the answer.
         weighs: compares its memory with the plan.
         ends: each after a start: `TERM`, or `KILL` of itself and then of the supervisor.
@@ -108,6 +134,7 @@ class Case:
     model: str = "demo_folder"
     arguments: tuple[str, ...] = ()
     asks: Callable[[Served, Path], None] = says_its_sentence
+    in_shell: Callable[[str, Shell], None] = chats
     weighs: Callable[[Served, memory.Plan], None] = memory.is_enough
     ends: tuple[str, ...] = ("TERM", "KILL")
     damages: Mapping[str, tuple[Damage, int]] = field(default_factory=lambda: SAFETENSORS)
@@ -147,7 +174,14 @@ CASES = (
         damages=GGUF,
         pages=True,
     ),
-    Case(launcher=vox_box, serves="speech", model="whisper", asks=hears, damages=CTRANSLATE2),
+    Case(
+        launcher=vox_box,
+        serves="speech",
+        model="whisper",
+        asks=hears,
+        in_shell=prints_what_it_hears,
+        damages=CTRANSLATE2,
+    ),
     Case(launcher=mlx, arguments=("--force",)),
     # One start takes half a minute: each is put to more than one use.
     Case(
@@ -172,6 +206,7 @@ CASES = (
         model="minilm",
         arguments=("--", "--enforce-eager"),
         asks=embeds,
+        in_shell=prints_vectors,
         ends=("TERM",),
         damages={},
         shares=True,

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from aimind import instances
 from aimind.environments import find
 from aimind.environments.install import ensure
 from aimind.types import Backend, Package
@@ -86,6 +87,13 @@ class Served:
             if any(c.laddr.port == port and c.status == psutil.CONN_LISTEN for c in connections):
                 return psutil.Process(pid)
         raise AssertionError(f"nobody in the tree listens on {port}")
+
+    @property
+    def instance(self) -> str:
+        """What aimind calls it."""
+        living = instances.living()
+        [name] = [each.name for each in living if each.state and each.state.pid == self.process.pid]
+        return name
 
     @property
     def name(self) -> str | None:
@@ -198,6 +206,21 @@ def gone(processes: list[psutil.Process], *, within_seconds: float = 60.0) -> bo
     """Whether all of them end by then."""
     _, alive = psutil.wait_procs(processes, timeout=within_seconds)
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def shell(*words: str, env: Mapping[str, str], cwd: Path) -> str:
+    """What `aimind` prints on stdout in a folder, where that must succeed."""
+    done = subprocess.run(
+        [AIMIND, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment(env),
+        cwd=cwd,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def fail_to_serve(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from aimind.types import Package
 from tests.leftovers import nothing_left
 from tests.live import debian
 from tests.live.cases import CASES, Case
-from tests.live.served import Served, brought, fail_to_serve, plan, serve
+from tests.live.served import Served, brought, fail_to_serve, plan, serve, shell
 from tests.samples import host
 from tests.supervisor.harness import LINUX, ask_each
 
@@ -88,6 +88,7 @@ def test_it_serves_as_planned_and_is_stopped(case: Case, model: Path, sound: Pat
     """Whoever wants its port meanwhile is told who has it, ours or not."""
     with started(case, model, sound) as (served, env):
         port = str(port_of(served))
+        case.in_shell(served.instance, lambda *words: shell(*words, env=env, cwd=sound))
         refused = fail_to_serve("--port", port, str(model), *case.words, env=env)
         assert refused.returncode == 11
         assert re.search(rf"^error: port {port} is claimed by instance \S+$", refused.stderr, re.MULTILINE)
