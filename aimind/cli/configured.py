@@ -221,10 +221,6 @@ class Settled:
     options: Mapping[str, object]
     backend_argv: tuple[str, ...]
 
-    def words(self, params: Sequence[object]) -> tuple[str, ...]:
-        """The options as they are typed."""
-        return tuple(words(params, self.options))
-
 
 def settled(context: typer.Context, request: Request, plan: Plan) -> Settled:
     """What is configured and holds for the plan, which was made of the request."""

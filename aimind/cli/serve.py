@@ -224,11 +224,12 @@ def same_again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, .
     typed = typed_values(ctx.command, ctx, ctx.meta[ARGV])
     model = typed.pop("model", None)
     lasting = {name: value for name, value in typed.items() if name not in _ABOUT_THIS_START}
-    repeated = (
-        *(() if model is None else (str(model),)),
-        *words(ctx.command.params, lasting),
-        *configured.words(ctx.command.params),
-    )
+    # In the order of the command's options, so that a repeated start has the same arguments again.
+    values: dict[str, list[object]] = {}
+    for options in (lasting, configured.options):
+        for name, value in options.items():
+            values.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    repeated = (*(() if model is None else (str(model),)), *words(ctx.command.params, values))
     backend_argv = (*configured.backend_argv, *ctx.obj)
     return (*repeated, "--", *backend_argv) if backend_argv else repeated
 
