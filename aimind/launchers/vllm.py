@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from aimind.launchers import (
     parsers,
     strays,
@@ -17,7 +19,7 @@ from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
 from aimind.launchers.builds import older_than, without_code
 from aimind.launchers.vllm_defaults import without_defaults, without_origins
-from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
+from aimind.types import Command, Host, Metadata, Plan, Probe, Request, Signature
 
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
@@ -72,6 +74,7 @@ SIGNATURES = (
     *parsers.SIGNATURES,
     Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
 )
+SHIM = os.path.join(os.path.dirname(__file__), "shims", "vllm_server.py")  # noqa: PTH118, PTH120
 VERSION = vllm_builds.VERSION
 source = vllm_builds.source
 
@@ -94,7 +97,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
 
 
 def command(plan: Plan, weights: str) -> Command:
-    """`python -m vllm.entrypoints.openai.api_server`: the `vllm` program fails in the CPU build."""
+    """`vllm serve`, by the shim: the `vllm` program fails in the CPU build."""
     settings = plan.settings
     devices = tuple(shard.device for shard in plan.shards)
     links = strays.overlay(plan, weights)
@@ -111,11 +114,11 @@ def command(plan: Plan, weights: str) -> Command:
     return Command(
         argv=(
             plan.backend.executable,
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--model",
+            SHIM,
+            "serve",
             weights if links is None else links.path,
             *render(FLAGS, without_defaults(plan)),
+            *_one_server(settings),
             *vllm_models.arguments(plan.metadata),
             *without_origins(plan),
             *vllm_models.formats(plan),
@@ -131,3 +134,8 @@ def command(plan: Plan, weights: str) -> Command:
         # It can swallow a TERM during the engine's start, and its workers take a while.
         stop_seconds=15.0,
     )
+
+
+def _one_server(settings: Request) -> tuple[str, ...]:
+    """`vllm serve` has as many processes for HTTP as there are data parallel groups, unless it is told."""
+    return ("--api-server-count", "1") if (settings.data_parallel_size or 1) > 1 else ()

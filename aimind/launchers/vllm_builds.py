@@ -19,6 +19,10 @@ _WITHOUT = Fix(
         f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec")
     ),
 )
+_WITHOUT_TRITON = Fix(
+    reason="it compiles kernels for GPUs, and 1 GB of it would be here for nothing (xgrammar asks for it)",
+    overrides=("triton ; sys_platform == 'never'",),
+)
 _OWN = "a build of vLLM's project, on its own package index"
 
 
@@ -55,5 +59,5 @@ def _own(index: str, build: str, *, torch: str | None = None, python: str = "") 
         variant=build,
         torch=torch,
         python=python,
-        fixes=(_WITHOUT,) if build == "cpu" else (),
+        fixes=(_WITHOUT, _WITHOUT_TRITON) if build == "cpu" else (),
     )

@@ -100,9 +100,9 @@ def _parts(estimate: Estimate) -> str:
     in_gib = estimate.total_bytes >= 1 << 30
     shown = []
     for title, size in (("weights", weights), ("cache", cache), ("rest", rest)):
-        if not size:
-            continue
         number = size / (1 << 30 if in_gib else 1 << 20)
+        if number < 0.05:  # it would be shown as 0.0
+            continue
         shown.append(f"{title} {number:.1f}" if in_gib or number < 10 else f"{title} {number:.0f}")
     return " · ".join(shown)
 

@@ -30,6 +30,7 @@ PROCESSES_HINT = (
 )
 PORT_HINT = "end that process, or give another --port (0 takes a free one)"
 
+LINES_SHOWN = 5  # of the log, where the backend is started again
 LOADING_WEIGHTS = "loading weights"  # the phase of this name, of every launcher
 
 
@@ -401,7 +402,7 @@ class Supervisor:
             self._report.say(f"cause: {cause['cause']}", "error")
         if hint:
             self._report.say(f"hint: {hint}", "error")
-        self._report.show_log(() if isinstance(decision, GiveUp) else lines)
+        self._report.show_log(() if isinstance(decision, GiveUp) else tuple(lines)[-LINES_SHOWN:])
         if isinstance(decision, GiveUp):
             self._end(decision.exit_code, "failed", reason=reason, hint=hint)
 

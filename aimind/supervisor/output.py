@@ -46,6 +46,24 @@ class Mask:
         return kept
 
 
+class Filter:
+    """What the backend printed, without the lines that its access log has for our probes.
+
+    These are HTTP/1.0, which no usual client speaks. A line that comes in two pieces is left as it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        """`path`: that the probes ask for."""
+        self._request = f"GET {path} HTTP/1.0".encode()
+
+    def __call__(self, data: bytes) -> bytes:
+        """What is left."""
+        if self._request not in data:
+            return data
+        lines = data.splitlines(keepends=True)
+        return b"".join(line for line in lines if self._request not in line)
+
+
 def _begun(secret: bytes, data: bytes) -> int:
     """How many bytes at the end of the data begin the secret."""
     if data[-1:] not in secret:  # as the end of a line is not

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from aimind.supervisor.listener import stranger
-from aimind.supervisor.output import Log, Mask
+from aimind.supervisor.output import Filter, Log, Mask
 from aimind.supervisor.probe import FOREVER, Health, split
 from aimind.supervisor.progress import Progress
 from aimind.supervisor.tree import Tree
@@ -39,6 +39,7 @@ class Run:
         self.tree = Tree(spec["argv"], env=env, cwd=spec["cwd"], folder=folder, keep=keep)
         guardian, url = self.tree.guardian, spec["ready"]["url"]
         self.log = Log(spec["signatures"], question=f"GET {split(url)[2]} ", buffers=spec["buffers"])
+        self._filter = Filter(split(url)[2])
         self._mask = Mask(spec["secret_env"].values())
         self.health = Health(
             spec["ready"],
@@ -110,7 +111,7 @@ class Run:
         return not self.silent
 
     def _show(self, data: bytes) -> None:
-        self._report.output(data)
+        self._report.output(self._filter(data))
         self.log.feed(data)
 
     def close(self) -> int | None:

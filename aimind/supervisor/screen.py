@@ -104,6 +104,14 @@ class Screen:
         self._write(f"{self._look.plain(text)}\n")
         self.deadline = 0.0 if self._text else self.deadline
 
+    def cut(self, text: str) -> str:
+        """The text, as much of it as a line has room for."""
+        room = columns(self._fd) - 1
+        if len(text) <= room:
+            return text
+        end = self._look.sign(ELLIPSIS)
+        return text[: max(room - len(end), 0)] + end
+
     def tick(self, now: float) -> None:
         """Draw the line again, when it is time to."""
         if self._text is None or now < self.deadline:

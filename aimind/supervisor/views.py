@@ -125,7 +125,9 @@ class Live(Plain):
             sentence = f"{self._look.paint('error', RED, BOLD)}: {rest}"
         elif colon and label in ("hint", "cause", "log"):
             sentence = f"{self._look.paint(label, CYAN)}: {rest}"
-        elif kind == "detail" or sentence.startswith("| "):
+        elif sentence.startswith("| "):
+            sentence = self._look.paint(self._screen.cut(sentence), DIM)
+        elif kind == "detail":
             sentence = self._look.paint(sentence, DIM)
         elif kind == "error":
             sentence = f"{self._look.paint('!', YELLOW)} {sentence}"

@@ -7,8 +7,13 @@ import os
 import signal
 from pathlib import Path
 
-from aimind.supervisor.output import PENDING_BYTES, Log, Mask, Output
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aimind.supervisor.output import PENDING_BYTES, Filter, Log, Mask, Output
 from tests.supervisor.harness import LINUX, Supervised, fake, get, wait_for
+
+OWN = b'INFO: 127.0.0.1:40000 - "GET /health HTTP/1.0" 200 OK'
 
 
 def test_all_bytes_come_through_in_order(tmp_path: Path) -> None:
@@ -195,3 +200,9 @@ def test_what_begins_no_secret_is_not_waited_for() -> None:
 def test_a_short_secret_is_no_reason_to_change_what_is_printed() -> None:
     assert Mask(["token"])(b"one token a second") == b"one token a second"
     assert Mask([])(SECRET.encode()) == SECRET.encode()
+
+
+@given(lines=st.lists(st.sampled_from((b"a line", b"GET /v1/models HTTP/1.0", b"GET /health HTTP/1.1", OWN))))
+def test_lines_about_our_probes_are_left_out(lines: list[bytes]) -> None:
+    left = Filter("/health")(b"".join(line + b"\n" for line in lines) + b"the beginning of a")
+    assert left.split(b"\n") == [*(line for line in lines if line != OWN), b"the beginning of a"]
