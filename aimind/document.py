@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aimind.alternatives import Option, file_bytes, label
 from aimind.errors import AimindError
 from aimind.reference import unparse
-from aimind.types import Command, Estimate, Model, Plan, Shard, WeightGroup
+from aimind.types import Command, Estimate, Metadata, Model, Plan, Shard, WeightGroup
 
 if TYPE_CHECKING:
     from aimind.exact import Exact
@@ -95,7 +95,7 @@ def _plan(plan: Plan) -> dict[str, Json]:
     return _present(
         {
             "schema": SCHEMA,
-            "model": _model(plan),
+            "model": model_document(plan.model, plan.metadata),
             "backend": {
                 "name": plan.backend.name,
                 "version": plan.backend.version,
@@ -125,8 +125,8 @@ def _plan(plan: Plan) -> dict[str, Json]:
     )
 
 
-def _model(plan: Plan) -> dict[str, Json]:
-    model, metadata = plan.model, plan.metadata
+def model_document(model: Model, metadata: Metadata) -> dict[str, Json]:
+    """What a model is: where it comes from, its kind, its size and its files."""
     return _present(
         {
             "reference": unparse(model.reference),

@@ -25,6 +25,12 @@ class AimindError(Exception):
         self.hint = hint
 
 
+class BugError(AimindError):
+    """Something in aimind that should not be."""
+
+    exit_code = 70
+
+
 class OutputError(AimindError):
     """What was asked for cannot be printed: the disk is full, or the terminal has gone."""
 

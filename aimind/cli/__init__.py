@@ -29,7 +29,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         code = 141  # as of a program that signal 13 has ended, since nobody reads it any more
     except OutputError as error:
-        code = _report(error, debug=debug)
+        code = _report(error, argv, debug=debug)
     show.discard_unwritten()
     sys.exit(code)
 
@@ -54,12 +54,12 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
     except (BrokenPipeError, OutputError):
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is reported, and never hides its traceback
-        return _report(error, debug=debug)
+        return _report(error, argv, debug=debug)
     return 0
 
 
-def _report(error: Exception, *, debug: bool) -> int:
-    """Show what went wrong, and return its exit code."""
+def _report(error: Exception, argv: list[str], *, debug: bool) -> int:
+    """Show what went wrong, with --json also as a document, and return its exit code."""
     if isinstance(error, typer.TyperException):
         error = usage_error(error)
     elif debug:
@@ -68,11 +68,12 @@ def _report(error: Exception, *, debug: bool) -> int:
         error = ModelNotFoundError(
             "the current folder has been removed", hint="Change to a folder that exists: cd ~"
         )
-    if isinstance(error, AimindError):
-        show.error(error)
-        return error.exit_code
-    show.bug(error)
-    return 70
+    if not isinstance(error, AimindError):
+        error = show.bug(error)
+    show.error(error)
+    if "--json" in argv and not isinstance(error, OutputError):
+        show.error_document(error)
+    return error.exit_code
 
 
 def _is_for_want_of_a_folder(error: BaseException | None) -> bool:

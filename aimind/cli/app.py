@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from aimind import __version__
 from aimind.cli.commands import COMMANDS, Entry
+from aimind.cli.habits import ALIASES, unknown_command
 from aimind.cli.options import OUTPUT, PANELS, Quiet, option
 from aimind.parameters import use_light_conversion
 
@@ -78,8 +79,22 @@ class _Aimind(Group):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that was called, and its arguments."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load(str(name)), rest
+        if ctx.resilient_parsing and ALIASES.get(args[0], args[0]) not in COMMANDS:
+            return None, None, args[1:]
+        name = known(args[0])
+        return name, load(name), args[1:]
+
+
+def known(word: str) -> str:
+    """The command that is called by this name.
+
+    Raises:
+        UsageError: there is none; the hint names the command that is meant.
+    """
+    name = ALIASES.get(word, word)
+    if name not in COMMANDS:
+        raise unknown_command(word, [*COMMANDS, *ALIASES])
+    return name
 
 
 def load(name: str) -> Any:

@@ -43,8 +43,10 @@ COMMANDS: Mapping[str, Entry] = {
     "start": Entry("instances", INSTANCES, "Start an instance that has ended."),
     "restart": Entry("instances", INSTANCES, "Restart the backend of an instance."),
     "remove": Entry("instances", INSTANCES, "Remove ended instances, or models from the caches."),
+    "wait": Entry("instances", INSTANCES, "Wait until an instance is ready or stopped."),
     "unit": Entry("unit", INSTANCES, "Print or install a systemd unit that serves a model."),
     "search": Entry("models", MODELS, "Search Hugging Face or ModelScope for models."),
+    "show": Entry("models", MODELS, "Show what a model is, and which of its quantizations fit."),
     "files": Entry("models", MODELS, "Show the quantizations of a model, and which of them fit."),
     "pull": Entry("models", MODELS, "Download the files that serving a model needs."),
     "models": Entry("models", MODELS, "Show the models in the caches of this machine."),
@@ -53,4 +55,6 @@ COMMANDS: Mapping[str, Entry] = {
     "backends": Entry("backends", SETUP, "Show, install, update and remove backends."),
     "config": Entry("config", SETUP, "Show the configuration, and where each value comes from."),
     "completion": Entry("completion", SETUP, "Print the completion script for a shell."),
+    "help": Entry("help", SETUP, "Show the help of a command."),
+    "version": Entry("help", SETUP, "Show the version of aimind."),
 }

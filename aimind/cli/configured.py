@@ -12,6 +12,7 @@ from typer.core import TyperOption
 
 from aimind import show
 from aimind.cli.app import Command, load
+from aimind.cli.habits import check_options
 from aimind.errors import BadReferenceError
 from aimind.options import request_field
 from aimind.reference import HUB_VARIABLE
@@ -55,6 +56,8 @@ class Configured(Command):
         from aimind.configuration.keys import key
 
         ctx.meta[ARGV] = tuple(args)
+        if not ctx.resilient_parsing and any(each.name == "backend" for each in self.params):
+            check_options(self, args, ctx.obj or ())
         applied = _Applied()
         silent = {NO_CONFIG, FROZEN, *ctx.help_option_names}
         if NO_CONFIG in args:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -124,7 +123,7 @@ def logs_command(
         entries = entries if lines is None else iter(deque(entries, maxlen=lines))
     for entry in entries:
         if as_json:
-            typer.echo(json.dumps(show.log_document(entry), ensure_ascii=False))
+            show.data(show.log_document(entry), indent=None)
         else:
             show.log_line(entry)
 
@@ -198,6 +197,39 @@ def start_command(name: Name, *, as_json: Json = False) -> None:
     if sight.running:
         raise InstanceError(f"instance {name} runs already", hint=f"`aimind restart {name}`")
     _start(sight, as_json=as_json)
+
+
+@app.command("wait", cls=Command)
+def wait_command(
+    name: Name,
+    *,
+    state: Annotated[
+        Literal["ready", "stopped"],
+        option("--for", panel=RUNNING, metavar="STATE", help="Wait for ready or stopped (default: ready)."),
+    ] = "ready",
+    timeout: Annotated[
+        float | None,
+        option(
+            "--timeout",
+            panel=RUNNING,
+            metavar="SECONDS",
+            min=0,
+            help="Fail with exit code 13 after this many seconds (default: no limit).",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until an instance is ready or stopped.
+
+    If the instance ends before it is ready, the exit code is the one that it ended with.
+
+    Examples:
+      aimind wait chat --timeout 300
+      aimind wait chat --for stopped
+    """
+    sight = waiting.until(name, state, timeout_seconds=timeout)
+    if as_json:
+        show.data(show.instance_document(sight, None))
 
 
 @app.command("remove", cls=Configured)

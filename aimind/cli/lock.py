@@ -54,6 +54,7 @@ def lock_command(
     from aimind.cli.frozen import locked
     from aimind.lock import text
 
+    replaced = _is_replaced(output)
     wanted = ask(model, asked, context=context, backend_argv=ctx.obj, defaults=defaults(ctx))
     offer = steps.offer(wanted)
     host = steps.this_machine(wanted.request, instances.living())
@@ -64,7 +65,30 @@ def lock_command(
         output.write_text(text(found, made_by=shlex.join(typed)), "utf-8")
     except OSError as problem:
         raise UsageError(f"{output} cannot be written: {problem.strerror}", hint="--output PATH") from problem
-    show.note(f"{output} is written: `aimind serve --frozen {shlex.quote(str(output))}`")
+    what = "replaced" if replaced else "written"
+    show.note(f"{output} is {what}: `aimind serve --frozen {shlex.quote(str(output))}`")
+
+
+def _is_replaced(output: Path) -> bool:
+    """Whether there is a lock already, which is then replaced.
+
+    Raises:
+        UsageError: there is a file that is no lock.
+    """
+    from aimind import lock
+    from aimind.cli.frozen import LONGEST_BYTES
+
+    if not output.exists():
+        return False
+    try:
+        with output.open("rb") as file:
+            lock.read(file.read(LONGEST_BYTES))
+    except (OSError, UsageError):
+        raise UsageError(
+            f"{output} exists and is not a lock; it is left as it is",
+            hint="--output PATH writes the lock to another file",
+        ) from None
+    return True
 
 
 def _hashed(model: ModelFiles) -> tuple[File, ...]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 
 import typer
 
+from aimind.cli.habits import TYPO
 from aimind.errors import UsageError
 from aimind.parameters import long_name
+
+# typer's sentences, and ours.
+_SENTENCES = {
+    r"Got unexpected extra argument\(s\) \((.*)\)": r"unexpected argument: \1",
+    r"Option '(.*)' requires an argument\.": r"\1 needs a value",
+    r"Missing command\.": "the command is missing",
+}
 
 
 def usage_error(error: typer.TyperException) -> UsageError:
@@ -29,10 +39,13 @@ def usage_error(error: typer.TyperException) -> UsageError:
 
 
 def _unknown_option(name: str, nearest: Sequence[str], hint: str) -> UsageError:
-    near = next(iter(nearest), None)
+    near = next(iter(difflib.get_close_matches(name, nearest, n=1, cutoff=TYPO)), None)
     return UsageError(f"there is no option {name}", hint=f"did you mean {near}?" if near else hint)
 
 
 def _sentence(message: str) -> str:
     """As the project's errors are written: without a period, and not capitalized."""
+    for pattern, sentence in _SENTENCES.items():
+        if found := re.fullmatch(pattern, message):
+            return found.expand(sentence)
     return (message[:1].lower() + message[1:]).rstrip(".")

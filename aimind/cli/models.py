@@ -174,19 +174,48 @@ def files_command(
       aimind files unsloth/Qwen3-8B-GGUF
       aimind files unsloth/Qwen3-8B-GGUF --hardware 2x24G --context 32k
     """
-    from aimind import hub
 
     wanted = ask(model, asked, backend_argv=ctx.obj, defaults=defaults(ctx))
     (host,) = steps.machines((hardware,) if hardware else (), wanted).values()
     question = steps.ask(steps.offer(wanted), wanted, host, context=context)
+    _show_quantizations(wanted, question, as_json=as_json, of=None)
+
+
+@app.command("show", cls=Configured)
+@with_options
+def show_command(ctx: typer.Context, model: Model, *, asked: RequestOptions, as_json: Json = False) -> None:
+    """Show what a model is, and which of its quantizations fit.
+
+    Only the headers of its files are read. The arrow marks what `aimind serve MODEL` would use.
+
+    Examples:
+      aimind show Qwen/Qwen2-0.5B-Instruct
+      aimind show ./model.gguf
+    """
+    wanted = ask(model, asked, backend_argv=ctx.obj, defaults=defaults(ctx))
+    offer = steps.offer(wanted)
+    (host,) = steps.machines((), wanted).values()
+    question = steps.ask(offer, wanted, host)
+    _show_quantizations(wanted, question, as_json=as_json, of=offer.candidates[0])
+
+
+def _show_quantizations(wanted: Wanted, question: Question, *, as_json: bool, of: ModelFiles | None) -> None:
+    """All quantizations of a model, with `of` below what this model is."""
+    from aimind import hub
+
     answer = steps.answer(question)
     found = answer if isinstance(answer, Plan) else None
     listed = (*steps.survey(question, found), *_ggufs_beside(wanted, question))
+    chosen = found.model if found is not None else of
+    metadata = question.offer.read(chosen) if of is not None and chosen is not None else None
     if as_json:
-        from aimind.document import candidates
+        from aimind.document import candidates, model_document
 
-        show.data({"candidates": candidates(listed, found)})
+        facts = {} if chosen is None or metadata is None else {"model": model_document(chosen, metadata)}
+        show.data({**facts, "candidates": candidates(listed, found)})
     else:
+        if chosen is not None and metadata is not None:
+            show.model(chosen, metadata)
         show.candidates(listed, found, here=[hub.is_complete(each.model) for each in listed])
     if isinstance(answer, AimindError):
         show.note(f"note: {answer.message}")

@@ -140,7 +140,7 @@ Quiet = Annotated[
         "-q",
         "--quiet",
         panel=OUTPUT,
-        help="Print only results, warnings and errors: no plan and no progress.",
+        help="Print only results and errors: no plan, no progress, no warnings.",
         callback=_be_quiet,
         expose_value=False,
         is_eager=True,

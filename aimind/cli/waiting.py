@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aimind import show
-from aimind.errors import InstanceEndedError
+from aimind.errors import InstanceEndedError, InstanceError
 
 if TYPE_CHECKING:
     from aimind.instances import Sight
 
 LAST_LINES = 10
+POLL_SECONDS = 0.1
 
 
 def until_ready(name: str, is_new: Callable[[Sight], bool]) -> Sight:
@@ -26,10 +29,41 @@ def until_ready(name: str, is_new: Callable[[Sight], bool]) -> Sight:
         sight = instances.follow_start(name, is_new, changed=lambda seen: show.instance_progress(seen, step))
     if sight.running:
         return sight
+    raise _ended(sight)
+
+
+def until(name: str, wanted: Literal["ready", "stopped"], *, timeout_seconds: float | None) -> Sight:
+    """The instance once it is ready or stopped.
+
+    Raises:
+        InstanceEndedError: it has ended instead of becoming ready.
+        InstanceError: there is none of this name, or the time is over.
+    """
+    from aimind import instances
+
+    deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        sight = instances.look(name)
+        if wanted == "stopped" and not sight.running:
+            return sight
+        if wanted == "ready" and not sight.running:
+            raise _ended(sight)
+        if wanted == "ready" and sight.status == "ready":
+            return sight
+        if time.monotonic() >= deadline:
+            raise InstanceError(
+                f"instance {name} is not {wanted} after {timeout_seconds:g} s",
+                hint=f"`aimind status {name}` shows its state, `aimind logs {name}` its log",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _ended(sight: Sight) -> InstanceEndedError:
+    """The error for an instance that has ended instead of becoming ready."""
     state = sight.state
-    raise InstanceEndedError(
-        f"instance {name} {show.ending(sight)}",
-        hint=(state.hint if state is not None else None) or f"all that it printed: `aimind logs {name}`",
+    return InstanceEndedError(
+        f"instance {sight.name} {show.ending(sight)}",
+        hint=(state.hint if state is not None else None) or f"`aimind logs {sight.name}` prints its log",
         exit_code=state.exit_code if state is not None else None,
         output=tuple(last_lines(sight)),
     )

@@ -5,7 +5,7 @@ from aimind.show.bench import bench, bench_document, bench_progress
 from aimind.show.configuration import configuration, configuration_document, trusted
 from aimind.show.conversation import COMMANDS as CHAT_COMMANDS
 from aimind.show.conversation import AnswerView, chat_help, statistics
-from aimind.show.decision import command_line, plan
+from aimind.show.decision import command_line, model, plan
 from aimind.show.instances import (
     ending,
     instance,
@@ -17,7 +17,7 @@ from aimind.show.instances import (
 )
 from aimind.show.live import Step
 from aimind.show.machine import devices
-from aimind.show.messages import announcement, bug, curl, error, traceback
+from aimind.show.messages import announcement, bug, curl, error, error_document, traceback
 from aimind.show.models import cached, cached_document, found, found_document, pruned_document
 from aimind.show.progress import Installation, Progress
 from aimind.show.start import ready, screen, start
@@ -62,6 +62,7 @@ __all__ = [
     "discard_unwritten",
     "ending",
     "error",
+    "error_document",
     "exact",
     "found",
     "found_document",
@@ -72,6 +73,7 @@ __all__ = [
     "is_quiet",
     "log_document",
     "log_line",
+    "model",
     "note",
     "plan",
     "prepare_streams",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aimind.phrases import gib
 from aimind.reference import unparse
 from aimind.show.terminal import console, escape, grid, is_quiet, table
-from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Plan
+from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Model, Plan
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +39,7 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
         return
     screen = console(err=err)
     settings, backend = plan.settings, plan.backend
-    screen.print(f"[bold]{escape(unparse(plan.model.reference))}[/]  {_describe(plan)}")
+    screen.print(f"[bold]{escape(unparse(plan.model.reference))}[/]  {_describe(plan.metadata)}")
     screen.print()
     facts = grid()
     state = "" if backend.installed else " [dim](is installed on first use)[/]"
@@ -50,7 +50,7 @@ def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
         cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""
         at_once = f"{plan.requests_at_once} of that length at once, {settings.max_num_seqs} at most{cached}"
         facts.add_row("context", f"{settings.max_model_len} tokens a request; {at_once}")
-    facts.add_row("files", _files(plan))
+    facts.add_row("files", _files(plan.model))
     screen.print(facts)
     screen.print()
     screen.print(_memory(plan))
@@ -80,8 +80,31 @@ def command_line(command: Command) -> str:
     return f"{change}{prefix}{secrets}{shlex.join(command.argv)}"
 
 
-def _describe(plan: Plan) -> str:
-    metadata: Metadata = plan.metadata
+def model(model: Model, metadata: Metadata) -> None:
+    """What a model is, as a person reads it."""
+    screen = console()
+    screen.print(f"[bold]{escape(unparse(model.reference))}[/]  {_describe(metadata)}")
+    screen.print()
+    facts = grid()
+    if model.root is not None:
+        facts.add_row("directory", escape(model.root))
+    if model.commit is not None:
+        facts.add_row("commit", escape(model.commit))
+    facts.add_row("format", metadata.format)
+    if metadata.max_model_len:
+        facts.add_row("context", f"{metadata.max_model_len:,} tokens at most")
+    if metadata.layers:
+        facts.add_row("layers", str(len(metadata.layers)))
+    if metadata.modalities:
+        facts.add_row("reads", escape(", ".join(("text", *sorted(metadata.modalities)))))
+    if metadata.remote_code:
+        facts.add_row("code", "the repository has Python code of its own (--trust-remote-code)")
+    facts.add_row("files", _files(model))
+    screen.print(facts)
+    screen.print()
+
+
+def _describe(metadata: Metadata) -> str:
     parts = [
         metadata.category,
         metadata.architecture,
@@ -99,8 +122,8 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _files(plan: Plan) -> str:
-    files = plan.model.files
+def _files(model: Model) -> str:
+    files = model.files
     size = gib(sum(file.size_bytes for file in files))
     names = ", ".join(file.path for file in files[:2]) + (", …" if len(files) > 2 else "")
     return escape(f"{size} in {len(files)} file{'s' if len(files) != 1 else ''}: {names}")

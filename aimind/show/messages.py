@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from aimind import __version__
-from aimind.errors import AimindError
+from aimind.errors import AimindError, BugError
 from aimind.launchers.hello import example
 from aimind.redaction import quoted, without_secrets
-from aimind.show.terminal import tell
+from aimind.show.terminal import data, tell
 from aimind.types import API_KEY_VARIABLE, Command, Plan
 
 
@@ -30,8 +30,14 @@ def traceback(problem: BaseException) -> None:
         tell(line)
 
 
-def bug(problem: BaseException) -> None:
-    """An error that should not be: one line, and a file with the rest."""
+def error_document(problem: AimindError) -> None:
+    """The error as a document on one line: what --json prints instead of its result."""
+    facts = {"message": problem.message, "hint": problem.hint, "exit_code": problem.exit_code}
+    data({"error": facts}, indent=None)
+
+
+def bug(problem: BaseException) -> BugError:
+    """An error that should not be, in one line; a file has the rest."""
     import tempfile
     from traceback import format_exception
 
@@ -40,8 +46,10 @@ def bug(problem: BaseException) -> None:
         "w", encoding="utf-8", errors="backslashreplace", prefix="aimind-", suffix=".log", delete=False
     ) as file:
         file.write(f"aimind {__version__}, Python {sys.version}\n{without_secrets(text)}")
-    tell(f"error: this is a bug in aimind: {type(problem).__name__}: {quoted(problem)}")
-    tell(f"hint: please report it with {file.name}")
+    return BugError(
+        f"this is a bug in aimind: {type(problem).__name__}: {quoted(problem)}",
+        hint=f"please report it with {file.name}",
+    )
 
 
 def announcement(plan: Plan, command: Command) -> str:

@@ -34,6 +34,7 @@ class _Voice:
 _PLAIN = {"·": "-", "×": "x", "…": "...", "→": "->", "–": "-", "—": "-", "─": "-", "│": "|"}
 _PLAIN |= {"“": '"', "”": '"', "‘": "'", "’": "'", "≤": "<=", "≥": ">=", "÷": "/", "≈": "~"}
 _ERRORS = "aimind.plain"
+SCHEMA = 1  # of every document that aimind prints
 
 
 class _Output(io.TextIOWrapper):
@@ -129,8 +130,9 @@ def note(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """One line that matters to the quiet, too."""
-    tell(f"warning: {line}")
+    """One line that matters, on stderr, unless they wish for quiet."""
+    if not is_quiet():
+        tell(f"warning: {line}")
 
 
 def tell(line: str) -> None:
@@ -149,10 +151,14 @@ def tell(line: str) -> None:
         return
 
 
-def data(value: Mapping[str, object]) -> None:
-    """Print a document, its texts without secrets; where stdout is not UTF-8, with the escapes of JSON."""
+def data(value: Mapping[str, object], *, indent: int | None = 2) -> None:
+    """Print a document, its texts without secrets; where stdout is not UTF-8, with the escapes of JSON.
+
+    Every document has the version of its form, `schema`. `indent=None` prints it on one line.
+    """
     is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
-    typer.echo(json.dumps(redacted(value), indent=2, ensure_ascii=not is_utf8))
+    document = {"schema": SCHEMA, **value}
+    typer.echo(json.dumps(redacted(document), indent=indent, ensure_ascii=not is_utf8))
 
 
 def console(*, err: bool = False) -> Console:

@@ -1,0 +1,5 @@
+"""`python -m aimind`, which is `aimind`."""
+
+from aimind.cli import main
+
+main()
