@@ -345,11 +345,16 @@ def test_it_imports_only_what_it_uses(llama: Path) -> None:
 
 
 def assert_one_error(shown: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """One error, one hint, the exit code; nothing on stdout."""
+    """One error, one hint, the exit code; on stdout nothing, or with --json the error as a document."""
     lines = [line for line in shown.stderr.splitlines() if not line.startswith(("note:", "warning:"))]
     assert shown.returncode == code, shown.stderr
     assert [line.split(":")[0] for line in lines] == ["error", "hint"], shown.stderr
-    assert not shown.stdout
+    if "--json" in shown.args:
+        document = json.loads(shown.stdout)
+        error, hint = (line.partition(": ")[2] for line in lines)
+        assert document == {"schema": 1, "error": {"message": error, "hint": hint, "exit_code": code}}
+    else:
+        assert not shown.stdout
     for word in words:
         assert word in shown.stderr
 

@@ -33,7 +33,6 @@ MEANT: Mapping[str, str] = {
     "explain": "plan",
     "fetch": "pull",
     "find": "search",
-    "generate": "run",
     "gpu": "devices",
     "gpus": "devices",
     "images": "models",
@@ -48,7 +47,6 @@ MEANT: Mapping[str, str] = {
     "nodes": "devices",
     "prune": "models --prune",
     "quants": "files",
-    "query": "chat",
     "runtimes": "backends",
     "server": "serve",
     "services": "ps",
@@ -194,7 +192,8 @@ def _explain(option: _Foreign, own: Sequence[str]) -> _Answer | None:
     if parameter is not None:
         name = long_name(parameter)
         value = option.value(is_switch=parameter.is_flag)
-        return _Answer(f"{flag} is {name} here", option.replaced((name, *value), value))
+        translated = ("max",) if name == "--context" and value == ("0",) else value
+        return _Answer(f"{flag} is {name} here", option.replaced((name, *translated), value))
     if field is None and _is_of_aimind(flag, own):
         return None
     value = option.value(is_switch=is_switch)
@@ -263,11 +262,14 @@ def unknown_command(name: str, known: Iterable[str]) -> UsageError:
     """The error for a command that there is not; it names the one that is meant, or is spelled alike."""
     if name in _NOT_YET:
         return UsageError(f"there is no command {name} yet", hint=_NOT_YET[name])
-    meant = MEANT.get(name.lower()) or next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
-    if meant is not None:
-        return UsageError(f"there is no command {name}", hint=f"did you mean `aimind {meant}`?")
     if "/" in name or name.endswith(".gguf") or name == "demo":
-        return UsageError(
-            f"there is no command {name}", hint=f"to serve this model: `aimind serve {shlex.quote(name)}`"
-        )
-    return UsageError(f"there is no command {name}", hint="`aimind --help` shows all commands")
+        hint = f"`aimind serve {shlex.quote(_as_model(name))}` serves this model"
+    elif meant := MEANT.get(name.lower()) or _nearest(name, known):
+        hint = f"did you mean `aimind {meant}`?"
+    else:
+        hint = "`aimind --help` shows all commands"
+    return UsageError(f"there is no command {name}", hint=hint)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

@@ -35,6 +35,12 @@ def test_detached_it_returns_when_it_is_ready(home: Home) -> None:
     assert found["cwd"] == str(home.folder)
     assert found["claim"]["port"] == urlsplit(found["url"]).port
     assert found["used"]["ram_bytes"] > found["used"]["own_ram_bytes"] > 1 << 20
+    assert home.good("wait", "demo") == ""
+    waited = home.run("wait", "demo", "--for", "stopped", "--timeout", "0")
+    assert (waited.returncode, "demo is not stopped after 0 s" in waited.stderr) == (13, True)
+    home.good("stop", "demo", "-q")
+    assert home.good("wait", "demo", "--for", "stopped") == ""
+    assert home.run("wait", "demo").returncode != 0
 
 
 def test_detached_it_belongs_to_nobody(home: Home) -> None:
