@@ -22,7 +22,7 @@ check: $(VENV)/.ready ## format, lint, types, layering
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.ready ## all tests but those that start real backends, and the faults
-	$(BIN)/pytest -m "not live" --ignore tests/faults -n 2
+	$(BIN)/pytest -m "not live" --ignore tests/faults -n 2 --dist loadgroup
 
 faults: $(VENV)/.ready ## do to running programs what can go wrong; AIMIND_WRITE_FAULTS=1 writes docs/faults.md
 	$(BIN)/pytest tests/faults -n 2

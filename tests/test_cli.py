@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aimind.launchers.ggml import BUILD
-from tests import models
+from tests import forked, models
 from tests.fakes import nvml
 from tests.metadata import craft
 
@@ -30,11 +30,8 @@ def run(tmp_path: Path) -> Run:
 
     def _run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         before = files_below(tmp_path)
-        done = subprocess.run(
-            [str(AIMIND), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
+        done = forked.run(
+            arguments,
             cwd=tmp_path,
             env={
                 "PATH": "/usr/bin:/bin",

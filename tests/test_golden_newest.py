@@ -46,15 +46,8 @@ def model(name: str) -> Model:
 @pytest.mark.parametrize(("name", "machine_name"), PLANNED)
 def test_the_plan_is_the_recorded_one(name: str, machine_name: str) -> None:
     found = decide(model(name), described(name), machine(machine_name))
+    assert found["shards"]
     assert_recorded(found, f"{name}--{machine_name.replace(',ram=', '-ram')}")
-
-
-@pytest.mark.parametrize(("name", "machine_name"), PLANNED)
-def test_no_device_is_overcommitted(name: str, machine_name: str) -> None:
-    decided = plan.make(model(name), described(name), machine(machine_name), Request(), LAUNCHERS)
-    assert decided.shards
-    for shard in decided.shards:
-        assert shard.estimate.total_bytes <= shard.device.free_bytes
 
 
 @pytest.mark.parametrize("ram_gib", [128, 1024])

@@ -42,9 +42,13 @@ def header(name: str) -> Header:
     return read_header(Sparse(name), f"{name}.gguf")
 
 
-def figures(name: str, model: ggml.Profile) -> list[estimates.Figure]:
+@cache
+def figures(name: str) -> list[estimates.Figure]:
+    """Of the family as it is, for each of its records."""
     records = [record for record in RECORDS if record["file"] == name]
     assert records
+    model = ggml.profile(describe([header(name)]))
+    assert model.understood
     return [figure for record in records for figure in estimates.gguf_figures(model, record)]
 
 
@@ -65,23 +69,21 @@ def renamed(name: str, *, keys: bool) -> Header:
     return dataclasses.replace(first, values=values)
 
 
+# The figures are worked out once, in one process.
+@pytest.mark.xdist_group("figures of families")
 @pytest.mark.parametrize("name", SIZES)
 def test_a_family_is_estimated_as_llama_cpp_reserves(name: str) -> None:
-    model = ggml.profile(describe([header(name)]))
-    assert model.understood
-    for figure in figures(name, model):
+    for figure in figures(name):
         if figure.component in ("device model", "device context", "host model", "host context"):
             assert figure.estimated == figure.real, figure
         elif figure.component == "device total":
             assert -0.01 <= figure.error <= 0.06, figure
 
 
+@pytest.mark.xdist_group("figures of families")
 def test_most_estimates_of_families_are_exact() -> None:
     errors = sorted(
-        abs(figure.error)
-        for name in SIZES
-        for figure in figures(name, ggml.profile(describe([header(name)])))
-        if figure.component == "device total"
+        abs(figure.error) for name in SIZES for figure in figures(name) if figure.component == "device total"
     )
     assert errors[len(errors) * 8 // 10] <= 0.001
 

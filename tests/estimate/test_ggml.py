@@ -14,6 +14,8 @@ from aimind.types import Attention, Layer, Metadata, Tensor
 from benchmarks import estimates
 from tests.models import NAMES
 
+# Working the figures out takes half a minute: once, in one process.
+pytestmark = pytest.mark.xdist_group("figures of llama.cpp")
 SETTINGS = ggml.Settings(n_ctx=8192, n_seq=4, kv_unified=True, n_outputs=4, gpu_layers=0)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import forked
 from tests.supervisor.harness import BACKEND, wait_for
 
 AIMIND = Path(sys.executable).with_name("aimind")
@@ -52,14 +53,7 @@ class Home:
         self.env["FAKE_BACKEND"] = " ".join(flags)
 
     def run(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(AIMIND), *words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=cwd or self.folder,
-            env=self.env,
-        )
+        return forked.run(words, env=self.env, cwd=cwd or self.folder)
 
     def good(self, *words: str) -> str:
         """What it prints on stdout, where that must succeed."""

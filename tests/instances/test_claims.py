@@ -1,4 +1,7 @@
-"""Two instances never get the same port, nor are promised the same bytes, however they are started."""
+"""Two instances never get the same port, nor are promised the same bytes, however they are started.
+
+Fifty at once: tests/faults/test_program.py.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,6 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """The exit code and what was said on stderr, of all."""
     said = [process.communicate(timeout=120)[1] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
-
-
-def test_fifty_at_once_get_fifty_ports(home: Home) -> None:
-    """Until all are ready; that takes these two cores a while."""
-    done = ends([home.begin("--detach") for _ in range(MANY)])
-    assert {code for code, _ in done} == {0}, done
-    found = json.loads(home.good("ps", "--json"))["instances"]
-    assert len({each["name"] for each in found}) == MANY
-    assert len({each["claim"]["port"] for each in found}) == MANY
-    assert {each["state"] for each in found} == {"ready"}
-    home.good("stop", "--all")
 
 
 def test_of_two_with_one_name_one_wins(home: Home) -> None:
