@@ -18,10 +18,10 @@ from aimind.environments.folders import Environment
 from aimind.instances import records
 from aimind.launchers import LAUNCHERS, xllamacpp
 from aimind.types import Claim, Instance, Package, State
+from tests import forked
 from tests.environments.wheels import index, wheel
 from tests.samples import host
 
-AIMIND = Path(sys.executable).with_name("aimind")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Install = Callable[..., Path]
 Living = Callable[[str, str, str], TextIO]
@@ -39,11 +39,8 @@ def run(home: Path) -> Run:
 
     def _run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "PIP_"))}
-        return subprocess.run(
-            [str(AIMIND), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
+        return forked.run(
+            arguments,
             cwd=home,
             env={
                 **kept,

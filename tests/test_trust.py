@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-AIMIND = Path(sys.executable).with_name("aimind")
+from tests import forked
+
 DEMO = Path(__file__).parents[1] / "aimind" / "demo" / "huggingface"
 CLASSES = {
     "AutoConfig": "configuration_own.OwnConfig",
@@ -56,13 +56,9 @@ class Folder:
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command, *options = arguments
-        return subprocess.run(
-            [str(AIMIND), command, str(self.path), *options],
-            capture_output=True,
-            text=True,
-            timeout=120,
+        return forked.run(
+            [command, str(self.path), *options],
             cwd=self.path,
-            stdin=subprocess.DEVNULL,
             env={
                 "PATH": os.defpath,
                 "HOME": str(self.home),

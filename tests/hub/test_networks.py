@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from aimind.hub.local import DEMO, DEMO_GGUF
+from tests import forked
 from tests.fakes.hub import Hub
 from tests.fakes.socks import Socks
 from tests.hub.samples import NAME, Kind
 
-AIMIND = Path(sys.executable).with_name("aimind")
 Plan = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -28,11 +28,8 @@ def plan(hub: Hub, tmp_path: Path) -> Plan:
     kept = {name: os.environ[name] for name in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT", "HF_HOME")}
 
     def run(at: str = "hf", **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [AIMIND, "plan", f"{at}:{NAME}"],
-            capture_output=True,
-            text=True,
-            timeout=100,
+        return forked.run(
+            ["plan", f"{at}:{NAME}"],
             cwd=tmp_path,
             env={
                 **kept,
