@@ -217,12 +217,15 @@ def refuse_error(document: Mapping[str, object], status: int = 0) -> None:
     """
     code = document.get("status_code")
     if document.get("error") or (isinstance(code, int) and code >= 400):
-        raise refusal(code if isinstance(code, int) else status, document)
+        raise refusal(status, document)
 
 
 def refusal(status: int, document: object) -> ApiError:
     """Return the error for an answer that is none, from the server's own words."""
     message, kind = _message(document)
+    code = document.get("status_code") if isinstance(document, dict) else None
+    if isinstance(code, int):
+        status = code
     if status in (401, 403):
         return ApiError(f"the server refuses the request without a valid API key ({status})", hint=_KEY_HINT)
     if any(words in f"{kind} {message}".lower() for words in _CONTEXT_WORDS):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aimind.show.terminal import is_quiet, warn
+from aimind.show.terminal import is_quiet, look, warn
+from aimind.supervisor.screen import FULL
 
 if TYPE_CHECKING:
     from aimind.bench import Result
@@ -53,8 +54,10 @@ def _row(result: Result) -> str:
 
 def _bars(results: Sequence[Result]) -> list[str]:
     most = max(result.output_throughput for result in results)
+    shown = look(sys.stdout)
     lines = ["tokens/s"]
     for result in results:
         filled = max(1, round(BAR * result.output_throughput / most))
-        lines.append(f"{result.max_concurrency:>7}  {'▇' * filled} {result.output_throughput:,.1f}")
+        bar = shown.sign(FULL) * filled
+        lines.append(f"{result.max_concurrency:>7}  {bar} {result.output_throughput:,.1f}")
     return lines

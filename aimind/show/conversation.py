@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from aimind.phrases import visible
-from aimind.show.terminal import tell
+from aimind.show.terminal import look, tell
 
 if TYPE_CHECKING:
     from aimind.api import Answer, Piece
 
-DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 COMMANDS = (
     ("/set system TEXT", "set the system prompt; without TEXT, remove it"),
     ("/set temperature N", "set the sampling temperature, for example 0.7"),
     ("/set max-tokens N", "end each answer after this many tokens"),
     ("/set verbose", "show statistics after each answer; /set quiet ends that"),
     ("/image FILE", "send an image with the next message"),
-    ("/show", "show the model, the settings and the length of the conversation"),
+    ("/show", "show the model, the settings and the tokens so far"),
     ("/stats", "show the statistics of the last answer"),
     ("/clear", "begin a new conversation"),
     ("/bye", "leave; so do /exit, /quit and Ctrl-D"),
@@ -35,7 +34,7 @@ class AnswerView:
 
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
-        self._dim = self._terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self._dim = look(sys.stdout).color
         self._reasons = False
         self._at_line_start = True
 
@@ -62,7 +61,7 @@ class AnswerView:
         if not reasons and not self._at_line_start:
             self._write("\n")
         if self._dim:
-            sys.stdout.write(DIM if reasons else PLAIN)
+            sys.stdout.write(_DIM if reasons else _PLAIN)
         else:
             self._write("<think>\n" if reasons else "</think>\n")
 
@@ -83,9 +82,9 @@ def statistics(answer: Answer) -> str:
     """Tokens, the time to the first one, and the speed of the others."""
     parts = [f"{answer.output_tokens:,} tokens"]
     if answer.prompt_tokens is not None:
-        parts.insert(0, f"{answer.prompt_tokens:,} tokens in the prompt")
+        parts.insert(0, f"{answer.prompt_tokens:,} prompt tokens")
     if answer.ttft_seconds is not None:
-        parts.append(f"the first after {answer.ttft_seconds:.2f} s")
+        parts.append(f"first after {answer.ttft_seconds:.2f} s")
         seconds = answer.latency_seconds - answer.ttft_seconds
         if seconds > 0 and answer.output_tokens > 1:
             parts.append(f"then {(answer.output_tokens - 1) / seconds:,.1f} tokens/s")

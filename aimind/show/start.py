@@ -146,4 +146,4 @@ def ready(name: str, url: str, *, seconds: float, announcement: str, again: bool
 
 def _next(name: str, *, stop: str) -> str:
     """What can be typed once the instance is ready."""
-    return f"   {look().sign(DOT)}   ".join((f"aimind logs {name} -f", stop))
+    return f"   {look().sign(DOT)}   ".join((f"aimind chat {name}", f"aimind logs {name} -f", stop))

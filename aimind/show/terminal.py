@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -110,12 +110,13 @@ def is_live() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet()
 
 
-def look() -> Look:
-    """What the terminal of stderr can show."""
+def look(stream: TextIO | None = None) -> Look:
+    """What the terminal of a stream (default: stderr) can show."""
     from aimind.supervisor.screen import Look
 
-    has_color = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Look(color=has_color, unicode=codecs.lookup(sys.stderr.encoding or "ascii").name == "utf-8")
+    stream = stream or sys.stderr
+    has_color = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Look(color=has_color, unicode=codecs.lookup(stream.encoding or "ascii").name == "utf-8")
 
 
 def write(line: str) -> None:

@@ -76,7 +76,7 @@ def test_a_conversation(home: Home, tmp_path: Path) -> None:
         terminal.press(b"/clear\r/set system Be brief.\rAgain\r")
         wait_for(lambda: terminal.text.count(SENTENCE) == 2, what="the third answer")
         terminal.press(b"/stats\r/nonsense\r")
-        terminal.wait_for("3 tokens in the prompt")
+        terminal.wait_for("3 prompt tokens · ")
         terminal.wait_for("error: /nonsense is not a command")
         terminal.press(b"\x04")
         assert terminal.wait() == 0
