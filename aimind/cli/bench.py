@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 AT_ONCE = (1, 8, 64)
+# Python runs on one core: a client that computes longer than this share of the time delays what it measures.
+BUSY_SHARE = 0.7
 
 
 class Counts(tuple[int, ...]):
@@ -133,7 +136,16 @@ def bench_command(  # noqa: PLR0913 - one per option
 
 
 def _measure_all(measure: Callable[[int], Result], counts: Sequence[int]) -> list[Result]:
-    return [measure(at_once) for at_once in counts]
+    results = []
+    for at_once in counts:
+        start, computed = time.monotonic(), time.process_time()
+        results.append(measure(at_once))
+        share = (time.process_time() - computed) / (time.monotonic() - start)
+        if share > BUSY_SHARE:
+            show.warn(
+                f"with {at_once} at once, aimind was busy {share:.0%} of the time: the server may be faster"
+            )
+    return results
 
 
 def _by_us(target: Target, load: Load) -> Callable[[int], Result]:

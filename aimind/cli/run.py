@@ -47,7 +47,7 @@ _HARMLESS = TALK_FIELDS | {"model", "hub", "offline", "hf_token_file", "api_key_
 RUN_SUFFIX = "-run"
 
 Prompt = Annotated[
-    str | None,
+    list[str] | None,
     argument("PROMPT", "The message, or the sound file of a speech model (default: a conversation)."),
 ]
 ServerName = Annotated[
@@ -188,13 +188,13 @@ def find_target(text: str, *, model: str | None, key: str | None) -> Target:
     return target_of(instances.look(text), key=key)
 
 
-def _wish(prompt: str | None, talk: TalkOptions) -> Wish:
+def _wish(prompt: list[str] | None, talk: TalkOptions) -> Wish:
     """What is wanted of the model; its images are read now, before anything is started."""
     from aimind.chat.conversation import Settings, image_url
     from aimind.chat.use import Wish
 
     return Wish(
-        prompt=prompt,
+        prompt=" ".join(prompt) if prompt else None,
         images=tuple(image_url(path) for path in talk.image or ()),
         output=talk.output,
         voice=talk.voice,

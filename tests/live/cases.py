@@ -52,7 +52,10 @@ Shell = Callable[..., str]
 
 
 def chats(name: str, aimind: Shell) -> None:
-    assert aimind("chat", name, "Who are you?", "--temperature", "0", "--max-tokens", "64") == f"{SENTENCE}\n"
+    assert (
+        aimind("chat", name, "Who", "are", "you?", "--temperature", "0", "--max-tokens", "64")
+        == f"{SENTENCE}\n"
+    )
     load = ("--at-once", "2", "--requests", "4", "--prompt-tokens", "32", "--answer-tokens", "8")
     [result] = json.loads(aimind("bench", name, *load, "--json"))["results"]
     assert (result["completed"], result["failed"]) == (4, 0)
