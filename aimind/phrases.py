@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import time
 from collections.abc import Sequence
 
@@ -62,5 +64,28 @@ def visible(text: str) -> str:
 
 
 def visible_output(text: str) -> str:
-    """The same of a line that a program has printed; its colors are left out."""
+    """The same for a line that a program has printed, without its colors."""
     return visible(_COLORS.sub("", text))
+
+
+def shell_join(words: Sequence[str]) -> str:
+    """The words as a line that can be pasted into a shell (bash, zsh, ksh, busybox), all of it visible."""
+    return " ".join(map(shell_quote, words))
+
+
+def shell_quote(word: str) -> str:
+    """One word of such a line; what a terminal would obey is written as `$'…'` has it."""
+    if visible(word) == word and "\t" not in word:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'").replace("\t", "\\t")
+    return f"$'{_INVISIBLE.sub(_octal, plain)}'"
+
+
+def _octal(found: re.Match[str]) -> str:
+    """The bytes of a character, which are the same in every locale, unlike its number."""
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(found[0]))
+
+
+def visible_json(text: str) -> str:
+    """The same document, with the characters that a terminal would obey as JSON's own escapes."""
+    return _INVISIBLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)

@@ -288,7 +288,7 @@ def pull_command(  # noqa: PLR0913 - one per option
     count = len(chosen.files)
     size = sum(file.size_bytes for file in chosen.files)
     show.note(f"{count} file{'s' if count > 1 else ''}, {gib(size)}")
-    typer.echo(str(folder))
+    show.path(str(folder))
 
 
 def _chosen(offer: Offer, asked: Wanted) -> ModelFiles:

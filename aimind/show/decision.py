@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import TYPE_CHECKING
 
-from aimind.phrases import gib
+from aimind.phrases import gib, shell_join, shell_quote
 from aimind.reference import unparse
 from aimind.show.terminal import console, escape, grid, is_quiet, table
 from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Model, Plan
@@ -75,9 +74,9 @@ def command_line(command: Command) -> str:
         f'{name}="${name if os.environ.get(name) == value else API_KEY_VARIABLE}" '
         for name, value in command.secret_env.items()
     )
-    prefix = f"env {shlex.join(words)} " if words else ("env " if secrets else "")
-    change = f"cd {shlex.quote(command.cwd)} && " if command.cwd else ""
-    return f"{change}{prefix}{secrets}{shlex.join(command.argv)}"
+    prefix = f"env {shell_join(words)} " if words else ("env " if secrets else "")
+    change = f"cd {shell_quote(command.cwd)} && " if command.cwd else ""
+    return f"{change}{prefix}{secrets}{shell_join(command.argv)}"
 
 
 def model(model: Model, metadata: Metadata) -> None:

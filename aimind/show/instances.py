@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
-from aimind.phrases import age, gib, visible_output
+from aimind.phrases import age, gib, shell_join, visible_output
 from aimind.show.terminal import console, escape, grid, note, table
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def _add_instance(facts: Table, sight: Sight, used: Used | None, indices: Mappin
     facts.add_row("used", _used(used))
     if sight.running and sight.state is not None and sight.state.taken:
         facts.add_row("at most", _taken(instance.claim.devices, sight.state.taken, indices))
-    facts.add_row("command", escape(shlex.join(["aimind", "serve", *instance.argv])))
+    facts.add_row("command", escape(shell_join(["aimind", "serve", *instance.argv])))
     facts.add_row("in", escape(instance.cwd))
     facts.add_row("created", _date(instance.created))
 

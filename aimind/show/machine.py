@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aimind.phrases import gib
-from aimind.show.terminal import console, table
+from aimind.show.terminal import console, escape, table
 from aimind.types import Host
 
 
@@ -18,11 +18,11 @@ def devices(host: Host) -> None:
         )
         rows.add_row(
             str(device.index),
-            device.name,
+            escape(device.name),
             gib(device.total_bytes),
             gib(device.free_bytes),
             device.capability or "",
-            users,
+            escape(users),
         )
     rows.add_row(
         "RAM",

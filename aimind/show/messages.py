@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
 from aimind import __version__
 from aimind.errors import AimindError, BugError
 from aimind.launchers.hello import example
+from aimind.phrases import shell_join
 from aimind.redaction import quoted, without_secrets
 from aimind.show.terminal import data, tell
 from aimind.types import API_KEY_VARIABLE, Command, Plan
@@ -61,4 +61,4 @@ def announcement(plan: Plan, command: Command) -> str:
 def curl(example: Sequence[str], *, has_key: bool) -> str:
     """A line for the shell from the arguments of `Instance.example`; a key comes from the environment."""
     key = f' -H "Authorization: Bearer ${API_KEY_VARIABLE}"' if has_key else ""
-    return f"curl {example[0]}{key} {shlex.join(example[1:])}"
+    return f"curl {example[0]}{key} {shell_join(example[1:])}"

@@ -9,17 +9,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from aimind.errors import OutputError
-from aimind.phrases import visible
+from aimind.phrases import visible, visible_json
 from aimind.redaction import redacted, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from aimind.supervisor.screen import Look
 
@@ -159,7 +160,12 @@ def data(value: Mapping[str, object], *, indent: int | None = 2) -> None:
     """
     is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
     document = {"schema": SCHEMA, **value}
-    typer.echo(json.dumps(redacted(document), indent=indent, ensure_ascii=not is_utf8))
+    typer.echo(visible_json(json.dumps(redacted(document), indent=indent, ensure_ascii=not is_utf8)))
+
+
+def path(found: str) -> None:
+    """A path that was asked for, on stdout: as it is for a program, as it can be shown on a terminal."""
+    typer.echo(visible(found) if sys.stdout.isatty() else found)
 
 
 def console(*, err: bool = False) -> Console:
@@ -170,6 +176,10 @@ def console(*, err: bool = False) -> Console:
         def on_broken_pipe(self) -> None:
             """Raise what rich has caught: it would exit with 1."""
             raise BrokenPipeError
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Show what a terminal would obey, in cells and lines that nobody has escaped, too."""
+            return super().render_str(visible(text), **options)
 
     stream = sys.stderr if err else sys.stdout
     return _Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)

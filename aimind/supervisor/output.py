@@ -257,6 +257,45 @@ _INVISIBLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+# What of a program's output a terminal may obey: colors, tabs, the ends of lines, and going back to a line's
+# begin, as progress bars do. The rest as above, in UTF-8; its begin, where data ends inside of it.
+_COLOR = rb"\x1b\[[0-9;]{0,32}m"
+_OBEYED = re.compile(
+    _COLOR
+    + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]"
+    + rb"|\xe2\x81[\xa6-\xa9]"
+)
+_BEGUN = re.compile(rb"(?:\x1b(?:\[[0-9;]{0,32})?|\xc2|\xd8|\xe2[\x80\x81]?)\Z")
+
+
+class Terminal:
+    """What a backend printed, for a terminal: nothing moves the cursor up, sets a title, or reverses text.
+
+    An end that may begin something like that is kept until it is seen how it goes on.
+    """
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        """What can be shown by now."""
+        data = self._kept + data
+        begun = _BEGUN.search(data)
+        self._kept = data[begun.start() :] if begun else b""
+        return _OBEYED.sub(_shown, data[: len(data) - len(self._kept)])
+
+    def end(self) -> bytes:
+        """What was kept."""
+        kept, self._kept = self._kept, b""
+        return _OBEYED.sub(_shown, kept)
+
+
+def _shown(found: re.Match[bytes]) -> bytes:
+    if found[0].endswith(b"m"):
+        return found[0]
+    return ascii(found[0].decode())[1:-1].encode()
+
+
 def visible(text: str) -> str:
     """The text on one line, without colors, and with what a terminal would obey as Python writes it."""
     return _INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], _COLORS.sub("", text))

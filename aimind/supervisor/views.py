@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 
+from aimind.supervisor.output import Terminal
 from aimind.supervisor.screen import BOLD, CYAN, DIM, RED, YELLOW, Look, Screen, duration
 
 TYPE_CHECKING = False
@@ -28,6 +30,8 @@ class Plain:
 
     def __init__(self, stdout: Output, stderr: Output) -> None:
         self._stdout, self._stderr = stdout, stderr
+        # A program that reads it gets all that the backend printed, unchanged.
+        self._terminal = Terminal() if os.isatty(stdout.fd) else None
         self.progress: Progress | None = None
 
     @property
@@ -37,10 +41,12 @@ class Plain:
 
     def output(self, data: bytes) -> None:
         """The backend has printed this."""
-        self._stdout.write(data)
+        self._stdout.write(data if self._terminal is None else self._terminal(data))
 
     def end_output(self) -> None:
         """The backend prints no more."""
+        if self._terminal is not None:
+            self._stdout.write(self._terminal.end())
         self._stdout.end_line()
 
     def say(self, sentence: str, kind: Kind) -> None:

@@ -167,7 +167,6 @@ CASES = (
         arguments=("--", "-lv", "4"),
         weighs=memory.is_in_the_log,
         damages=GGUF,
-        pages=True,  # Debian's is older than the option
     ),
     Case(launcher=xllamacpp, model="demo_file", weighs=memory.is_in_the_log, damages=GGUF),
     Case(

@@ -51,8 +51,8 @@ def started(case: Case, model: Path, sound: Path) -> Iterator[tuple[Served, Mapp
         with serve(str(model), *case.words, env=env) as served:
             assert says_how_far_it_is(case, served)
             case.asks(served, sound)
-            case.weighs(served, decided)
             assert served.may_be_read_by("https://example.com") is case.pages
+            case.weighs(served, decided)
             shared = shared_memory(served.tree())
             assert bool(shared) >= case.shares
             yield served, env
