@@ -39,6 +39,7 @@ class Wanted:
         offline: nothing may be downloaded.
         token_file: the file with the hub's token; `None`: where the hub's client looks for it.
         request: the rest.
+        warnings: what the user should know, as sentences.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Wanted:
     offline: bool
     token_file: Path | None
     request: Request
+    warnings: tuple[str, ...] = ()
 
 
 def is_secret(variable: str) -> bool:

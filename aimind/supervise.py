@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from aimind.errors import BackendError
+from aimind.ownership import risk
 from aimind.types import SECRET_VARIABLES, Command, Overlay, Shard, TextFile
 
 PROGRAM = Path(__file__).parent / "supervisor" / "__main__.py"
@@ -280,6 +282,9 @@ def _merged(known: object, changes: Mapping[str, object]) -> dict[str, object]:
 def _write_file(file: TextFile) -> None:
     """Write it whole or not at all; nobody else can read it before it has its mode."""
     path = Path(file.path)
+    found = risk(path.parent)
+    if found is not None:
+        raise PermissionError(errno.EPERM, f"{found.sentence} (`{found.command}` mends that)")
     for folder in reversed([path.parent, *path.parent.parents]):
         folder.mkdir(mode=0o700, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 0600

@@ -254,6 +254,19 @@ def test_a_blank_key_is_refused(home: Home, text: str) -> None:
     assert "AIMIND_API_KEY is set and holds no key" in done.stderr
 
 
+def test_a_file_with_a_secret_that_others_can_read(home: Home) -> None:
+    file = home.folder / "key"
+    file.write_text(KEY)
+    for mode in (0o644, 0o640, 0o604):
+        file.chmod(mode)
+        done = home.run("plan", "demo", "--backend", "llama-server", "--api-key-file", "key")
+        assert done.returncode == 0
+        assert "warning: key holds a secret, and other users can read it: chmod go-r key" in done.stderr
+    file.chmod(0o600)
+    done = home.run("plan", "demo", "--backend", "llama-server", "--api-key-file", "key")
+    assert "can read it" not in done.stderr
+
+
 @pytest.mark.parametrize("text", ["", "two words", "two\nlines", "\xff"])
 @pytest.mark.parametrize("option", ["--api-key-file", "--hf-token-file"])
 def test_a_file_that_holds_no_secret(home: Home, option: str, text: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from aimind.cli.options import RequestOptions, use_hub
 from aimind.errors import UsageError
 from aimind.launchers.arguments import said
 from aimind.options import API_KEY_CREDENTIAL, BEST, TOKEN_CREDENTIAL, Wanted
+from aimind.ownership import readable_by_others
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Request
 
 _ALONE = "a file with the key or the token alone, on one line"
@@ -68,7 +70,14 @@ def ask(
         offline=options.offline,
         token_file=_token_file(options.hf_token_file),
         request=request,
+        warnings=tuple(_readable_by_others(options.api_key_file, options.hf_token_file)),
     )
+
+
+def _readable_by_others(*files: Path | None) -> Iterator[str]:
+    for file in files:
+        if file is not None and (warning := readable_by_others(file)) is not None:
+            yield warning
 
 
 def _projector(request: Request) -> str | None:

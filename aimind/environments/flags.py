@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from aimind.environments.folders import data_folder
+from aimind.environments.folders import data_folder, make_folder
 from aimind.regular import read_regular
 from aimind.types import Backend, Help, Package, Program, public
 
@@ -99,7 +99,7 @@ def _dated(word: str) -> list[str | int]:
 def remember(path: Path, said: dict[str, object]) -> None:
     """Keep what was said, if the folder can be written."""
     with contextlib.suppress(OSError):  # a folder that cannot be written costs some seconds each time
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             json.dump(said, file)
         Path(file.name).replace(path)

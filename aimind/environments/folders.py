@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aimind.errors import UsageError
+from aimind.errors import InstallError, UsageError
+from aimind.ownership import is_closed, risk
 from aimind.regular import read_regular
 from aimind.types import Backend, Package
 
@@ -174,8 +175,7 @@ class Environment:
         """
         import fcntl  # not on Windows, where environments are only looked for
 
-        data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder.parent)
         # A pipe in its place must not be waited for.
         descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
@@ -195,12 +195,40 @@ def calibration_file() -> Path:
 
 
 def data_folder() -> Path:
-    """The user's data folder of aimind: `AIMIND_DATA_DIR`, or where the platform keeps such things."""
-    if chosen := os.environ.get("AIMIND_DATA_DIR"):
-        return Path(chosen).absolute()
-    from platformdirs import user_data_path
+    """The user's data folder of aimind: `AIMIND_DATA_DIR`, or where the platform keeps such things.
 
-    return user_data_path("aimind")
+    Raises:
+        InstallError: others could change the programs in it.
+    """
+    if chosen := os.environ.get("AIMIND_DATA_DIR"):
+        folder = Path(chosen).absolute()
+    else:
+        from platformdirs import user_data_path
+
+        folder = user_data_path("aimind")
+    check_own(folder)
+    return folder
+
+
+def check_own(folder: Path) -> None:
+    """Find out that nobody else can change the programs in the folder.
+
+    Raises:
+        InstallError: somebody can.
+    """
+    found = risk(folder)
+    if found is not None:
+        raise InstallError(
+            f"{found.sentence}: others could change the programs that are run from it",
+            hint=f"`{found.command}`, or name another folder with AIMIND_DATA_DIR",
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it; nobody else can write to them, whatever the umask is."""
+    for each in reversed([folder, *folder.parents]):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
 
 
 def environment(backend: str, package: Package, version: str | None = None) -> Environment:
@@ -227,16 +255,22 @@ def _is_version(text: str) -> bool:
 
 
 def environments(backend: str) -> tuple[Environment, ...]:
-    """All of a backend, the incomplete ones too."""
+    """All of a backend, the incomplete ones too.
+
+    Raises:
+        InstallError: others could change the programs in them.
+    """
+    top = data_folder()
+    above = top / "environments" / backend
     try:
-        folders = list((data_folder() / "environments" / backend).iterdir())
+        folders = list(above.iterdir())
     except OSError:
         return ()
-    return tuple(
-        Environment(backend, folder)
-        for folder in folders
-        if folder.is_dir() and not folder.name.startswith(".")
-    )
+    found = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+    if not is_closed(top):  # else nobody reaches what is below
+        for folder in (above.parent, above, *found):
+            check_own(folder)
+    return tuple(Environment(backend, folder) for folder in found)
 
 
 def disk_used(folder: Path) -> int:

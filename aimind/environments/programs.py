@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from aimind.environments.folders import data_folder
+from aimind.environments.folders import data_folder, make_folder
 from aimind.regular import read_regular
 from aimind.types import Backend, Program
 
@@ -61,7 +61,7 @@ def _remember(programs: dict[str, dict[str, str]]) -> None:
     import tempfile
 
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a moment each time
-        data_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(data_folder())
         with tempfile.NamedTemporaryFile("w", dir=data_folder(), delete=False) as file:
             json.dump(programs, file, indent=2)
         Path(file.name).replace(data_folder() / "programs.json")

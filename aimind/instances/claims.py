@@ -110,6 +110,7 @@ class Claims:
         """
         folder = records.instances_folder() / instance.name
         records.make_folder(folder)
+        records.check_own(folder)
         lock = locks.take(folder / records.LOCK, patience_seconds=LOCK_PATIENCE_SECONDS)
         if lock is None:
             raise runs_already(instance.name)

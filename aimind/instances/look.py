@@ -116,6 +116,7 @@ def all_names() -> tuple[str, ...]:
     """Of all instances, in order."""
     if sys.platform == "win32":  # nothing is served there
         return ()
+    records.check_to_look()
     folder = records.instances_folder()
     try:
         found = [each.name for each in folder.iterdir() if names.good(each.name)]
@@ -132,6 +133,7 @@ def look(name: str) -> Sight:
     Raises:
         InstanceError: there is none.
     """
+    records.check_to_look()
     if names.good(name) and (sight := _look(name)) is not None:
         return sight
     raise InstanceError(f"there is no instance {name}", hint="`aimind ps` shows those that are here")

@@ -14,13 +14,12 @@ import contextlib
 import dataclasses
 import json
 import os
-import shlex
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from aimind.errors import InstanceError
+from aimind.ownership import risk
 from aimind.regular import NotRegularError, read_regular
 from aimind.types import Claim, Instance, State, StateName
 
@@ -99,17 +98,23 @@ def check_own(folder: Path) -> None:
     Raises:
         InstanceError: somebody can.
     """
-    found = folder.stat()
-    if found.st_uid != os.geteuid():
+    found = risk(folder)
+    if found is not None:
         raise InstanceError(
-            f"{folder} belongs to another user",
-            hint=f"`chown -R $(id -un) {shlex.quote(str(folder))}`, or name another with AIMIND_STATE_DIR",
+            f"{found.sentence}: others could change what is started by it",
+            hint=f"`{found.command}`, or name another folder with AIMIND_STATE_DIR",
         )
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        raise InstanceError(
-            f"{folder} can be written by everybody, who could change what is started by it",
-            hint=f"`chmod -R o-w {shlex.quote(str(folder))}`",
-        )
+
+
+def check_to_look() -> None:
+    """The same for whoever only looks at instances, or ends them; root may look at those of others.
+
+    Raises:
+        InstanceError: others could make us believe and signal what they want.
+    """
+    if os.name != "nt" and os.geteuid() != 0:
+        check_own(state_folder())
+        check_own(instances_folder())
 
 
 def write(path: Path, record: Instance | State) -> None:

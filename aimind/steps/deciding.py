@@ -33,6 +33,8 @@ def offer(asked: Wanted) -> Offer:
     from aimind.alternatives import Offer
 
     text = asked.text
+    for warning in asked.warnings:
+        show.warn(warning)
     _prepare_hub(asked)
     try:
         parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)

@@ -220,21 +220,73 @@ def test_the_folder_of_a_run_that_nobody_survived_is_removed(home: Home, words: 
     assert other.exists()
 
 
-def test_the_data_folder_is_the_users_alone(home: Home) -> None:
-    """What is installed there is run, whatever the user's umask is."""
-    command = ["sh", "-c", 'umask 0; exec "$@"', "sh", str(AIMIND), "backends"]
-    subprocess.run(command, capture_output=True, timeout=60, check=True, cwd=home.folder, env=home.env)
-    data = Path(home.env["AIMIND_DATA_DIR"])
-    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_the_folders_are_the_users_alone(home: Home, umask: str) -> None:
+    """What is in them is run, whatever the user's umask is."""
+    command = ["sh", "-c", f'umask {umask}; exec "$@"', "sh", str(AIMIND)]
+    serve = ["serve", "-d", "demo", "--backend", "llama-server", "--port", "0"]
+    done = subprocess.run([*command, *serve], capture_output=True, text=True, cwd=home.folder, env=home.env)
+    assert done.returncode == 0, done.stderr
+    for name in ("data", "state", "state/instances", "state/instances/demo", "state/instances/demo/logs"):
+        assert stat.S_IMODE((home.folder / name).stat().st_mode) == 0o700, name
+    files = [path for path in home.state.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    assert not [path for path in files if path.stat().st_mode & 0o077]
 
 
-def test_a_state_folder_that_everybody_can_change_is_refused(home: Home) -> None:
+MENDED = [
+    ("state", 13, 0o777, ("start", "demo")),
+    ("state", 13, 0o1777, ("start", "demo")),
+    ("state", 13, 0o770, ("start", "demo")),
+    ("state/instances/demo", 13, 0o722, ("start", "demo")),
+    ("data", 10, 0o720, ("plan", "demo", "--backend", "llama-server")),
+]
+
+
+@pytest.mark.parametrize(("name", "code", "mode", "words"), MENDED)
+def test_a_folder_that_others_can_change_is_refused(
+    home: Home, name: str, code: int, mode: int, words: tuple[str, ...]
+) -> None:
+    """The hint mends it when it is pasted."""
     home.serve()
     home.good("stop", "demo")
-    home.state.chmod(0o777)
-    done = home.run("start", "demo")
-    assert done.returncode == 13
-    assert "can be written by everybody" in done.stderr
+    (home.folder / name).chmod(mode)
+    done = home.run(*words)
+    assert done.returncode == code, done.stderr
+    assert f"can be written by {'everybody' if mode & 0o002 else 'its group'}" in done.stderr
     (command,) = re.findall(r"`(chmod .*)`", done.stderr)
     subprocess.run(command, shell=True, check=True)
-    home.good("start", "demo")
+    home.good(*words)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+@pytest.mark.parametrize(("name", "code", "mode", "words"), MENDED[2:])
+def test_a_folder_of_another_user_is_refused(
+    home: Home, name: str, code: int, mode: int, words: tuple[str, ...]
+) -> None:
+    home.serve()
+    home.good("stop", "demo")
+    os.chown(home.folder / name, 1234, -1)
+    done = home.run(*words)
+    assert done.returncode == code, done.stderr
+    assert "belongs to another user (1234)" in done.stderr
+    (command,) = re.findall(r"`(chown .*?)`", done.stderr)
+    subprocess.run(command, shell=True, check=True)
+    home.good(*words)
+
+
+def test_environments_that_others_can_change_are_refused(home: Home) -> None:
+    """Unless nobody else reaches them."""
+    folder = home.folder / "data" / "environments" / "xllamacpp" / "1"
+    folder.mkdir(parents=True)
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
+        (home.folder / "data").chmod(0o755)
+        home.good("backends")
+        each.chmod(0o775)
+        done = home.run("backends")
+        assert done.returncode == 10
+        assert f"{each} can be written by its group" in done.stderr
+        (home.folder / "data").chmod(0o700)
+        home.good("backends")
+        each.chmod(0o755)
