@@ -64,6 +64,7 @@ def test_search_for_a_program(shop: Shop, search: SearchHub) -> None:
 def test_search_hears_which_hub_is_meant_and_no_more(shop: Shop, search: SearchHub, tmp_path: Path) -> None:
     """A category that is configured is that of serving."""
     (tmp_path / "aimind.toml").write_text('hub = "ms"\ncategory = "embedding"\n', "utf-8")
+    shop.good("config", "trust")
     found = shop.json("search", "small")["models"]
     assert {each["hub"] for each in found} == {"modelscope"}
     assert {each["hub"] for each in shop.json("search", "small", "--hub", "hf")["models"]} == {"huggingface"}
