@@ -138,3 +138,18 @@ def test_every_command_that_is_meant_exists() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_summary_is_the_first_sentence_of_the_help(name: str) -> None:
     assert (load(name).help or "").split("\n\n")[0] == COMMANDS[name].summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_texts_are_sentences(name: str) -> None:
+    """They begin with a capital and end with a period; none needs the option's name to be understood."""
+    command = load(name)
+    for each in (command, *getattr(command, "commands", {}).values()):
+        texts = [each.help, *(parameter.help for parameter in each.params if not parameter.hidden)]
+        for text in texts:
+            first, *_ = (text or "").split()
+            assert first[0].isupper() or first == "aimind", text
+            assert first not in ("Of", "Those", "That", "And", "Else"), text
+            assert not first.endswith("ed"), text
+        for text in texts[1:]:
+            assert (text or "").endswith("."), text

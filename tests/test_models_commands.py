@@ -231,7 +231,7 @@ def test_pull_and_remove_of_modelscope(shop: Shop) -> None:
 
 def test_nothing_is_here(shop: Shop) -> None:
     assert "`aimind pull MODEL` brings one" in shop.good("models")
-    assert shop.json("models") == {"models": [], "leftovers": [], "size_bytes": 0}
+    assert shop.json("models") == {"schema": 1, "models": [], "leftovers": [], "size_bytes": 0}
 
 
 def test_models_of_both_hubs(shop: Shop) -> None:

@@ -63,7 +63,7 @@ def test_prune_removes_what_broken_downloads_left(shop: Shop) -> None:
     assert shop.json("models")["size_bytes"] == before - 5000 - 7 * 100  # one was in no repository
     assert kept.exists()
     assert shop.here()[f"{NAME}:Q8_0"]["complete"]
-    assert shop.json("models", "--prune") == {"removed": [], "freed_bytes": 0}
+    assert shop.json("models", "--prune") == {"schema": 1, "removed": [], "freed_bytes": 0}
 
 
 def aged_file(path: Path) -> Path:
@@ -146,6 +146,7 @@ def test_remove_a_whole_model(shop: Shop) -> None:
     done = shop.run("remove", NAME, "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
+        "schema": 1,
         "removed": [NAME],
         "freed_bytes": expected + 40,  # the branch's commit
     }

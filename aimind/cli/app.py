@@ -40,7 +40,8 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
         """What follows the command's name in its usage line."""
-        return ["[OPTIONS]", *_usage_of_arguments(self.params)]
+        pieces = ["[OPTIONS]", *_usage_of_arguments(self.params)]
+        return [*pieces, "[-- ARGUMENTS OF THE BACKEND]"] if takes_backend_arguments(self) else pieces
 
 
 class Group(TyperGroup):
@@ -76,6 +77,17 @@ class _Aimind(Group):
         """Add the commands."""
         super().__init__(**settings)
         self.commands = {name: _Unloaded(name, entry) for name, entry in COMMANDS.items()}
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help: the commands, and below them the examples, which name the options too."""
+        options: list[Any] = self.get_params(ctx)
+        for parameter in options:
+            parameter.hidden = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            for parameter in options:
+                parameter.hidden = False
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that was called, and its arguments."""
@@ -121,6 +133,13 @@ def complete_for_shell(instruction: str) -> int:
 
     get_install_completion_arguments()  # registers the shells
     return shell_complete(typer.main.get_command(app), {}, "aimind", COMPLETION_VARIABLE, instruction)
+
+
+def takes_backend_arguments(command: Any) -> bool:
+    """Whether a command serves or plans a model, so that arguments after `--` have a meaning."""
+    return any(
+        parameter.name == "backend" and parameter.opts[0] == "--backend" for parameter in command.params
+    )
 
 
 def split(argv: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -177,7 +196,13 @@ def _simplify(parameter: Any) -> None:
     """Leave out of the help what the text says already: that a flag is one, and the range of a number."""
     if parameter.metavar is None and parameter.param_type_name == "option":
         parameter.metavar = ""
+    if parameter.param_type_name == "argument":
+        parameter.display_type_rich = _no_type
     parameter.min = parameter.max = None
+
+
+def _no_type(ctx: Any) -> None:  # noqa: ARG001 - typer's signature
+    return None
 
 
 def _panel(parameter: Any) -> int:
@@ -219,10 +244,17 @@ def _show_version(value: bool) -> None:
 
 
 @app.callback(
-    epilog="Examples:\n\n"
-    "  aimind serve demo\n\n"
-    "  aimind plan unsloth/Qwen3-8B-GGUF --context 32k\n\n"
-    "  aimind serve ./model.gguf --detach --name chat -- --threads 4"
+    epilog="""Examples:
+  aimind serve demo
+  aimind plan unsloth/Qwen3-8B-GGUF --context 32k
+  aimind serve ./model.gguf --detach --name chat -- --threads 4
+
+Options:
+  -h, --help     Show this help, or that of a command: aimind serve --help.
+  -V, --version  Show the version.
+  --debug        Show the traceback of an error.
+
+Documentation: README.md and docs/ beside the source of aimind."""
 )
 def aimind(
     *,

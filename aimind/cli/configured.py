@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperOption
 
 from aimind import show
-from aimind.cli.app import Command, load
+from aimind.cli.app import Command, load, takes_backend_arguments
 from aimind.cli.habits import check_options
 from aimind.errors import BadReferenceError
 from aimind.options import request_field
@@ -56,7 +56,7 @@ class Configured(Command):
         from aimind.configuration.keys import key
 
         ctx.meta[ARGV] = tuple(args)
-        if not ctx.resilient_parsing and any(each.name == "backend" for each in self.params):
+        if not ctx.resilient_parsing and takes_backend_arguments(self):
             check_options(self, args, ctx.obj or ())
         applied = _Applied()
         silent = {NO_CONFIG, FROZEN, *ctx.help_option_names}

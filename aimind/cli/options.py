@@ -298,7 +298,7 @@ class RequestOptions:
             panel=BACKEND,
             metavar="NAME",
             autocompletion=complete.backends,
-            help="Serve with this backend; `aimind backends` lists them (default: the best that can).",
+            help="Serve with this backend; `aimind backends` lists them (default: the most suitable one).",
         ),
     ] = None
     backend_version: Annotated[

@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_nothing_half_written(home: Home) -> None:
     assert shown.returncode == 13
     assert re.search(r"error: .*state\.json cannot be written: File too large\nhint: ", shown.stderr)
     assert written(home.state) == {"claims.lock", "lock"}
-    assert json.loads(home.good("ps", "--json")) == {"instances": []}
+    assert json.loads(home.good("ps", "--json")) == {"schema": 1, "instances": []}
     home.serve()
 
 

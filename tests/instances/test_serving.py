@@ -174,7 +174,7 @@ def test_stop_waits_until_nothing_is_left(home: Home) -> None:
     home.serve()
     pids = [int(line) for line in (home.folder / "pids").read_text().split()]
     shown = home.run("stop", "demo", "--json")
-    assert json.loads(shown.stdout) == {"instances": [{"name": "demo", "outcome": "stopped"}]}
+    assert json.loads(shown.stdout) == {"schema": 1, "instances": [{"name": "demo", "outcome": "stopped"}]}
     assert shown.stderr == "stopping instance demo\ninstance demo is stopped\n"
     assert not any(map(alive, pids))
     assert home.status()["state"] == "stopped"
@@ -287,11 +287,11 @@ def test_remove(home: Home) -> None:
     assert shown.returncode == 13
     assert "error: instance two runs\nhint: `aimind stop two` first, or --force" in shown.stderr
     home.good("stop", "one")
-    assert json.loads(home.good("remove", "one", "--json")) == {"removed": ["one"]}
+    assert json.loads(home.good("remove", "one", "--json")) == {"schema": 1, "removed": ["one"]}
     home.good("remove", "two", "--force")
     assert list((home.state / "instances").iterdir()) == []
     assert home.good("ps") == "there are no instances: `aimind serve MODEL` starts one\n"
-    assert json.loads(home.good("ps", "--json")) == {"instances": []}
+    assert json.loads(home.good("ps", "--json")) == {"schema": 1, "instances": []}
     assert home.run("remove", "one").returncode == 13
 
 
@@ -321,17 +321,22 @@ def test_logs(home: Home) -> None:
     assert previous[:2] == ["first", "second"]
     assert "aimind: starting the backend again (SIGUSR1)" in previous
     entry = json.loads(home.good("logs", "demo", "--json").splitlines()[0])
-    assert entry == {"run": 2, "line": "first"}  # the environment is the supervisor's
+    assert entry == {"schema": 1, "run": 2, "line": "first"}  # the environment is the supervisor's
 
 
 def test_logs_are_followed_over_restarts_to_the_end(home: Home) -> None:
     home.fake("--print", "hello")
     home.serve()
-    follower = home.start("logs", "demo", "-f", "-n", "0", "--json")
+    follower = home.start("logs", "demo", "-f", "-n", "1", "--json")
     assert follower.stdout is not None
+    assert follower.stdout.readline()  # it follows
     home.good("restart", "demo")
     lines = iter(follower.stdout.readline, "")
-    assert json.loads(next(line for line in lines if '"run": 2' in line)) == {"run": 2, "line": "hello"}
+    assert json.loads(next(line for line in lines if '"run": 2' in line)) == {
+        "schema": 1,
+        "run": 2,
+        "line": "hello",
+    }
     home.good("stop", "demo")
     assert [json.loads(line)["line"] for line in lines][-1] == "aimind: stopping the backend (SIGTERM)"
     assert follower.wait() == 0

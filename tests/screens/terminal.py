@@ -52,17 +52,19 @@ class Terminal:
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, *, env: Mapping[str, str], columns: int = 80, cwd: Path | None = None) -> None:
+    def __init__(
+        self, *, env: Mapping[str, str], columns: int = 80, rows: int = ROWS, cwd: Path | None = None
+    ) -> None:
         """Open it, for programs with this environment, in that folder."""
         self.columns = columns
         self.received = b""
         self._env = {**LOCALE, **env}
         self._cwd = cwd
-        self._screen = pyte.Screen(columns, ROWS)
+        self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._lock = threading.Lock()
         self._master, self._slave = os.openpty()
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
