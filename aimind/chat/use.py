@@ -21,6 +21,7 @@ class Wish:
 
     Attributes:
         prompt: the text, or the sound file; `None` for a conversation, or for what is piped in.
+        piped: the text that is piped in.
         images: data URLs that go with the first message.
         output: the file for a sound or an image.
         voice: of a model that speaks.
@@ -28,6 +29,7 @@ class Wish:
     """
 
     prompt: str | None = None
+    piped: str = ""
     images: tuple[str, ...] = ()
     output: Path | None = None
     voice: str | None = None
@@ -86,13 +88,18 @@ def _explain(target: Target, *, ends_with_us: bool) -> None:
 
 
 def _text(wish: Wish) -> str:
-    """The prompt, after what is piped in.
+    """The prompt, after what is piped in; without either, what is typed until Ctrl-D.
 
     Raises:
-        UsageError: both are empty.
+        UsageError: there is no text.
     """
-    piped = "" if sys.stdin.isatty() and wish.prompt is not None else sys.stdin.read()
-    parts = [part for part in (piped.strip("\n"), wish.prompt or "") if part.strip()]
-    if not parts:
-        raise UsageError("there is no prompt", hint="give it as an argument, or pipe it in")
-    return "\n\n".join(parts)
+    parts = [part for part in (wish.piped.strip("\n"), wish.prompt or "") if part.strip()]
+    text = "\n\n".join(parts) or sys.stdin.read()
+    if not text.strip():
+        raise no_prompt()
+    return text
+
+
+def no_prompt() -> UsageError:
+    """The error for a prompt that is empty."""
+    return UsageError("there is no prompt", hint="give it as an argument, or pipe it in")

@@ -189,12 +189,20 @@ def find_target(text: str, *, model: str | None, key: str | None) -> Target:
 
 
 def _wish(prompt: list[str] | None, talk: TalkOptions) -> Wish:
-    """What is wanted of the model; its images are read now, before anything is started."""
-    from aimind.chat.conversation import Settings, image_url
-    from aimind.chat.use import Wish
+    """What is wanted of the model. Images and piped text are read now, before anything is started.
 
+    Raises:
+        UsageError: an image cannot be read, or what is piped in is empty and there is no other prompt.
+    """
+    from aimind.chat.conversation import Settings, image_url
+    from aimind.chat.use import Wish, no_prompt
+
+    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    if not prompt and not piped.strip() and not sys.stdin.isatty():
+        raise no_prompt()
     return Wish(
         prompt=" ".join(prompt) if prompt else None,
+        piped=piped,
         images=tuple(image_url(path) for path in talk.image or ()),
         output=talk.output,
         voice=talk.voice,

@@ -116,6 +116,13 @@ def test_the_instance_ends_with_the_command(
         wait_for(lambda: home.is_free("demo-run"), what="the end of the instance")
 
 
+def test_without_a_prompt_nothing_is_started(home: Home) -> None:
+    done = piped(home, *RUN, text="\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: there is no prompt\nhint: ")
+    assert left(home) == []
+
+
 def test_an_instance_that_is_kept(home: Home) -> None:
     done = home.run(*RUN, "--keep", "--name", "kept", "Hello")
     assert (done.returncode, done.stdout) == (0, f"{SENTENCE}\n"), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -52,7 +53,6 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "stdin", StringIO("Hello\n"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
         thread = threading.Thread(target=found.serve_forever)
         thread.start()
@@ -65,7 +65,7 @@ def test_speech_is_a_file_that_replaces_none(server: Server, capsys: pytest.Capt
     template = {"model": "bark", "voice": "v2/en"}
     target = Target(server=server, title="bark", path="audio/speech", template=template)
     Path("speech.mp3").write_bytes(b"mine")
-    use(target, Wish(), ends_with_us=True)
+    use(target, Wish(piped="Hello\n"), ends_with_us=True)
     assert capsys.readouterr().out == "speech-2.mp3\n"
     assert (Path("speech.mp3").read_bytes(), Path("speech-2.mp3").read_bytes()) == (b"mine", SOUND)
     use(target, Wish(prompt="Hello", output=Path("speech.mp3")), ends_with_us=True)
@@ -75,15 +75,35 @@ def test_speech_is_a_file_that_replaces_none(server: Server, capsys: pytest.Capt
 def test_a_voice_that_does_not_exist(server: Server) -> None:
     target = Target(server=server, title="bark", path="audio/speech", template={"model": "bark"})
     with pytest.raises(ApiError, match="the server answered 400: voice nobody not supported"):
-        use(target, Wish(voice="nobody"), ends_with_us=True)
+        use(target, Wish(prompt="Hello", voice="nobody"), ends_with_us=True)
     assert not Path("speech.mp3").exists()
 
 
 def test_an_image_is_a_file(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     target = Target(server=server, title="sd", path="images/generations", template={"model": "sd"})
-    use(target, Wish(), ends_with_us=True)
+    use(target, Wish(prompt="Hello"), ends_with_us=True)
     assert capsys.readouterr().out == "image.png\n"
     assert Path("image.png").read_bytes() == IMAGE
+
+
+class _TypedText(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_an_embedding_model_in_a_terminal(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is explained, and runs on until Ctrl-D."""
+    typed = _TypedText("until here")
+    monkeypatch.setattr(sys, "stdin", typed)
+    words = (f"{server.url}/v1/embeddings", "-d", '{"model": "bge", "input": "Hello"}')
+    target = Target(server=server, title="bge", path="embeddings", example=words)
+    use(target, Wish(), ends_with_us=True)
+    purpose, line = capsys.readouterr().out.splitlines()
+    assert purpose.startswith("bge turns texts into vectors")
+    assert shlex.split(line) == ["curl", *words]
+    assert typed.read() == ""
 
 
 def test_an_image_for_a_model_that_takes_none(server: Server) -> None:
