@@ -38,9 +38,11 @@ class Server:
         url: its address, without a slash or `/v1` at the end.
     """
 
-    def __init__(self, url: str, *, key: str | None = None) -> None:
+    def __init__(self, url: str, *, key: str | None = None, is_here: bool = False) -> None:
+        """Remember the address; one of this machine's own (`is_here`) is reached without a proxy."""
         self.url = base_url(url)
         self._key = key
+        self._is_here = is_here or is_loopback(self.url)
         if key:
             remember(key)
 
@@ -119,7 +121,7 @@ class Server:
         import httpx2
 
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        client = _client(direct=is_loopback(self.url))
+        client = _client(direct=self._is_here)
         try:
             request = client.build_request(method, f"{self.url}/v1/{path}", headers=headers, **content)  # type: ignore[arg-type]
             response = client.send(request, stream=True)
@@ -259,14 +261,24 @@ def _content_type(response: httpx2.Response) -> str:
 
 @functools.cache
 def _client(*, direct: bool) -> httpx2.Client:
-    """The client of this process; a direct one ignores the proxies of the environment."""
+    """The client of this process; a direct one ignores the proxies of the environment.
+
+    Raises:
+        ConnectionLostError: the environment names a proxy that cannot be used.
+    """
     import httpx2
 
     from aimind import __version__
 
-    return httpx2.Client(
-        headers={"User-Agent": f"aimind/{__version__}"},
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
-        timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
-        trust_env=not direct,
-    )
+    try:
+        return httpx2.Client(
+            headers={"User-Agent": f"aimind/{__version__}"},
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+            timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=not direct,
+        )
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise ConnectionLostError(
+            f"a proxy of the environment cannot be used: {quoted(error)}",
+            hint="correct or unset HTTP_PROXY, HTTPS_PROXY or ALL_PROXY",
+        ) from error

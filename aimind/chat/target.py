@@ -89,7 +89,7 @@ def target_of(sight: Sight, *, key: str | None) -> Target:
         )
     wait_until_ready(sight.name)
     return Target(
-        server=Server(instance.url, key=key if instance.has_key else None),
+        server=Server(instance.url, key=key if instance.has_key else None, is_here=True),
         title=sight.name,
         path=_path(instance),
         template=_template(instance),
