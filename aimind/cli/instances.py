@@ -171,18 +171,21 @@ def restart_command(name: Name, *, as_json: Json = False) -> None:
     if sight.state is not None and sight.state.state == "preparing":
         raise InstanceError(f"instance {name} is still preparing", hint="there is no backend to restart yet")
     before = sight.state.run if sight.state is not None else 0
-    show.note(f"restarting instance {name}")
     if not instances.send(name, signal.SIGUSR1):
         _start(instances.look(name), as_json=as_json)
         return
     began = time.monotonic()
-    sight = waiting.until_ready(name, lambda now: now.state is not None and now.state.run > before)
+    sight = waiting.until_ready(
+        name,
+        lambda now: now.state is not None and now.state.run > before,
+        text=f"restarting instance {name}",
+    )
     if as_json:
         show.data(show.instance_document(sight, None))
     elif sight.instance is not None:
-        url = sight.instance.url
+        announcement = f"ready again: {sight.instance.url}"
         took = time.monotonic() - began
-        show.ready(name, url, seconds=took, announcement=f"ready again: {url}", again=True)
+        show.ready(sight.instance, seconds=took, announcement=announcement, again=True)
 
 
 @app.command("start", cls=Command)
@@ -295,14 +298,17 @@ def _stop(names: Sequence[str]) -> dict[str, str]:
     told = {}
     for name in names:
         told[name] = instances.send(name, signal.SIGTERM)
-        show.note(f"stopping instance {name}" if told[name] else f"instance {name} does not run")
     outcomes = {}
     for name, was_running in told.items():
-        killed = was_running and instances.finish_stop(name)
-        outcomes[name] = "killed" if killed else "stopped" if was_running else "not running"
-        if was_running:
-            why = " and had to be killed" if killed else ""
-            show.note(f"instance {name} is stopped{why}")
+        if not was_running:
+            show.note(f"instance {name} does not run")
+            outcomes[name] = "not running"
+            continue
+        with show.Step(f"stopping instance {name}") as step:
+            killed = instances.finish_stop(name)
+        why = " and had to be killed" if killed else ""
+        step.complete(f"instance {name} is stopped{why}")
+        outcomes[name] = "killed" if killed else "stopped"
     return outcomes
 
 

@@ -215,7 +215,7 @@ class Started:
         """Show that it is ready, and where."""
         instance = self.sight.instance
         if instance is not None:
-            show.ready(instance.name, instance.url, seconds=self.seconds, announcement=self.announcement)
+            show.ready(instance, seconds=self.seconds, announcement=self.announcement)
 
 
 def same_again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
@@ -294,7 +294,8 @@ def start_instance(start: Start, rules: Rules, *, detach: bool, lifeline: int | 
     signal.signal(signal.SIGUSR1, lambda *_: None)  # there is nothing to restart yet
     if start.name is not None:
         instances.check_free(start.name)
-    offer = start.offer()
+    with show.Step(f"looking up {start.asked.text}", is_noted=False):
+        offer = start.offer()
     host = steps.equipped(devices.probe(), start.asked.request)
     try:
         plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
@@ -317,7 +318,7 @@ def start_instance(start: Start, rules: Rules, *, detach: bool, lifeline: int | 
             steps.calibration(plan),
             compiled_mark=steps.compiled_mark(plan),
             weights_bytes=sum(file.size_bytes for file in plan.model.files),
-            screen=None if start.verbose else show.screen(held.name),
+            screen=None if start.verbose else show.screen(plan, name=held.name),
             quiet=show.is_quiet(),
             lifeline=lifeline,
         )
@@ -436,8 +437,8 @@ def _wait(name: str, process: subprocess.Popen[bytes]) -> Sight:
             name, lambda sight: sight.state is not None and sight.state.pid == process.pid
         )
     except (KeyboardInterrupt, SystemExit):
-        show.note(f"stopping instance {name}")
         process.terminate()
-        instances.finish_stop(name)
-        show.note(f"instance {name} is stopped")
+        with show.Step(f"stopping instance {name}") as step:
+            instances.finish_stop(name)
+        step.complete(f"instance {name} is stopped")
         raise

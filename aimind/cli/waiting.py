@@ -17,15 +17,17 @@ LAST_LINES = 10
 POLL_SECONDS = 0.1
 
 
-def until_ready(name: str, is_new: Callable[[Sight], bool]) -> Sight:
-    """The instance once it is ready; its states are told on the way, those of which `is_new` holds.
+def until_ready(name: str, is_new: Callable[[Sight], bool], *, text: str = "") -> Sight:
+    """Wait until an instance is ready, and show its states on the way, those of which `is_new` holds.
+
+    `text`: what is under way (default: `starting NAME`).
 
     Raises:
         InstanceEndedError: it has ended instead.
     """
     from aimind import instances
 
-    with show.Step(f"starting {name}") as step:
+    with show.Step(text or f"starting {name}") as step:
         sight = instances.follow_start(name, is_new, changed=lambda seen: show.instance_progress(seen, step))
     if sight.running:
         return sight
@@ -61,9 +63,11 @@ def until(name: str, wanted: Literal["ready", "stopped"], *, timeout_seconds: fl
 def _ended(sight: Sight) -> InstanceEndedError:
     """The error for an instance that has ended instead of becoming ready."""
     state = sight.state
+    hints = [state.hint] if state is not None and state.hint else []
+    hints.append(f"`aimind logs {sight.name}` prints its log")
     return InstanceEndedError(
         f"instance {sight.name} {show.ending(sight)}",
-        hint=(state.hint if state is not None else None) or f"`aimind logs {sight.name}` prints its log",
+        hint="; ".join(hints),
         exit_code=state.exit_code if state is not None else None,
         output=tuple(last_lines(sight)),
     )

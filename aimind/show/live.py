@@ -7,14 +7,16 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 
 from aimind.phrases import gib, gib_of, visible
 from aimind.redaction import without_secrets
-from aimind.show.terminal import is_live, look, note
+from aimind.show.terminal import is_live, look, note, put_above
 from aimind.supervisor.screen import TICK_SECONDS, Screen, duration
 
 LINE_SECONDS = 10.0  # between two lines about one transfer where there is no terminal
+PAUSE_SECONDS = 0.3  # what takes less does not flicker by
 RATE_SECONDS = 10.0  # over which the rate of a transfer is measured
 BAR = 12
 _PERCENT = re.compile(r" \d+ %$")
@@ -38,7 +40,8 @@ class Step:
     def __enter__(self) -> Step:
         """Show it."""
         if self.is_live:
-            self._screen.begin(self._line, now=self.began)
+            self._screen.begin(self._line, now=self.began + PAUSE_SECONDS)
+            put_above(self.say)
             self._thread = threading.Thread(target=self._tick, daemon=True)
             self._thread.start()
         elif self._is_noted:
@@ -53,6 +56,7 @@ class Step:
     ) -> None:
         """Take the line away."""
         self._ended.set()
+        put_above(None)
         if self._thread is not None:
             self._thread.join()
         self._screen.end()
@@ -71,14 +75,18 @@ class Step:
         with self._lock:
             self._screen.line(visible(without_secrets(line)))
 
-    def done(self, word: str, rest: str) -> None:
-        """It is complete: a line that says so and how long it took, in place of the one that ticks."""
+    def complete(self, line: str) -> None:
+        """It is complete: a line that stays in place of the one that ticks."""
         self.__exit__()
-        took = duration(time.monotonic() - self.began)
         if self.is_live:
-            self._screen.line(self._look.done(f"{word}   {visible(rest)} in {took}"))
+            self._screen.line(self._look.done(visible(without_secrets(line))))
         else:
-            note(f"{word} {rest} in {took}")
+            note(line)
+
+    def done(self, word: str, rest: str) -> None:
+        """It is complete: a line that says so and how long it took."""
+        gap = "   " if self.is_live else " "
+        self.complete(f"{word}{gap}{rest} in {duration(time.monotonic() - self.began)}")
 
     def _line(self) -> str:
         return visible(without_secrets(f"{self.text}   {duration(time.monotonic() - self.began)}"))
@@ -132,5 +140,6 @@ class Transfer(Step):
 
 
 def _write(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal has gone
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -9,7 +9,7 @@ from aimind.phrases import gib, gib_of, visible
 from aimind.show.terminal import is_live, is_quiet, look, write
 from aimind.supervise import Screen
 from aimind.supervisor.screen import BOLD, CYAN, DIM, DOT, Look, columns, duration
-from aimind.types import Device, Estimate, Plan
+from aimind.types import Device, Estimate, Instance, Plan
 
 SHORTEST_BAR, NARROW_BAR, WIDE_BAR = 4, 8, 16
 WIDE_COLUMNS = 100
@@ -115,35 +115,41 @@ def _context(plan: Plan) -> str:
     return f"{settings.max_model_len:,} tokens, {count} request{'s' if count > 1 else ''} at once"
 
 
-def screen(name: str) -> Screen | None:
+def screen(plan: Plan, *, name: str) -> Screen | None:
     """How the supervisor draws on this terminal; `None` where it passes the backend's log through."""
     if not is_live():
         return None
     shown = look()
-    return Screen(color=shown.color, unicode=shown.unicode, next=_next(name, stop="Ctrl-C stops it"))
+    chats = plan.metadata.category in ("llm", "vision-language")
+    return Screen(
+        color=shown.color, unicode=shown.unicode, next=_next(name, chats=chats, stop="Ctrl-C stops it")
+    )
 
 
-def ready(name: str, url: str, *, seconds: float, announcement: str, again: bool = False) -> None:
+def ready(instance: Instance, *, seconds: float, announcement: str, again: bool = False) -> None:
     """An instance in the background serves.
 
     Args:
-        name: of the instance.
-        url: of its API, without `/v1`.
-        seconds: how long that took.
+        instance: which one.
+        seconds: how long its start took.
         announcement: the lines for stdout where that is no terminal, and where stderr is none.
         again: it was ready before.
     """
     if is_live():
         shown = look()
         word = "ready again" if again else "ready"
-        write(shown.done(f"{word} in {duration(seconds)}   {shown.paint(f'{url}/v1', BOLD)}"))
-        write(shown.paint(f"  {_next(name, stop=f'aimind stop {name}')}", DIM))
+        write(shown.done(f"{word} in {duration(seconds)}   {shown.paint(f'{instance.url}/v1', BOLD)}"))
+        chats = any(word.endswith("/chat/completions") for word in instance.example[:1])
+        following = _next(instance.name, chats=chats, stop=f"aimind stop {instance.name}")
+        write(shown.paint(f"  {following}", DIM))
         if sys.stdout.isatty():
             return
     if not is_quiet():
         print(announcement)  # noqa: T201
 
 
-def _next(name: str, *, stop: str) -> str:
+def _next(name: str, *, chats: bool, stop: str) -> str:
     """What can be typed once the instance is ready."""
-    return f"   {look().sign(DOT)}   ".join((f"aimind chat {name}", f"aimind logs {name} -f", stop))
+    commands = [f"aimind chat {name}"] if chats else []
+    commands += [f"aimind logs {name} -f", stop]
+    return f"   {look().sign(DOT)}   ".join(commands)

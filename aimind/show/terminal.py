@@ -8,7 +8,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 
 
 class _Voice:
-    """How much is said, by all threads."""
+    """How much is shown, and where, by all threads.
+
+    Attributes:
+        quiet: errors and warnings alone.
+        above: where lines go while another line ticks below them; `None` for stderr.
+    """
 
     quiet = False
+    above: Callable[[str], None] | None = None
 
 
 # What the text of plans and tables has beyond ASCII, for outputs that cannot show it.
@@ -106,6 +112,11 @@ def is_quiet() -> bool:
     return _Voice.quiet
 
 
+def put_above(write: Callable[[str], None] | None) -> None:
+    """Lines go there from now on; `None`: to stderr."""
+    _Voice.above = write
+
+
 def is_live() -> bool:
     """Whether a line that ticks can be drawn on stderr: a terminal, of a user who wants more than errors."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet()
@@ -122,7 +133,12 @@ def look(stream: TextIO | None = None) -> Look:
 
 def write(line: str) -> None:
     """One line on stderr as it is: with the colors of `look`, and so without any text that is not ours."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        raise
+    except OSError:  # as in `tell`
+        return
 
 
 def note(line: str) -> None:
@@ -145,6 +161,9 @@ def tell(line: str) -> None:
     Raises:
         BrokenPipeError: nobody reads it any more.
     """
+    if _Voice.above is not None:
+        _Voice.above(line)
+        return
     try:
         typer.echo(visible(without_secrets(line)), err=True)
     except BrokenPipeError:

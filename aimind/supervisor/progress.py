@@ -40,7 +40,7 @@ class Progress:
         # Without /proc nothing is known of its processes, and a silent start is no proof of a stall.
         self._watches = stall_seconds > 0 and LINUX
         self._weights_bytes = weights_bytes
-        self._loaded_before: int | None = None
+        self._loaded_before: tuple[int, int, int] | None = None
         self.percent: int | None = None
         self._weights_at = float("inf")
         self._stall_at = now + self._every if self._watches else float("inf")
@@ -89,18 +89,16 @@ class Progress:
         return now - self._made_at >= self.stall_seconds
 
     def _measure_weights(self) -> None:
-        loaded = _loaded(self._root) - (self._loaded_before or 0)
+        before = self._loaded_before or (0, 0, 0)
+        # Which of them grows depends on how it loads.
+        loaded = max(now - then for now, then in zip(_loaded(self._root), before, strict=True))
         percent = min(loaded * 100 // self._weights_bytes, 99)
         if percent > (self.percent or 0):
             self.percent = percent
 
 
-def _loaded(root: int) -> int:
-    """Bytes that the descendants of a process have read from files, or have of mapped files in memory.
-
-    Which of these grows depends on how the backend loads: by `read`, from the disk, or by mapping a file that
-    the page cache has. The largest of them is what it has loaded.
-    """
+def _loaded(root: int) -> tuple[int, int, int]:
+    """Bytes that the descendants of a process read from disks, read by calls, and have of mapped files."""
     from_disk = by_calls = mapped = 0
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     for pid in descendants(root, processes()):
@@ -111,7 +109,7 @@ def _loaded(root: int) -> int:
             open(f"/proc/{pid}/statm", "rb") as file,  # noqa: PTH123 (pathlib costs memory)
         ):
             mapped += int(file.read().split()[2]) * page_bytes
-    return max(from_disk, by_calls, mapped)
+    return from_disk, by_calls, mapped
 
 
 def _spent(root: int) -> tuple[float, int]:

@@ -87,10 +87,9 @@ class Screen:
         self.deadline = float("inf")
 
     def begin(self, text: Callable[[], str], *, now: float) -> None:
-        """Something is under way; its text is asked for again at each tick."""
+        """Something is under way, to be drawn from `now` on; its text is asked for again at each tick."""
         self._text = text
         self.deadline = now
-        self.tick(now)
 
     def end(self) -> None:
         """Nothing is under way: take the line away."""
@@ -111,6 +110,16 @@ class Screen:
             return text
         end = self._look.sign(ELLIPSIS)
         return text[: max(room - len(end), 0)] + end
+
+    def wrapped(self, text: str) -> str:
+        """The text in lines that end between words, the further ones indented."""
+        room = columns(self._fd) - 1
+        lines = [""]
+        for word in text.split(" "):
+            if len(lines[-1]) + len(word) >= room and lines[-1].strip():
+                lines.append("  ")
+            lines[-1] += word + " "
+        return "\n".join(line.rstrip() for line in lines)
 
     def tick(self, now: float) -> None:
         """Draw the line again, when it is time to."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Without progress for longer, the line shows when the start is given up.
 SILENT_SECONDS = 20.0
+# The beginnings of lines that are in colors.
+LABELS = {"error": (RED, BOLD), "!": (YELLOW,), "cause": (CYAN,), "hint": (CYAN,), "log": (CYAN,)}
 
 
 class Plain:
@@ -126,17 +128,15 @@ class Live(Plain):
         """A line that stays, unless the one that ticks shows it, too."""
         if kind == "progress":
             return
-        label, colon, rest = sentence.partition(": ")
-        if label == "error":
-            sentence = f"{self._look.paint('error', RED, BOLD)}: {rest}"
-        elif colon and label in ("hint", "cause", "log"):
-            sentence = f"{self._look.paint(label, CYAN)}: {rest}"
-        elif sentence.startswith("| "):
-            sentence = self._look.paint(self._screen.cut(sentence), DIM)
-        elif kind == "detail":
-            sentence = self._look.paint(sentence, DIM)
-        elif kind == "error":
-            sentence = f"{self._look.paint('!', YELLOW)} {sentence}"
+        if sentence.startswith("| "):
+            self._screen.line(self._look.paint(self._screen.cut(sentence), DIM))
+            return
+        label, colon, _ = sentence.partition(": ")
+        if kind == "error" and label not in LABELS:
+            sentence, label, colon = f"! {sentence}", "!", " "
+        sentence = self._screen.wrapped(sentence)
+        if colon and label in LABELS:
+            sentence = self._look.paint(label, *LABELS[label]) + sentence.removeprefix(label)
         self._screen.line(sentence)
 
     def change(self, state: str, phase: str | None) -> None:
