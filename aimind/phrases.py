@@ -20,16 +20,16 @@ def gib(size_bytes: int) -> str:
     return f"{-(-size_bytes // 1024)} KiB"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things for a sentence: `1 request`, `2 requests`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def gib_of(part_bytes: int, whole_bytes: int) -> str:
     """A part of a size: `8.9 of 24.0 GiB`, `147 MiB of 21.9 GiB`."""
     part, whole = gib(part_bytes), gib(whole_bytes)
     number, _, unit = part.partition(" ")
     return f"{number if whole.endswith(f' {unit}') else part} of {whole}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things for a sentence: `1 request`, `2 requests`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def here(host: Host) -> str:

@@ -16,8 +16,8 @@ from aimind.cli.habits import ALIASES, MEANT
 # What is typed after `aimind`, the exit code, and what the answer contains.
 ANSWERS = [
     # Ollama
-    ("list", 0, "no models are here"),
-    ("ls", 0, "no models are here"),
+    ("list", 0, "The caches have no models."),
+    ("ls", 0, "The caches have no models."),
     ("ps", 0, ""),
     ("-v", 2, "there is no option -v"),
     ("--version", 0, "aimind 0."),

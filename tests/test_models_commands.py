@@ -42,12 +42,12 @@ def test_search_for_a_person(shop: Shop, search: SearchHub) -> None:
     done = shop.run("search", "owner/")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows] == ["name", "owner/small-GGUF", "owner/huge", "owner/unknown"]
+    assert [row[0] for row in rows] == ["NAME", "owner/small-GGUF", "owner/huge", "owner/unknown"]
     assert {"1,234", "58", "MiB", "(Q4_K_M)", "gguf"} <= set(rows[1])
     assert "no" not in rows[1]
     assert {"(gated)", "18626.5", "safetensors", "no"} <= set(rows[2])
     assert rows[3] == ["owner/unknown", "7"]
-    assert "`aimind plan NAME` says exactly" in done.stderr
+    assert "`aimind plan NAME` counts everything" in done.stderr
 
 
 def test_search_for_a_program(shop: Shop, search: SearchHub) -> None:
@@ -230,7 +230,7 @@ def test_pull_and_remove_of_modelscope(shop: Shop) -> None:
 
 
 def test_nothing_is_here(shop: Shop) -> None:
-    assert "`aimind pull MODEL` brings one" in shop.good("models")
+    assert "`aimind pull MODEL` downloads one" in shop.good("models")
     assert shop.json("models") == {"schema": 1, "models": [], "leftovers": [], "size_bytes": 0}
 
 
@@ -252,7 +252,7 @@ def test_models_of_both_hubs(shop: Shop) -> None:
     shown = shop.run("models")
     assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == list(found)
     assert "complete" in shown.stdout
-    assert "together" in shown.stderr
+    assert "on the disk" in shown.stderr
 
 
 def test_models_that_the_hubs_own_clients_fetched(shop: Shop) -> None:

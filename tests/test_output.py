@@ -61,7 +61,7 @@ def test_any_encoding(env: dict[str, str], words: tuple[str, ...]) -> None:
 
 def test_what_ascii_lacks_is_written_by_what_looks_like_it(env: dict[str, str]) -> None:
     text = run(env | {"PYTHONIOENCODING": "ascii"}, "plan", "demo").stdout.decode("ascii")
-    assert "llm - llama - F16" in text
+    assert "F16 - 749 KiB" in text
     assert "\\xb7" not in text
 
 

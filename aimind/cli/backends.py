@@ -10,7 +10,7 @@ import typer
 from aimind import show, steps
 from aimind.cli import complete
 from aimind.cli.app import Command, Group
-from aimind.cli.options import BACKEND, Json, argument, option
+from aimind.cli.options import BACKEND, OUTPUT, Json, argument, option
 from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.phrases import gib
 from aimind.types import Backend, Host, Package, Program, bare
@@ -29,26 +29,30 @@ _Named = Annotated[
     ),
 ]
 
+_Why = Annotated[
+    bool, option("--why", panel=OUTPUT, help="Show where each backend runs, and why one cannot be used.")
+]
+
 
 @app.callback()
-def backends_command(ctx: typer.Context, *, as_json: Json = False) -> None:
+def backends_command(ctx: typer.Context, *, why: _Why = False, as_json: Json = False) -> None:
     """Show, install, update and remove backends.
 
     Without a command, all backends are shown.
     """
     if ctx.invoked_subcommand is None:
-        _list(as_json=as_json)
+        _list(as_json=as_json, why=why)
     elif as_json:
         raise UsageError("--json is an option of `aimind backends list`", hint="leave it out")
 
 
 @app.command("list", cls=Command)
-def list_command(*, as_json: Json = False) -> None:
+def list_command(*, why: _Why = False, as_json: Json = False) -> None:
     """Show all backends.
 
     For each: what it serves and where, the installed versions, and why it cannot be used here.
     """
-    _list(as_json=as_json)
+    _list(as_json=as_json, why=why)
 
 
 @app.command("install", cls=Command)
@@ -144,7 +148,7 @@ def remove_command(backend: _Named) -> None:
         show.note(f"{removed} is removed")
 
 
-def _list(*, as_json: bool) -> None:
+def _list(*, as_json: bool, why: bool) -> None:
     from aimind import devices
     from aimind.launchers import LAUNCHERS
 
@@ -153,7 +157,7 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         show.data(show.backends_document(overviews))
     else:
-        show.backends(overviews)
+        show.backends(overviews, why=why)
 
 
 def _overview(launcher: Launcher, host: Host) -> show.Overview:

@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("serve", EVERYDAY, "Serve a model until it is stopped."),
     "run": Entry("run", EVERYDAY, "Chat with a model, or get one answer, in this terminal."),
     "chat": Entry("run", EVERYDAY, "Chat with a running instance, or with any server."),
-    "ps": Entry("instances", EVERYDAY, "Show the instances: running ones and ended ones."),
+    "ps": Entry("instances", EVERYDAY, "List the running instances."),
     "stop": Entry("instances", EVERYDAY, "Stop instances."),
     "plan": Entry("plan", EVERYDAY, "Show how a model would be served, and why."),
     "status": Entry("instances", INSTANCES, "Show everything about one instance."),

@@ -35,26 +35,25 @@ Names = Annotated[list[str] | None, argument("NAME", "The instances.", autocompl
 @app.command("ps", cls=Command)
 def ps_command(
     *,
-    every: Annotated[
-        bool,
-        option("-a", "--all", panel=OUTPUT, help="Show all ended instances (default: the newest 100)."),
+    with_ended: Annotated[
+        bool, option("-a", "--all", panel=OUTPUT, help="List instances that have ended, too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the instances: running ones and ended ones."""
+    """List the running instances."""
     from aimind import instances
 
     listing = instances.listing()
-    sights = listing.look(None if every else instances.MOST_RECENT)
+    sights = listing.look(None if with_ended else instances.MOST_RECENT)
     instances.remove_leftovers(sights)
+    if not with_ended:
+        sights = tuple(sight for sight in sights if not sight.has_ended)
     used, found = _used(sights)
     if as_json:
         show.data({"instances": [show.instance_document(each, used.get(each.name)) for each in sights]})
     else:
-        show.instances(sights, used, _indices(found))
-        if not every and len(listing.ended) > instances.MOST_RECENT:
-            more = len(listing.ended) - instances.MOST_RECENT
-            show.note(f"{more} more that ended earlier are not shown: `aimind ps --all`")
+        hidden = len(listing.running) + len(listing.ended) - len(sights)
+        show.instances(sights, used, _indices(found), hidden=hidden)
 
 
 @app.command("status", cls=Command)

@@ -49,6 +49,10 @@ def plan_command(  # noqa: PLR0913 - one per option
         bool,
         option("--files", panel=OUTPUT, help="Show all quantizations, as `aimind files` does."),
     ] = False,
+    why: Annotated[
+        bool,
+        option("--why", panel=OUTPUT, help="Explain each choice, and where each size comes from."),
+    ] = False,
     exact: Annotated[
         bool,
         option("--exact", panel=OUTPUT, help="Ask the installed llama.cpp for its sizes too, and show both."),
@@ -106,6 +110,6 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.data(document(decided, command, options=options_here, asked=sizes))
         return
     if not with_files:
-        show.plan(decided, command)
+        show.plan(decided, why=why)
     if sizes:
         show.exact(decided, sizes)

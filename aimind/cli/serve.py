@@ -257,7 +257,7 @@ def _without_instance(start: Start, *, dry_run: bool) -> None:
             paths = ", ".join(file.path for file in command.files)
             show.note(f"note: the command reads what `aimind serve` writes before it: {paths}")
         return
-    show.plan(plan, command, err=True)
+    show.start(plan, name=steps.called(plan))
     if not start.may_install:
         steps.check_installed(plan)
     steps.check_damage(plan, host)
@@ -306,7 +306,7 @@ def start_instance(start: Start, rules: Rules, *, detach: bool, lifeline: int | 
     announce = show.announcement(plan, command)
     with _noted(held):
         if start.verbose:
-            show.plan(plan, command, err=True)
+            show.plan(plan, why=True, err=True)
         else:
             show.start(plan, name=held.name)
         _prepare(plan, host, held)

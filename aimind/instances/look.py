@@ -53,6 +53,11 @@ class Sight:
             return "orphaned"
         return self.state.state if self.running or self.state.state in ENDED else "killed"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing of the instance runs, and its records are readable."""
+        return self.status in (*ENDED, "killed") and not self.running
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:

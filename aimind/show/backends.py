@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import typer
+
 from aimind.phrases import gib
-from aimind.show.terminal import console, escape, grid
+from aimind.show.columns import Cell, Column, Row, print_facts, print_table
+from aimind.show.terminal import look, note
+from aimind.supervisor.screen import BOLD
 from aimind.types import Backend, Package, Program
 
 if TYPE_CHECKING:
     from aimind.launchers.abilities import Abilities
+
+
+_COLUMNS = (
+    Column("BACKEND"),
+    Column("VERSION"),
+    Column("STATE"),
+    Column("SIZE", rank=2, right=True),
+    Column("SERVES", rank=3),
+    Column("FORMATS", rank=1),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,23 +50,55 @@ class Overview:
     against: str | None
 
 
-def backends(overviews: Sequence[Overview]) -> None:
-    """Each backend: what it is for, where it runs, which versions are here and where, and why not."""
-    screen = console()
-    for overview in overviews:
-        screen.print(f"[bold]{overview.name}[/]  {overview.summary}")
-        rows = grid()
-        able = overview.abilities
-        rows.add_row("  serves", f"{', '.join(able.categories)} ({', '.join(able.formats)})")
-        rows.add_row("  runs on", f"{', '.join(able.platforms)}; {', '.join(able.devices)}")
-        for backend in overview.here:
-            rows.add_row(f"  {backend.version}", escape("  ".join(_facts(backend, overview.source))))
-        if not overview.here:
-            rows.add_row("  not here", escape(_how(overview)))
-        if overview.against is not None:
-            rows.add_row("  unusable", f"[yellow]{escape(overview.against)}[/]")
-        screen.print(rows)
-        screen.print()
+def backends(overviews: Sequence[Overview], *, why: bool) -> None:
+    """Print the backends: what each serves, and which versions are installed.
+
+    `why` adds where each runs, where its versions are, and why one cannot be used.
+    """
+    if why:
+        for overview in overviews:
+            _print_whole(overview)
+        return
+    print_table(_COLUMNS, [row for overview in overviews for row in _rows(overview)])
+    note("`aimind backends install NAME` installs one; --why shows more.")
+
+
+def _rows(overview: Overview) -> list[Row]:
+    """A row for each installed version, or one that gives the state of the backend."""
+    able = overview.abilities
+    serves = [", ".join(able.categories), ", ".join(able.formats)]
+    if not overview.here:
+        is_ours = isinstance(overview.source, Package) and overview.against is None
+        state = "not installed" if is_ours else "cannot be used here" if overview.against else "not found"
+        return [[overview.name, "", Cell(state, "dim"), "", *serves]]
+    return [
+        [
+            overview.name,
+            backend.version,
+            Cell("unusable", "red") if _problem(backend) or overview.against else Cell("installed", "green"),
+            gib(backend.size_bytes) if backend.size_bytes else "",
+            *serves,
+        ]
+        for backend in overview.here
+    ]
+
+
+def _print_whole(overview: Overview) -> None:
+    able = overview.abilities
+    typer.echo(f"{look(sys.stdout).paint(overview.name, BOLD)}  {overview.summary}")
+    facts: list[tuple[str, str | Cell]] = [
+        ("  serves", f"{', '.join(able.categories)} ({', '.join(able.formats)})"),
+        ("  runs on", f"{', '.join(able.platforms)}; {', '.join(able.devices)}"),
+    ]
+    facts += [
+        (f"  {backend.version}", "  ".join(_facts(backend, overview.source))) for backend in overview.here
+    ]
+    if not overview.here:
+        facts.append(("  missing", _how(overview)))
+    if overview.against is not None:
+        facts.append(("  unusable", Cell(overview.against, "yellow")))
+    print_facts(facts)
+    typer.echo()
 
 
 def backends_document(overviews: Sequence[Overview]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from aimind.phrases import visible
-from aimind.show.terminal import console, escape, table
+from aimind.show.columns import Column, print_table
 
 if TYPE_CHECKING:
     from aimind.configuration.values import Said, Text
@@ -74,20 +74,15 @@ def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:
 
 
 def configuration(document: Mapping[str, Any]) -> None:
-    """The same for a person."""
-    screen = console()
+    """Print the same for a person."""
     there = {each["path"]: each for each in document["files"]}
-    files = table("file", "")
-    for path in dict.fromkeys([document["user_file"], *there]):
-        files.add_row(escape(path), _state(there.get(path)))
-    for path in document["trusted_files"]:
-        files.add_row(escape(path), "trusted")
-    screen.print(files)
-    screen.print()
-    values = table("key", "value", "from")
-    for name, value, where in _rows(document):
-        values.add_row(escape(name), escape(_text(value)), escape(where))
-    screen.print(values)
+    paths = dict.fromkeys([document["user_file"], *there])
+    files = [[path, _state(there.get(path))] for path in paths]
+    files += [[path, "trusted"] for path in document["trusted_files"]]
+    print_table((Column("FILE"), Column("STATE")), files)
+    typer.echo()
+    values = [[name, _text(value), where] for name, value, where in _rows(document)]
+    print_table((Column("KEY"), Column("VALUE"), Column("FROM")), values)
 
 
 def _state(file: Mapping[str, Any] | None) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
 
-from aimind.phrases import gib, shell_join, shell_quote
+import typer
+
+from aimind.phrases import counted, gib, shell_join, shell_quote, visible
 from aimind.reference import unparse
-from aimind.show.terminal import console, escape, grid, is_quiet, table
+from aimind.show.columns import Cell, Column, print_facts, print_table
+from aimind.show.start import devices, summary
+from aimind.show.terminal import look, note
+from aimind.supervisor.screen import BOLD, columns
 from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Model, Plan
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COMPONENTS = (
     ("weights", "weights_bytes"),
@@ -27,43 +30,58 @@ COMPONENTS = (
     ("overhead", "overhead_bytes"),
     ("total", "total_bytes"),
 )
+MOST_COLUMNS = 5  # places side by side at 80 columns
+# Reasons that a plan shows without --why: they tell what else could be had.
+SHOWN_REASONS = ("shorter_context", "devices")
+# Reasons whose field has another name on the command line.
+_LABELS = {
+    "max_model_len": "context",
+    "shorter_context": "shorter context",
+    "max_num_seqs": "parallel",
+    "kv_cache_tokens": "KV cache",
+    "context_checkpoints": "checkpoints",
+    "tensor_parallel_size": "tensor-parallel",
+    "gpu_layers": "gpu-layers",
+    "cpu_moe_layers": "experts in RAM",
+    "gpu_memory_utilization": "gpu-memory-utilization",
+    "devices": "device",
+}
 
 
-def plan(plan: Plan, command: Command, *, err: bool = False) -> None:
-    """The plan as a person reads it: what, with what, where, why, and how it is started.
+def plan(plan: Plan, *, why: bool, err: bool = False) -> None:
+    """Print a plan: the model, the devices, the context and a table of memory.
 
-    On stderr it is a note beside what is done.
+    Args:
+        plan: the plan.
+        why: add the reason for each choice, why other backends were refused, and where each size comes from.
+        err: print it on stderr.
     """
-    if err and is_quiet():
+    stream = sys.stderr if err else sys.stdout
+    shown = look(stream)
+    width = columns(stream.fileno()) if stream.isatty() else None
+    for line in summary(plan, name=unparse(plan.model.reference), look=shown, width=width):
+        typer.echo(shown.plain(line), err=err)
+    typer.echo(err=err)
+    _print_memory(plan, err=err)
+    if why:
+        _print_reasons(plan, err=err)
         return
-    screen = console(err=err)
-    settings, backend = plan.settings, plan.backend
-    screen.print(f"[bold]{escape(unparse(plan.model.reference))}[/]  {_describe(plan.metadata)}")
-    screen.print()
-    facts = grid()
-    state = "" if backend.installed else " [dim](is installed on first use)[/]"
-    if backend.assumed:
-        state = " [dim](assumed to be installed there)[/]"
-    facts.add_row("backend", f"{backend.name} {backend.version}{state}")
-    if settings.max_model_len:  # a model of speech has none
-        cached = f", {plan.kv_cache_tokens} tokens cached" if plan.kv_cache_tokens else ""
-        at_once = f"{plan.requests_at_once} of that length at once, {settings.max_num_seqs} at most{cached}"
-        facts.add_row("context", f"{settings.max_model_len} tokens a request; {at_once}")
-    facts.add_row("files", _files(plan.model))
-    screen.print(facts)
-    screen.print()
-    screen.print(_memory(plan))
-    screen.print()
-    reasons = grid()
-    for reason in plan.reasons:
-        reasons.add_row(reason.field, escape(reason.sentence))
-    for refusal in plan.refused:
-        reasons.add_row(f"not {refusal.backend}", f"[dim]{escape(refusal.sentence)}[/]")
-    screen.print(reasons)
-    screen.print()
-    screen.print(_sources(plan))
-    screen.print()
-    screen.print(escape(command_line(command)), soft_wrap=True)
+    hints = [reason.sentence for reason in plan.reasons if reason.field in SHOWN_REASONS]
+    if hints:
+        typer.echo(err=err)
+        print_facts([("note", hint) for hint in hints], err=err)
+    note("--why explains each choice; `aimind serve MODEL --dry-run` prints the command.")
+
+
+def _print_reasons(plan: Plan, *, err: bool) -> None:
+    blocks: list[list[tuple[str, str | Cell]]] = [
+        [(_LABELS.get(each.field, each.field), each.sentence) for each in plan.reasons],
+        [(f"not {each.backend}", Cell(each.sentence, "dim")) for each in plan.refused],
+        list(_sources(plan)),
+    ]
+    for block in filter(None, blocks):
+        typer.echo(err=err)
+        print_facts(block, err=err)
 
 
 def command_line(command: Command) -> str:
@@ -80,38 +98,32 @@ def command_line(command: Command) -> str:
 
 
 def model(model: Model, metadata: Metadata) -> None:
-    """What a model is, as a person reads it."""
-    screen = console()
-    screen.print(f"[bold]{escape(unparse(model.reference))}[/]  {_describe(metadata)}")
-    screen.print()
-    facts = grid()
-    if model.root is not None:
-        facts.add_row("directory", escape(model.root))
-    if model.commit is not None:
-        facts.add_row("commit", escape(model.commit))
-    facts.add_row("format", metadata.format)
-    if metadata.max_model_len:
-        facts.add_row("context", f"{metadata.max_model_len:,} tokens at most")
-    if metadata.layers:
-        facts.add_row("layers", str(len(metadata.layers)))
-    if metadata.modalities:
-        facts.add_row("reads", escape(", ".join(("text", *sorted(metadata.modalities)))))
-    if metadata.remote_code:
-        facts.add_row("code", "the repository has Python code of its own (--trust-remote-code)")
-    facts.add_row("files", _files(model))
-    screen.print(facts)
-    screen.print()
+    """Print what a model is: its category, size, format, limits and files."""
+    name = visible(unparse(model.reference))
+    typer.echo(f"{look(sys.stdout).paint(name, BOLD)}  {visible(_describe(metadata))}")
+    modalities = ", ".join(("text", *sorted(metadata.modalities))) if metadata.modalities else ""
+    has_code = "the repository has Python code of its own (--trust-remote-code)"
+    print_facts(
+        [
+            ("directory", model.root or ""),
+            ("commit", model.commit or ""),
+            ("format", metadata.format),
+            ("context", f"{metadata.max_model_len:,} tokens at most" if metadata.max_model_len else ""),
+            ("layers", str(len(metadata.layers) or "")),
+            ("reads", modalities),
+            ("code", has_code if metadata.remote_code else ""),
+            ("files", _files(model)),
+        ]
+    )
+    typer.echo()
 
 
 def _describe(metadata: Metadata) -> str:
-    parts = [
-        metadata.category,
-        metadata.architecture,
-        metadata.quantization or metadata.dtype or metadata.format,
-    ]
+    quantization = metadata.quantization or metadata.dtype or metadata.format
+    parts = [metadata.category, metadata.architecture, quantization]
     if metadata.parameters:
         parts.append(_count(metadata.parameters) + " parameters")
-    return escape(" · ".join(parts))
+    return " · ".join(parts)
 
 
 def _count(number: int) -> str:
@@ -122,34 +134,31 @@ def _count(number: int) -> str:
 
 
 def _files(model: Model) -> str:
-    files = model.files
-    size = gib(sum(file.size_bytes for file in files))
-    names = ", ".join(file.path for file in files[:2]) + (", …" if len(files) > 2 else "")
-    return escape(f"{size} in {len(files)} file{'s' if len(files) != 1 else ''}: {names}")
+    size = gib(sum(file.size_bytes for file in model.files))
+    names = ", ".join(file.path for file in model.files[:2]) + (", …" if len(model.files) > 2 else "")
+    return f"{size} in {counted(len(model.files), 'file')}: {names}"
 
 
-def _memory(plan: Plan) -> Table:
-    places: list[tuple[str, Estimate, int]] = [
-        (f"device {shard.device.index}", shard.estimate, shard.device.free_bytes) for shard in plan.shards
-    ]
-    places.append(("RAM", plan.host, plan.ram_free_bytes))
+def _print_memory(plan: Plan, *, err: bool) -> None:
+    """Print what each place holds: a row for each component, or for each place where there are many."""
+    places = [(name, estimate, free_bytes) for name, estimate, free_bytes, _ in devices(plan)]
     shown = [(title, field) for title, field in COMPONENTS if any(getattr(e, field) for _, e, _ in places)]
-    rows = table("memory", *(title for title, _ in shown), "of free", right=True)
-    for name, estimate, free in places:
-        sizes = [_size(estimate, field) for _, field in shown]
-        rows.add_row(name, *sizes, gib(free))
-    return rows
+    matrix = [["MEMORY", *(title for title, _ in shown), "free"]]
+    for name, estimate, free_bytes in places:
+        matrix.append([name, *(_size(estimate, field) for _, field in shown), gib(free_bytes)])
+    if len(places) <= MOST_COLUMNS:
+        matrix = [list(column) for column in zip(*matrix, strict=True)]
+    head, *body = matrix
+    print_table([Column(title, right=at > 0) for at, title in enumerate(head)], body, err=err)
 
 
-def _sources(plan: Plan) -> Table:
-    """How the bytes are known: to the byte or about, and from what."""
+def _sources(plan: Plan) -> Iterator[tuple[str, str | Cell]]:
+    """From what each size is known, and whether to the byte or about."""
     titles = {field: title for title, field in COMPONENTS}
     places = [shard.estimate for shard in plan.shards] + [plan.host]
-    rows = grid()
     for name, source in plan.sources.items():
-        about = any(name in place.approximate and place.components[name] for place in places)
-        rows.add_row(titles[name], ("~ about: " if about else "exact: ") + escape(source))
-    return rows
+        is_about = any(name in place.approximate and place.components[name] for place in places)
+        yield titles[name], f"{'approximate' if is_about else 'exact'}: {source}"
 
 
 def _size(estimate: Estimate, component: str) -> str:

@@ -9,105 +9,141 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aimind.phrases import age, gib, shell_join, visible_output
-from aimind.show.terminal import console, escape, grid, note, table
+from aimind.phrases import age, counted, gib, gib_of, shell_join, visible_output
+from aimind.show.columns import Cell, Column, Row, print_facts, print_table
+from aimind.show.terminal import note
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from aimind.instances import Sight, Used
     from aimind.instances.logs import Entry
     from aimind.show.live import Step
 
-NONE = "there are no instances: `aimind serve MODEL` starts one"
+_COLUMNS = (
+    Column("NAME"),
+    Column("STATE"),
+    Column("URL"),
+    Column("MODEL"),
+    Column("DEVICE MEMORY", rank=1, right=True),
+    Column("RAM", rank=2, right=True),
+    Column("BACKEND", rank=4),
+    Column("DEVICES", rank=5),
+    Column("SINCE", rank=3, right=True),
+    Column("RESTARTS", rank=1, right=True),
+)
+_STYLES = {
+    "ready": "green",
+    "failed": "red",
+    "killed": "red",
+    "damaged": "red",
+    "orphaned": "red",
+    "stopped": "dim",
+}
 
 
-def instances(sights: Sequence[Sight], used: Mapping[str, Used], indices: Mapping[str, int]) -> None:
-    """A table of them; `indices`: the devices' own, by the names that claims have for them."""
-    if not sights:
-        typer.echo(NONE)
-        return
-    titles = "name model backend state since restarts url devices planned used".split()
-    rows = table(*titles)
-    for sight in sights:
-        instance, state = sight.instance, sight.state
-        if instance is None or state is None:
-            rows.add_row(sight.name, "", "", sight.status)
-            continue
-        claimed = instance.claim.devices if sight.running else {}
-        rows.add_row(
-            sight.name,
-            escape(instance.model),
-            instance.backend,
-            _state(sight),
-            age(state.since),
-            str(state.restarts or ""),
-            instance.url if sight.running else "",
-            ", ".join(_device(device, indices) for device in claimed),
-            _memory(instance.claim.ram_bytes, instance.claim.devices),
-            _used(used.get(sight.name)),
-        )
-    console().print(rows)
+def instances(
+    sights: Sequence[Sight], used: Mapping[str, Used], indices: Mapping[str, int], *, hidden: int
+) -> None:
+    """Print a table of instances.
+
+    Args:
+        sights: the instances.
+        used: what the processes of each hold, by its name.
+        indices: the driver's index of each device, by the device's name in claims.
+        hidden: how many more have ended, and are not in the table.
+    """
+    if sights:
+        print_table(_COLUMNS, [_row(sight, used.get(sight.name), indices) for sight in sights])
+    elif not hidden:
+        typer.echo("There are no instances. `aimind serve MODEL` starts one.")
+    else:
+        typer.echo("No instance is running.")
     for sight in sights:
         if sight.problem is not None:
             note(f"{sight.name}: {sight.problem.message}")
+    if hidden:
+        note(f"{counted(hidden, 'instance')} ended: `aimind ps -a` shows {'it' if hidden == 1 else 'them'}.")
+
+
+def _row(sight: Sight, used: Used | None, indices: Mapping[str, int]) -> Row:
+    instance, state = sight.instance, sight.state
+    if instance is None or state is None:
+        return [sight.name, _state(sight), *[""] * (len(_COLUMNS) - 2)]
+    claim = instance.claim
+    devices = _of(sum(used.devices.values()) if used else 0, sum(claim.devices.values()))
+    ram = _of(used.ram_bytes if used else 0, claim.ram_bytes)
+    return [
+        sight.name,
+        _state(sight),
+        instance.url if sight.running else "",
+        instance.model,
+        devices if sight.running else "",
+        ram if sight.running else "",
+        instance.backend,
+        ", ".join(_device(device, indices) for device in claim.devices) if sight.running else "",
+        age(state.since),
+        str(state.restarts or ""),
+    ]
+
+
+def _of(used_bytes: int, planned_bytes: int) -> str:
+    """What is held beside what was planned: `8.1 of 8.9 GiB`."""
+    if not planned_bytes:
+        return ""
+    return gib_of(used_bytes, planned_bytes) if used_bytes else gib(planned_bytes)
 
 
 def instance(
     sight: Sight, used: Used | None, indices: Mapping[str, int], *, last_lines: Sequence[str]
 ) -> None:
-    """All that is known of one."""
-    facts = grid()
-    facts.add_row("name", sight.name)
-    facts.add_row("state", _state(sight))
-    if sight.state is not None:
-        _add_state(facts, sight)
-    if sight.instance is not None:
-        _add_instance(facts, sight, used, indices)
+    """Print all that is known of one instance."""
+    facts: list[tuple[str, str | Cell]] = [("name", sight.name), ("state", _state(sight))]
+    facts += _state_facts(sight)
+    facts += _instance_facts(sight, used, indices)
     if sight.problem is not None:
-        facts.add_row("problem", escape(sight.problem.message))
-        facts.add_row("hint", escape(sight.problem.hint))
-    facts.add_row("files", str(sight.folder))
-    console().print(facts)
+        facts += [("problem", sight.problem.message), ("hint", sight.problem.hint)]
+    facts.append(("files", str(sight.folder)))
+    print_facts(facts)
     for line in last_lines:
         typer.echo(f"| {visible_output(line)}")
 
 
-def _add_state(facts: Table, sight: Sight) -> None:
+def _state_facts(sight: Sight) -> list[tuple[str, str | Cell]]:
     state = sight.state
     if state is None:
-        return
-    facts.add_row("since", f"{_date(state.since)} ({age(state.since)})")
-    said = {
-        "reason": state.reason,
-        "hint": state.hint,
-        "exit code": state.exit_code,
-        "ready since": state.ready_since and _date(state.ready_since),
-        "restarts": state.restarts or None,
-        "process": state.pid if sight.running else None,
-        "backend's": state.backend_pid if sight.running else None,
-        "log": state.run and f"run {state.run}: aimind logs {sight.name}",
-    }
-    for name, value in said.items():
-        if value:
-            facts.add_row(name, escape(str(value)))
+        return []
+    return [
+        ("since", f"{_date(state.since)} ({age(state.since)})"),
+        ("reason", state.reason or ""),
+        ("hint", state.hint or ""),
+        ("exit code", str(state.exit_code or "")),
+        ("ready since", _date(state.ready_since) if state.ready_since else ""),
+        ("restarts", str(state.restarts or "")),
+        ("supervisor", f"process {state.pid}" if sight.running else ""),
+        ("server", f"process {state.backend_pid}" if sight.running and state.backend_pid else ""),
+        ("log", f"run {state.run}: aimind logs {sight.name}" if state.run else ""),
+    ]
 
 
-def _add_instance(facts: Table, sight: Sight, used: Used | None, indices: Mapping[str, int]) -> None:
+def _instance_facts(
+    sight: Sight, used: Used | None, indices: Mapping[str, int]
+) -> list[tuple[str, str | Cell]]:
     instance = sight.instance
     if instance is None:
-        return
-    facts.add_row("url", instance.url)
-    facts.add_row("model", escape(f"{instance.model}, served as {instance.served_name}"))
-    facts.add_row("backend", f"{instance.backend} {instance.backend_version}")
-    facts.add_row("devices", ", ".join(_device(device, indices) for device in instance.claim.devices))
-    facts.add_row("planned", _memory(instance.claim.ram_bytes, instance.claim.devices))
-    facts.add_row("used", _used(used))
-    if sight.running and sight.state is not None and sight.state.taken:
-        facts.add_row("at most", _taken(instance.claim.devices, sight.state.taken, indices))
-    facts.add_row("command", escape(shell_join(["aimind", "serve", *instance.argv])))
-    facts.add_row("in", escape(instance.cwd))
-    facts.add_row("created", _date(instance.created))
+        return []
+    claim = instance.claim
+    taken = sight.state.taken if sight.running and sight.state is not None else None
+    return [
+        ("url", instance.url),
+        ("model", f"{instance.model}, served as {instance.served_name}"),
+        ("backend", f"{instance.backend} {instance.backend_version}"),
+        ("devices", ", ".join(_device(device, indices) for device in claim.devices)),
+        ("planned", _memory(claim.ram_bytes, claim.devices)),
+        ("used", _used(used)),
+        ("at most", _taken(claim.devices, taken, indices) if taken else ""),
+        ("command", shell_join(["aimind", "serve", *instance.argv])),
+        ("folder", instance.cwd),
+        ("created", _date(instance.created)),
+    ]
 
 
 def instance_document(
@@ -134,7 +170,7 @@ def instance_progress(sight: Sight, step: Step) -> None:
     if sight.state is None or sight.status in ("starting", "ready"):
         return
     phase = sight.state.phase
-    step.update(phase if phase and sight.status in ("loading", "preparing") else _state(sight))
+    step.update(phase if phase and sight.status in ("loading", "preparing") else _phase(sight))
 
 
 def ending(sight: Sight) -> str:
@@ -159,13 +195,19 @@ def log_document(entry: Entry) -> dict[str, object]:
     return {name: value for name, value in dataclasses.asdict(entry).items() if value not in (None, 0)}
 
 
-def _state(sight: Sight) -> str:
+def _state(sight: Sight) -> Cell:
+    """The state in its color; of an instance that is starting the phase, and for how long."""
+    return Cell(_phase(sight), _STYLES.get(sight.status, "yellow"))
+
+
+def _phase(sight: Sight) -> str:
     state = sight.state
-    return (
-        f"{sight.status}: {state.phase}"
-        if sight.running and state is not None and state.phase
-        else sight.status
-    )
+    if not sight.running or state is None or not state.phase:
+        return sight.status
+    if sight.status == "ready":
+        return sight.status
+    phase = state.phase if state.phase.startswith(sight.status) else f"{sight.status}: {state.phase}"
+    return f"{phase}, {age(state.since)}"
 
 
 def _device(device: str, indices: Mapping[str, int]) -> str:

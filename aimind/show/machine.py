@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import sys
+
 from aimind.phrases import gib
-from aimind.show.terminal import console, escape, table
-from aimind.types import Host
+from aimind.show.columns import Cell, Column, print_facts, print_table
+from aimind.show.terminal import look
+from aimind.supervisor.screen import Look
+from aimind.types import Host, Tenant
+
+BAR = 10
+_COLUMNS = (
+    Column("DEVICE"),
+    Column("NAME"),
+    Column("", rank=3),
+    Column("USED", rank=1, right=True),
+    Column("FREE", right=True),
+    Column("TOTAL", rank=1, right=True),
+    Column("COMPUTE", rank=2),
+)
 
 
 def devices(host: Host) -> None:
-    """What this machine has, and who uses it."""
-    screen = console()
-    rows = table("device", "name", "total", "free", "compute", "used by")
+    """Print the devices and the RAM: a bar of what is used, and the processes that use a device."""
+    shown = look(sys.stdout)
+    rows = [
+        _row(f"{device.index}", device.name, device.total_bytes, device.free_bytes, shown)
+        for device in host.devices
+    ]
+    for row, device in zip(rows, host.devices, strict=True):
+        row.append(device.capability or "")
+    details = [f"{host.os} {host.arch}", f"{host.cores} cores", *_instruction_sets(host)]
+    rows.append([*_row("RAM", ", ".join(details), host.ram_total_bytes, host.ram_free_bytes, shown), ""])
+    print_table(_COLUMNS, rows)
     for device in host.devices:
-        users = ", ".join(
-            f"{tenant.name} ({tenant.pid}" + (f", {gib(tenant.used_bytes)})" if tenant.used_bytes else ")")
-            for tenant in device.tenants
-        )
-        rows.add_row(
-            str(device.index),
-            escape(device.name),
-            gib(device.total_bytes),
-            gib(device.free_bytes),
-            device.capability or "",
-            escape(users),
-        )
-    rows.add_row(
-        "RAM",
-        ", ".join([f"{host.os} {host.arch}", f"{host.cores} cores", *_instruction_sets(host)]),
-        gib(host.ram_total_bytes),
-        gib(host.ram_free_bytes),
-        "",
-        "",
-    )
-    screen.print(rows)
+        print_facts([(f"device {device.index}", _user(tenant)) for tenant in device.tenants])
+
+
+def _row(device: str, name: str, total_bytes: int, free_bytes: int, look: Look) -> list[str | Cell]:
+    used_bytes = total_bytes - free_bytes
+    share = used_bytes / total_bytes if total_bytes else 0.0
+    bar = Cell(look.bar(share, BAR), "cyan")
+    return [device, name, bar, gib(used_bytes), gib(free_bytes), gib(total_bytes)]
+
+
+def _user(tenant: Tenant) -> str:
+    memory = f" uses {gib(tenant.used_bytes)}" if tenant.used_bytes else " uses it"
+    return f"{tenant.name} (process {tenant.pid}){memory}"
 
 
 def _instruction_sets(host: Host) -> list[str]:

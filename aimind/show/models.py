@@ -9,30 +9,52 @@ import typer
 
 from aimind.phrases import age, gib
 from aimind.reference import unparse
-from aimind.show.terminal import console, escape, note, table
+from aimind.show.columns import Cell, Column, print_table
+from aimind.show.terminal import note
 from aimind.types import Cached, Found, Leftover, Reference
 
 if TYPE_CHECKING:
     from aimind.rough import Guess
 
-NOTHING = "no models are here: `aimind pull MODEL` brings one"
+NOTHING = "The caches have no models. `aimind pull MODEL` downloads one."
+_FOUND = (
+    Column("NAME"),
+    Column("SIZE", right=True),
+    Column("WOULD FIT"),
+    Column("DOWNLOADS", rank=1, right=True),
+    Column("FORMATS", rank=2),
+)
+_CACHED = (
+    Column("NAME"),
+    Column("SIZE", right=True),
+    Column("STATE"),
+    Column("LAST USED", rank=1, right=True),
+    Column("HUB", rank=2),
+)
 
 
 def found(results: Sequence[tuple[Found, Guess | None]]) -> None:
-    """What was found: how often it is downloaded, about how large it is, and about where it fits."""
-    rows = table("name", "downloads", "about", "formats", "would fit")
-    for each, guess in results:
-        rows.add_row(
-            escape(unparse(each.reference)) + (" (gated)" if each.gated else ""),
-            "" if each.downloads is None else f"{each.downloads:,}",
+    """Print what a search found: names, sizes, whether they would fit, and how often each is downloaded."""
+    rows = [
+        (
+            unparse(each.reference) + (" (gated)" if each.gated else ""),
             _size(guess),
+            _fit(guess),
+            "" if each.downloads is None else f"{each.downloads:,}",
             ", ".join(each.formats),
-            ""
-            if guess is None
-            else {"nowhere": "no", "devices": "on devices"}.get(guess.where, f"in {guess.where}"),
         )
-    console().print(rows)
-    note("about: weights alone, against what is free now; `aimind plan NAME` says exactly")
+        for each, guess in results
+    ]
+    print_table(_FOUND, rows)
+    note("SIZE counts the weights alone; `aimind plan NAME` counts everything.")
+
+
+def _fit(guess: Guess | None) -> Cell:
+    if guess is None:
+        return Cell("")
+    if guess.where == "nowhere":
+        return Cell("no", "red")
+    return Cell("on devices" if guess.where == "devices" else f"in {guess.where}", "green")
 
 
 def found_document(results: Sequence[tuple[Found, Guess | None]]) -> dict[str, object]:
@@ -41,24 +63,25 @@ def found_document(results: Sequence[tuple[Found, Guess | None]]) -> dict[str, o
 
 
 def cached(models: Sequence[Cached], leftovers: Sequence[Leftover], total_bytes: int) -> None:
-    """What is in the caches; `total_bytes`: of both, on their disks."""
-    if not models:
-        typer.echo(NOTHING)
-    else:
-        rows = table("name", "hub", "size", "last used", "state")
-        for each in models:
-            rows.add_row(
-                escape(unparse(each.reference)),
-                each.reference.source,
+    """Print the models in the caches; `total_bytes`: what both caches take on their disks."""
+    if models:
+        rows = [
+            (
+                unparse(each.reference),
                 gib(each.size_bytes),
+                _state(each),
                 f"{age(each.last_used)} ago",
-                escape(_state(each)),
+                each.reference.source,
             )
-        console().print(rows)
-        note(f"together {gib(total_bytes)} on the disk")
-    left = sum(each.size_bytes for each in leftovers if not each.busy)
+            for each in models
+        ]
+        print_table(_CACHED, rows)
+        note(f"{gib(total_bytes)} on the disk")
+    else:
+        typer.echo(NOTHING)
+    left_bytes = sum(each.size_bytes for each in leftovers if not each.busy)
     if any(not each.busy for each in leftovers):
-        note(f"of downloads that were broken off: {gib(left)}; `aimind models --prune` removes that")
+        note(f"{gib(left_bytes)} of interrupted downloads: `aimind models --prune` removes them")
 
 
 def cached_document(
@@ -84,10 +107,10 @@ def _size(guess: Guess | None) -> str:
     return gib(guess.size_bytes) + (f" ({guess.quantization})" if guess.quantization else "")
 
 
-def _state(each: Cached) -> str:
+def _state(each: Cached) -> Cell:
     if each.downloading:
-        return "downloading" if each.missing else "complete; more of it is downloading"
-    return f"incomplete: {each.missing}" if each.missing else "complete"
+        return Cell("downloading" if each.missing else "complete; more of it is downloading", "yellow")
+    return Cell(f"incomplete: {each.missing}", "yellow") if each.missing else Cell("complete", "green")
 
 
 def _reference(reference: Reference) -> dict[str, object]:

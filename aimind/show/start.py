@@ -9,7 +9,7 @@ from aimind.phrases import gib, gib_of, visible
 from aimind.show.terminal import is_live, is_quiet, look, write
 from aimind.supervise import Screen
 from aimind.supervisor.screen import BOLD, CYAN, DIM, DOT, Look, columns, duration
-from aimind.types import Device, Estimate, Instance, Plan
+from aimind.types import Backend, Device, Estimate, Instance, Plan
 
 SHORTEST_BAR, NARROW_BAR, WIDE_BAR = 4, 8, 16
 WIDE_COLUMNS = 100
@@ -35,7 +35,7 @@ def summary(plan: Plan, *, name: str, look: Look, width: int | None) -> Iterator
         width: of the terminal; `None` for a file, which gets no bars.
     """
     yield _model(plan, name, look)
-    rows = list(_devices(plan))
+    rows = list(devices(plan))
     names = max(len("context"), *(len(row[0]) for row in rows))
     for device, estimate, free_bytes, each in rows:
         yield _memory(device.ljust(names), estimate, free_bytes, each=each, look=look, width=width)
@@ -47,13 +47,21 @@ def _model(plan: Plan, name: str, look: Look) -> str:
     metadata, backend = plan.metadata, plan.backend
     size = gib(sum(file.size_bytes for file in plan.model.files))
     quantization = metadata.quantization or metadata.dtype or metadata.format
-    will = "" if backend.installed else ", which is installed first"
-    facts = " · ".join([visible(quantization), size, f"{backend.name} {backend.version}{will}"])
+    facts = " · ".join([visible(quantization), size, f"{backend.name} {backend.version}{_state(backend)}"])
     return f"{look.paint(visible(name), BOLD)}  {facts}"
 
 
-def _devices(plan: Plan) -> Iterator[tuple[str, Estimate, int, bool]]:
-    """The name of a device, what it holds, its free bytes, and whether the row stands for several alike."""
+def _state(backend: Backend) -> str:
+    if backend.assumed:
+        return " (assumed to be installed there)"
+    return "" if backend.installed else " (installed on first use)"
+
+
+def devices(plan: Plan) -> Iterator[tuple[str, Estimate, int, bool]]:
+    """The name of a device, what it holds, its free bytes, and whether the row stands for several alike.
+
+    Devices of one name with the same figures share a row; otherwise the index precedes the name.
+    """
     alike: dict[tuple[str, str, str], list[tuple[Device, Estimate]]] = {}
     for shard in plan.shards:
         key = shard.device.name, gib(shard.estimate.total_bytes), gib(shard.device.free_bytes)
@@ -63,6 +71,8 @@ def _devices(plan: Plan) -> Iterator[tuple[str, Estimate, int, bool]]:
         short = visible(name).removeprefix("NVIDIA ")
         if len(members) > 1:
             yield f"{len(members)} × {short}", estimate, device.free_bytes, True
+        elif len(alike) > 1:
+            yield f"{device.index}: {short}", estimate, device.free_bytes, False
         else:
             yield short, estimate, device.free_bytes, False
     if plan.host.total_bytes:

@@ -1,4 +1,4 @@
-"""What all that is printed shares: lines and data, and rich's console, grids and tables."""
+"""What all that is printed shares: lines, data and rich's console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from aimind.redaction import redacted, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from aimind.supervisor.screen import Look
@@ -202,30 +201,3 @@ def console(*, err: bool = False) -> Console:
 
     stream = sys.stderr if err else sys.stdout
     return _Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)
-
-
-def grid() -> Table:
-    """Names, and what is said of them."""
-    from rich.table import Table
-
-    made = Table.grid(padding=(0, 2))
-    made.add_column(style="dim", no_wrap=True)
-    made.add_column()
-    return made
-
-
-def table(*titles: str, right: bool = False) -> Table:
-    """An empty table; `right` aligns all but the first column so."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, header_style="dim")
-    for number, title in enumerate(titles):
-        made.add_column(title, justify="right" if right and number else "left", no_wrap=right)
-    return made
-
-
-def escape(text: str) -> str:
-    """The text without any meaning to rich or to a terminal."""
-    from rich.markup import escape as escaped
-
-    return escaped(visible(text))

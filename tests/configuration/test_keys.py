@@ -40,7 +40,7 @@ def test_the_page_has_all_keys() -> None:
 def test_what_can_be_planned_can_be_configured() -> None:
     """Each option is a key, or is listed as none; and `serve` has all keys of the others."""
     assert {key(each) for each in load("serve").params} - {"model"} == KEYS.keys() | NO_KEYS
-    only_there = {"hardware", "files", "exact", "user", "hardened", "run_as", "install"}
+    only_there = {"hardware", "files", "why", "exact", "user", "hardened", "run_as", "install"}
     for command in ("plan", "unit"):
         assert keys(load(command).params).keys() <= KEYS.keys() | only_there
 

@@ -132,7 +132,7 @@ def test_a_failure_is_told_with_its_last_lines(home: Home) -> None:
     found = home.status()
     assert (found["state"], found["exit_code"]) == ("failed", 7)
     assert found["last_lines"] == ["error loading model: no such luck", "unlucky"]
-    assert re.search(r"^demo +demo +llama-server +failed ", home.good("ps"), re.MULTILINE)
+    assert re.search(r"^demo +failed +demo ", home.good("ps", "-a"), re.MULTILINE)
     assert "| unlucky" in home.good("status", "demo")
 
 
@@ -290,7 +290,7 @@ def test_remove(home: Home) -> None:
     assert json.loads(home.good("remove", "one", "--json")) == {"schema": 1, "removed": ["one"]}
     home.good("remove", "two", "--force")
     assert list((home.state / "instances").iterdir()) == []
-    assert home.good("ps") == "there are no instances: `aimind serve MODEL` starts one\n"
+    assert home.good("ps") == "There are no instances. `aimind serve MODEL` starts one.\n"
     assert json.loads(home.good("ps", "--json")) == {"schema": 1, "instances": []}
     assert home.run("remove", "one").returncode == 13
 
@@ -302,11 +302,15 @@ def test_those_that_run_come_first(home: Home) -> None:
     home.serve("--name", "a")
     home.serve("--name", "b")
     home.good("stop", "a")
-    title, *rows = home.good("ps").splitlines()
-    assert title.split() == "name model backend state since restarts url devices planned used".split()
+    title, *rows = home.good("ps", "-a").splitlines()
+    assert title.split() == "NAME STATE URL MODEL RAM BACKEND SINCE".split()
     assert [row.split()[0] for row in rows] == ["b", "a"]
-    assert re.search(r"http://127\.0\.0\.1:\d+ +\d+ MiB RAM +[\d.]+ MiB RAM", rows[0])
+    assert re.search(r"http://127\.0\.0\.1:\d+ +demo +[\d.]+ of \d+ MiB", rows[0])
     assert "http" not in rows[1]
+    running = home.run("ps")
+    assert [row.split()[0] for row in running.stdout.splitlines()] == ["NAME", "b"]
+    assert running.stderr == "1 instance ended: `aimind ps -a` shows it.\n"
+    assert [each["name"] for each in json.loads(home.good("ps", "--json"))["instances"]] == ["b"]
 
 
 def test_logs(home: Home) -> None:
@@ -349,7 +353,7 @@ def test_what_was_killed_is_called_so_and_can_be_taken_over(home: Home) -> None:
     wait_for(home.is_free, what="the guardian")
     found = home.status()
     assert (found["state"], found["running"], found["last_lines"][0]) == ("killed", False, "hello")
-    assert re.search(r"^demo +demo +llama-server +killed ", home.good("ps"), re.MULTILINE)
+    assert re.search(r"^demo +killed +demo ", home.good("ps", "-a"), re.MULTILINE)
     home.serve("--name", "demo")
     assert home.status()["run"] == 2
 

@@ -34,6 +34,7 @@ MASKS: Sequence[tuple[str, str]] = (
     (r"\d{4}\.\d+\.\d{4,}\b", "VERSION"),
     (r"(?<=127\.0\.0\.1:)\d+", "PORT"),
     (r"\b\d+ h \d+ min|\b\d+ min(?: \d+ s)?|\b\d+(?:\.\d+)? s\b", "N s"),
+    (r"\d+(?=(?:\.\d+)? of \d+ MiB)", "NN"),
     (r"(?<=of )\d+(?:\.\d+)? GiB", "N GiB"),
     (r"[\d.]+ [KMG]iB/s", "N MiB/s"),
     (r"(?<=pid )\d+", "N"),
