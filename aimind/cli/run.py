@@ -17,7 +17,7 @@ from aimind import show
 from aimind.cli import complete
 from aimind.cli.app import Command
 from aimind.cli.asking import api_key, ask
-from aimind.cli.configured import ARGV, Configured, defaults, typed_values
+from aimind.cli.configured import ARGV, Configured, defaults, source, typed_values
 from aimind.cli.options import (
     RUNNING,
     SERVER,
@@ -122,7 +122,7 @@ def run_command(  # noqa: PLR0913 - one per option
         show.note(f"instance {running.name} serves {model} already")
         use(target_of(running, key=key), wish, ends_with_us=False)
         return
-    if wanted.request.port is None:
+    if source(ctx, "port") != "COMMANDLINE":  # a configured port is meant for what keeps running
         wanted = dataclasses.replace(wanted, request=dataclasses.replace(wanted.request, port=0))
     start = Start(
         asked=wanted,
