@@ -126,6 +126,7 @@ def command(plan: Plan, weights: str) -> Command:
         argv=(
             *(plan.backend.executable, SHIM, "--model-path", weights if links is None else links.path),
             *render(FLAGS, settings),
+            *sglang_models.arguments(plan.metadata),
             *settings.extra,
         ),
         env={

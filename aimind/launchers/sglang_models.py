@@ -51,6 +51,18 @@ def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
     return older_than(needed, host, f"{sglang} needs {needed:.1f} for {name}")
 
 
+def arguments(metadata: Metadata) -> tuple[str, ...]:
+    """The method of a quantization that config.json does not name: only then its own file is looked for.
+
+    Source: `get_quant_config` in sglang/srt/model_loader/weight_utils.py, 0.5.23; on NVIDIA devices GPTQ goes
+    by the name of its kernels.
+    """
+    methods = {"AWQ": "awq", "GPTQ": "gptq_marlin"}
+    if "separate" in metadata.quantization_traits and metadata.quantization in methods:
+        return ("--quantization", methods[metadata.quantization])
+    return ()
+
+
 def _needed_capability(name: str, traits: frozenset[str]) -> float:
     """The least compute capability for weights of a quantization, 0 where SGLang itself needs more.
 

@@ -117,7 +117,22 @@ def formats(plan: Plan) -> tuple[str, ...]:
 
 
 def arguments(metadata: Metadata) -> tuple[str, ...]:
-    """What it is told of the model: how it says a score in a word, or what shall not be loaded."""
+    """Flags that follow from the model: its purpose, and a quantization that config.json does not name."""
+    return (*_for_purpose(metadata), *_quantization_method(metadata))
+
+
+def _quantization_method(metadata: Metadata) -> tuple[str, ...]:
+    """The method by name: vLLM looks for quantize_config.json and quant_config.json only if it has that.
+
+    Source: `get_quant_config` in vllm/model_executor/model_loader/weight_utils.py, 0.32.
+    """
+    if "separate" in metadata.quantization_traits and metadata.quantization in ("AWQ", "GPTQ"):
+        return ("--quantization", metadata.quantization.lower())
+    return ()
+
+
+def _for_purpose(metadata: Metadata) -> tuple[str, ...]:
+    """How the model expresses a score in a word, or what shall not be loaded."""
     if metadata.category == "llm" and metadata.made_for == "vision-language":
         return ("--language-model-only",)
     if metadata.category != "reranker" or metadata.architecture not in SCORERS:

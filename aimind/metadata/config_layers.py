@@ -49,8 +49,8 @@ _FEED_FORWARD = (
     "block_ff_dim",
     "hidden_dim",
 )
-_EXPERTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
-_EXPERTS_USED = (
+EXPERTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+EXPERTS_USED = (
     "num_experts_per_tok",
     "num_experts_per_token",
     "top_k_experts",
@@ -184,7 +184,7 @@ def _recurrent_rule(config: Config, index: int) -> Kind | None:
 
 def _with_feed_forward(config: Config, memory: tuple[Memory, ...], *, sparse: bool) -> Plan:
     inner = config.section("ffn_config") or config  # DBRX keeps it apart
-    experts = inner.integer(*_EXPERTS) or 0
+    experts = inner.integer(*EXPERTS) or 0
     dense = config.integer(*_FEED_FORWARD) or 4 * (config.integer(*HIDDEN) or 0)
     if config.flag("block_auto_adjust_ff_dim"):  # LFM2 names the size before the gate takes a third of it
         step = config.integer("block_multiple_of") or 1
@@ -199,7 +199,7 @@ def _with_feed_forward(config: Config, memory: tuple[Memory, ...], *, sparse: bo
         memory=memory,
         feed_forward_size=shared,
         num_experts=experts,
-        num_experts_used=inner.integer(*_EXPERTS_USED) or 1,
+        num_experts_used=inner.integer(*EXPERTS_USED) or 1,
         expert_feed_forward_size=size,
     )
 

@@ -18,7 +18,7 @@ KV_HEADS = (
     "multi_query_group_num",
     "num_attention_groups",
 )
-_HEAD_SIZE = ("head_dim", "hidden_size_per_head", "attention_head_dim", "kv_channels", "d_kv")
+HEAD_SIZE = ("head_dim", "hidden_size_per_head", "attention_head_dim", "kv_channels", "d_kv")
 _MAMBA_HEADS = ("mamba_n_heads", "mamba_num_heads", "n_mamba_heads")
 _MAMBA_HEAD_SIZE = ("mamba_d_head", "mamba_head_dim", "mamba_headdim")
 # Their latent is unpacked before it is remembered (vLLM 0.32 has no latent cache for them).
@@ -60,7 +60,7 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
             num_heads=heads, kv_lora_rank=rank, rope_size=rope, key_size=rope + nope, value_size=value_size
         )
     kv_heads = kv_head_count(config, heads)
-    size = config.integer(*_HEAD_SIZE) or (rope + nope) or _even(config, heads)
+    size = config.integer(*HEAD_SIZE) or (rope + nope) or _even(config, heads)
     if config.known and not (kv_heads and size):
         raise MetadataError(
             f"{config.path} does not say how large an attention head is",

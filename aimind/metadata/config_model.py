@@ -69,6 +69,8 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
     head = [tensor for tensor in others if _HEAD.search(tensor.name) and not _BESIDE.search(tensor.name)]
     generates = task in {"llm", "vision-language", "speech-to-text"}
     tied = generates and (config.flag("tie_word_embeddings") or not head)
+    if generates and not head and weights == "safetensors":
+        _check_head(whole, config, others)
     if tied:  # files may hold the head again, backends load it once
         others = [tensor for tensor in others if tensor not in head]
     quantization = Quantization.of(whole, config)
@@ -101,6 +103,28 @@ def describe(whole: Config, tensors: Sequence[Tensor], *, weights: Format, besid
         chat_template=beside.chat_template,
         chat=beside.chat,
     )
+
+
+def _check_head(whole: Config, config: Config, others: Sequence[Tensor]) -> None:
+    """Whether a model whose output head is not its embedding has a tensor that can be the head.
+
+    Without one vLLM 0.32, SGLang and transformers fill the head with arbitrary numbers and serve that, while
+    MLX loads nothing.
+
+    Raises:
+        MetadataError: no tensor can be the head.
+    """
+    says_untied = whole.values.get("tie_word_embeddings") is False and not config.flag("tie_word_embeddings")
+    if not says_untied or not config.known:
+        return
+    rows = config.integer("vocab_size", "padded_vocab_size") or 0
+    tables = [tensor for tensor in others if tensor.shape and max(tensor.shape) >= rows]
+    if rows and len(tables) == 1:
+        raise MetadataError(
+            f"{whole.path} says that the output head is not the embedding (tie_word_embeddings: false), "
+            "and the weights have no tensor for it (lm_head)",
+            hint="Fetch the model again: one of its files is missing, or of another model.",
+        )
 
 
 def _stacks(tensors: Sequence[Tensor]) -> dict[str, dict[int, list[Tensor]]]:
@@ -212,6 +236,6 @@ def _rope_factor(config: Config) -> float:
     for section in of_kinds or [scaling]:
         kind = section.text("rope_type", "type")
         factor = section.number("factor")
-        if kind not in _SCALED_ALREADY and factor and factor >= 1:
+        if kind not in _SCALED_ALREADY and factor:
             return factor
     return 1.0

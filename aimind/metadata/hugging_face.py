@@ -13,6 +13,8 @@ from aimind.metadata.folder import Folder, OpenFile
 from aimind.metadata.safetensors import read_tensors
 from aimind.types import Metadata, Model, Tensor
 
+_PACKED = ".qweight"  # the name of a packed weight ends with it, in GPTQ and AWQ
+
 
 def read(model: Model, open_file: OpenFile) -> Metadata:
     """What the folder says.
@@ -29,6 +31,8 @@ def read(model: Model, open_file: OpenFile) -> Metadata:
     beside = _beside(folder)
     if any(name.endswith(".safetensors") for name in folder.names):
         tensors = read_tensors(model.files, folder.root, open_file)
+        if any(tensor.name.endswith(_PACKED) for tensor in tensors):
+            config = _with_separate_quantization(folder, config)
         return describe(config, tensors, weights="safetensors", beside=beside)
     pickles = folder.pickles()
     if not pickles:
@@ -39,6 +43,7 @@ def read(model: Model, open_file: OpenFile) -> Metadata:
     size = sum(file.size_bytes for file in pickles)
     if tensors := expected.tensors_of_size(config, size):
         return describe(config, tensors, weights="pickle", beside=beside)
+    config = _with_separate_quantization(folder, config)
     metadata = describe(config, summary.opaque(pickles), weights="pickle", beside=beside)
     return replace(metadata, dtype=None, parameters=size // summary.USUAL_BYTES)
 
@@ -55,6 +60,23 @@ def _config(folder: Folder) -> Config:
     if quantized is None or config.section("quantization_config", "compression_config") is not None:
         return config
     return Config({**config.values, "quantization_config": dict(quantized.values)}, config.path)
+
+
+def _with_separate_quantization(folder: Folder, config: Config) -> Config:
+    """The configuration with what AutoGPTQ and AutoAWQ once wrote into a file of their own.
+
+    vLLM and SGLang read that file if they are started with the name of the method; the quantization therefore
+    gets the trait `separate`.
+    """
+    if config.section("quantization_config", "compression_config") is not None:
+        return config
+    for name in ("quantize_config.json", "quant_config.json"):
+        separate = folder.json(name)
+        if separate is not None:
+            method = "awq" if "zero_point" in separate.values else "gptq"
+            section = {"quant_method": method, **separate.values, "separate": True}
+            return Config({**config.values, "quantization_config": section}, config.path)
+    return config
 
 
 def _beside(folder: Folder) -> Beside:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aimind.metadata import mixture
 from aimind.metadata.config import LONGEST_WORD, Config
+from aimind.metadata.config_values import damaged, is_positive
 from aimind.types import OTHER_LAYERS, Tensor, WeightGroup
 
 # Tensors that only say how to read others: not parameters of the model.
@@ -74,15 +75,24 @@ def _read(section: Config) -> Quantization:
     if not method and section.integer("bits") and section.integer("group_size"):
         return Quantization(f"MLX-{bits}bit", bits, _group_size(section))  # mlx_lm/utils.py names no method
     traits = _traits(section, method) | (frozenset({"average-bits"}) if is_average else frozenset())
+    if section.flag("separate"):
+        traits |= {"separate"}
     return Quantization(method.upper() or None, bits, _group_size(section), traits)
 
 
 def _bits(section: Config) -> tuple[int, bool]:
     """Bits of a weight, and whether they are an average rounded up: EXL2 and AutoRound have 4.65 or 3.5."""
+    for name in ("bits", "w_bit"):
+        _check_bits(section, name)
     number = section.number("bits")
-    if number is not None and not number.is_integer() and number > 0:
+    if number is not None and not number.is_integer():
         return math.ceil(number), True
     return section.integer("bits", "w_bit") or 4, False
+
+
+def _check_bits(section: Config, name: str) -> None:
+    if not is_positive(section.values.get(name)):
+        raise damaged(section, name, "a weight has a number of bits above 0")
 
 
 def _traits(section: Config, method: str) -> frozenset[str]:
@@ -193,6 +203,8 @@ def _is_of_cache(group: Config) -> bool:
 def _of_group(group: Config | None) -> Quantization:
     """Named by the bits of weights and activations, as `W4A16`, or by the float type."""
     weights = group.section("weights") if group else None
+    if weights:
+        _check_bits(weights, "num_bits")
     bits = (weights.integer("num_bits") if weights else None) or 8
     activations = group.section("input_activations") if group else None
     group_size = _group_size(weights) if weights else None

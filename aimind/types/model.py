@@ -275,7 +275,8 @@ class Metadata:
             `per-channel` where each row of weights has a scale, and activations are computed in FP8 too;
             `average-bits` where the bits are an average, rounded up here;
             `weight-only` where activations are not in FP8. `modelopt` and `compressed-tensors` name the
-            library that has written them, and `mixed` a model in mixed precision.
+            library that has written them, and `mixed` a model in mixed precision. `separate` means that not
+            config.json describes the quantization, but quantize_config.json or quant_config.json.
         dtype: of most weights, by bytes, as the file names it.
         parameters: their number.
         hidden_size, vocab_size, num_heads, num_kv_heads: of the text model; the largest where layers differ.

@@ -8,7 +8,7 @@ import pytest
 
 from aimind.devices import cpu
 from aimind.errors import UnsupportedError
-from aimind.launchers import LAUNCHERS, vllm_cpu
+from aimind.launchers import LAUNCHERS, sglang_models, vllm_cpu, vllm_models
 from aimind.launchers.vllm import VERSION
 from aimind.metadata.config import Config, Json
 from aimind.metadata.quantization import Quantization
@@ -281,3 +281,14 @@ def test_quantizations_that_it_reads(metadata: Metadata) -> None:
 def test_of_other_versions_nothing_is_claimed() -> None:
     older = knowing(host(device()), version="0.10.2")
     assert refused(quantized(quant_method="bitsandbytes", load_in_4bit=True), older) == ""
+
+
+@pytest.mark.parametrize(("method", "in_sglang"), [("gptq", "gptq_marlin"), ("awq", "awq")])
+def test_a_quantization_that_config_json_does_not_name_is_named_to_the_engines(
+    method: str, in_sglang: str
+) -> None:
+    named = quantized(quant_method=method, bits=4)
+    separate = quantized(quant_method=method, bits=4, separate=True)
+    assert vllm_models.arguments(named) == sglang_models.arguments(named) == ()
+    assert vllm_models.arguments(separate) == ("--quantization", method)
+    assert sglang_models.arguments(separate) == ("--quantization", in_sglang)

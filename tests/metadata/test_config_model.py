@@ -62,6 +62,25 @@ def test_without_a_head_it_is_tied() -> None:
     assert describe(config(**LLAMA), held, weights="safetensors", beside=Beside()).tied
 
 
+def test_a_head_that_is_promised_and_missing() -> None:
+    """Backends would fill it with random numbers."""
+    embedding = tensors("model.embed_tokens.weight", shape=(32, 8))
+    untied = {**LLAMA, "vocab_size": 32, "tie_word_embeddings": False}
+
+    def read(*more: Tensor, **values: Any) -> Metadata:
+        held = [*tensors(*BLOCKS), *embedding, *more]
+        return describe(config(**{**untied, **values}), held, weights="safetensors", beside=Beside())
+
+    with pytest.raises(MetadataError, match=r"tie_word_embeddings: false.*lm_head"):
+        read()
+    assert not read(*tensors("lm_head.weight", shape=(32, 8))).tied
+    assert read(*tensors("a_head_of_an_unknown_name", shape=(32, 8))).known
+    assert read(tie_word_embeddings=None).tied
+    assert not read(architectures=["LlamaModel"]).tied
+    # A multimodal model's own value goes before that of its language model.
+    assert read(model_type="llava", text_config=untied, tie_word_embeddings=True).known
+
+
 @pytest.mark.parametrize(
     "name", ["model.layers.2.mlp.up_proj.weight", "mtp.layers.0.mlp.up_proj.weight", "mtp.fc.weight"]
 )
@@ -146,6 +165,7 @@ def test_both_halves_get_their_layers() -> None:
     ("values", "length"),
     [
         ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 0.5}}, 2048),
         ({"model_type": "gpt2", "n_positions": 1024}, 1024),
         ({"model_type": "mpt", "max_seq_len": 8192}, 8192),
         ({"model_type": "chatglm", "seq_length": 32768}, 32768),
@@ -159,7 +179,6 @@ def test_both_halves_get_their_layers() -> None:
         ({"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "factor": 32}}, 131072),
         ({"max_position_embeddings": 32768, "rope_scaling": {"type": "mrope", "mrope_section": [16]}}, 32768),
         ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": None}}, 4096),
-        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": -3}}, 4096),
         (
             {
                 "model_type": "gemma3_text",
@@ -358,8 +377,33 @@ def test_remote_code_is_needed_for_types_of_ones_own_only() -> None:
         ("architectures", [5]),
         ("architectures", []),
         ("architectures", "LlamaForCausalLM"),
+        ("head_dim", 0),
+        ("num_experts", "sixty-four"),
+        ("n_routed_experts", -8),
+        ("num_experts_per_tok", "two"),
     ],
 )
 def test_values_that_no_model_has_are_damage(name: str, value: Any) -> None:
     with pytest.raises(MetadataError, match=f"config.json is damaged: {name} is "):
         model(**{name: value})
+
+
+@pytest.mark.parametrize("number", [0, -2.0, "two", True, float("nan"), float("inf")])
+def test_numbers_that_must_be_above_zero(number: Any) -> None:
+    scaling = {"rope_type": "linear", "factor": number}
+    integers = {"num_bits": number, "type": "int"}
+    for name, values in (
+        ("factor", {"rope_scaling": scaling}),
+        ("factor", {"rope_parameters": {"full_attention": scaling}}),
+        ("bits", {"quantization_config": {"quant_method": "gptq", "bits": number}}),
+        ("w_bit", {"quantization_config": {"quant_method": "awq", "w_bit": number}}),
+        ("num_bits", {"quantization_config": group(weights=integers)}),
+    ):
+        with pytest.raises(MetadataError, match=f"config.json is damaged: {name} is "):
+            model(**values)
+
+
+def test_null_and_no_experts_are_no_damage() -> None:
+    absent: dict[str, Any] = dict.fromkeys(("head_dim", "num_experts", "num_experts_per_tok"))
+    assert model(**absent, rope_scaling={"rope_type": "mrope", "factor": None}).known
+    assert model(num_experts=0, quantization_config={"quant_method": "gptq", "bits": None}).known

@@ -151,6 +151,33 @@ def test_a_quantization_that_lies_beside_the_configuration(folder: Path) -> None
     assert read(folder).quantization == "FP8"
 
 
+GPTQ = {"bits": 4, "group_size": 128, "desc_act": True, "sym": True, "damp_percent": 0.01}
+AWQ = {"w_bit": 4, "q_group_size": 64, "zero_point": True, "version": "GEMM"}
+
+
+@pytest.mark.parametrize(
+    ("file_name", "content", "expected"),
+    [
+        ("quantize_config.json", GPTQ, ("GPTQ", 4, 128, {"separate", "act-order"})),
+        ("quantize_config.json", {**GPTQ, "zero_point": False}, ("AWQ", 4, 128, {"separate"})),
+        ("quant_config.json", AWQ, ("AWQ", 4, 64, {"separate"})),
+    ],
+)
+def test_old_folders_describe_their_quantization_in_a_file_of_its_own(
+    folder: Path, file_name: str, content: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    write(folder, file_name, content)
+    assert read(folder).quantization is None  # no tensor is packed: backends ignore the file
+    save_file(
+        {"model.layers.0.mlp.up_proj.qweight": np.zeros((8, 96), np.int32)}, folder / "more.safetensors"
+    )
+    metadata = read(folder)
+    found = (metadata.quantization, metadata.quantization_bits, metadata.group_size)
+    assert (*found, metadata.quantization_traits) == expected
+    write(folder, "config.json", {**CONFIG, "quantization_config": {"quant_method": "gptq", "bits": 8}})
+    assert (read(folder).quantization_bits, read(folder).quantization_traits) == (8, frozenset())
+
+
 # ── Weights that cannot be read ────────────────────────────────────────────────────────────────────────────
 
 
