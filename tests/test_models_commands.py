@@ -327,6 +327,27 @@ def test_last_used_is_when_an_instance_used_it(shop: Shop) -> None:
 # ── completion ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_bash_completes_quantizations_behind_the_colon(shop: Shop) -> None:
+    """The script in a real bash, which splits words at colons and replaces only what stands after them."""
+    shop.good("pull", f"{NAME}:Q8_0")
+    script = (
+        shop.good("completion", "bash")
+        + """
+        for COMP_LINE in "$@"; do
+            COMP_POINT=${#COMP_LINE} COMP_WORDBREAKS=$' \\t\\n:='
+            _aimind_completion aimind
+            echo "${COMPREPLY[*]}"
+        done
+    """
+    )
+    lines = [f"aimind serve {NAME}:", f"aimind serve {NAME[:5]}", "aimind serve --backend vl", "aimind star"]
+    env = {**shop.env, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *lines], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout.splitlines() == ["Q8_0", NAME, "vllm", "start"]
+
+
 def test_names_are_completed_from_the_caches(shop: Shop) -> None:
     (shop.repository() / "snapshots").mkdir(parents=True)
     (shop.modelscope / "models" / "Qwen--Qwen3-8B").mkdir(parents=True)

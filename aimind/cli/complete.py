@@ -15,11 +15,15 @@ def models(incomplete: str) -> list[str]:
     if incomplete.startswith(_PATH_STARTS):
         return _local_models(incomplete)
     from aimind.cli.configured import use_configured_hub
-    from aimind.hub import places
+    from aimind.hub import inventory, places
+    from aimind.reference import unparse
 
     with contextlib.suppress(UsageError):  # the command itself reports a wrong configuration
         use_configured_hub()
-    return [name for name in ("demo", *places.names()) if name.startswith(incomplete)]
+    found = ["demo", *places.names()]
+    if ":" in incomplete.removeprefix("ms:").removeprefix("hf:"):
+        found += [unparse(each.reference) for each in inventory.models()]
+    return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
 
 
 def instances(incomplete: str) -> list[str]:
@@ -30,6 +34,12 @@ def instances(incomplete: str) -> list[str]:
         return [name for name in all_names() if name.startswith(incomplete)]
     except AimindError:
         return []
+
+
+def ended_instances(incomplete: str) -> list[str]:
+    """Instances that have ended."""
+    running = running_instances(incomplete)
+    return [name for name in instances(incomplete) if name not in running]
 
 
 def running_instances(incomplete: str) -> list[str]:

@@ -6,10 +6,29 @@ from typing import Annotated, Literal
 
 import typer
 
-from aimind.cli.app import Command, complete_for_shell
+from aimind.cli.app import COMPLETION_VARIABLE, Command, complete_for_shell
 from aimind.cli.options import argument
 
 app = typer.Typer(add_completion=False)
+# typer's own script passes the words as bash has split them, which is also at the colon of owner/name:Q4_K_M.
+# This one passes the line. It leaves out the part of a completion before that colon, since bash replaces only
+# the part after it.
+BASH = f"""\
+_aimind_completion() {{
+    local line="${{COMP_LINE:0:COMP_POINT}}" words current IFS=$' \\t\\n'
+    read -ra words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    current="${{words[-1]}}"
+    IFS=$'\\n'
+    COMPREPLY=($(env COMP_WORDS="$line" COMP_CWORD=$((${{#words[@]}} - 1)) \\
+        {COMPLETION_VARIABLE}=complete_bash "$1"))
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${{COMPREPLY[@]#"${{current%"${{current##*:}}"}}"}}")
+    fi
+    [[ ${{COMPREPLY[0]}} == */ ]] && compopt -o nospace
+    return 0
+}}
+complete -o default -F _aimind_completion aimind"""
 
 
 @app.command("completion", cls=Command)
@@ -29,4 +48,7 @@ def completion_command(
       aimind completion fish > ~/.config/fish/completions/aimind.fish
       aimind completion powershell >> $PROFILE
     """
-    complete_for_shell(f"source_{shell}")
+    if shell == "bash":
+        typer.echo(BASH)
+    else:
+        complete_for_shell(f"source_{shell}")

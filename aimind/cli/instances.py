@@ -26,7 +26,10 @@ DRIVER_PATIENCE_SECONDS = 2.0
 
 app = typer.Typer(add_completion=False)
 Name = Annotated[str, argument("NAME", "The instance.", autocompletion=complete.instances)]
-Names = Annotated[list[str] | None, argument("NAME", "The instances.", autocompletion=complete.instances)]
+EndedName = Annotated[str, argument("NAME", "The instance.", autocompletion=complete.ended_instances)]
+RunningNames = Annotated[
+    list[str] | None, argument("NAME", "The instances.", autocompletion=complete.running_instances)
+]
 
 
 # ── Looking ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,7 +135,7 @@ def logs_command(
 
 @app.command("stop", cls=Command)
 def stop_command(
-    names: Names = None,
+    names: RunningNames = None,
     *,
     every: Annotated[bool, option("--all", panel=RUNNING, help="Stop all running instances.")] = False,
     as_json: Json = False,
@@ -188,7 +191,7 @@ def restart_command(name: Name, *, as_json: Json = False) -> None:
 
 
 @app.command("start", cls=Command)
-def start_command(name: Name, *, as_json: Json = False) -> None:
+def start_command(name: EndedName, *, as_json: Json = False) -> None:
     """Start an instance that has ended.
 
     It runs the same command in the same directory, as `aimind serve --detach`, and returns when it is ready.

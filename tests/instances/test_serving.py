@@ -361,8 +361,11 @@ def test_what_was_killed_is_called_so_and_can_be_taken_over(home: Home) -> None:
 def test_names_are_completed(home: Home) -> None:
     home.serve("--name", "one")
     home.serve("--name", "other")
-    home.env |= {"_AIMIND_COMPLETE": "complete_bash", "COMP_WORDS": "aimind stop on", "COMP_CWORD": "2"}
-    assert home.good() == "one\n"
+    home.good("stop", "other")
+    home.env |= {"_AIMIND_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    for command, names in (("stop", ["one"]), ("start", ["other"]), ("logs", ["one", "other"])):
+        home.env["COMP_WORDS"] = f"aimind {command} o"
+        assert home.good().split() == names
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
