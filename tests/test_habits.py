@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def test_habits(
     assert end.value.code == code
     if code:
         assert [line.split(":")[0] for line in shown.err.splitlines()] == ["error", "hint"]
+
+
+def test_it_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "aimind", "-V"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("aimind 0.")
 
 
 def test_every_command_that_is_meant_exists() -> None:

@@ -166,6 +166,17 @@ def test_a_lock_and_nothing_besides(home: Home) -> None:
     assert "--ctx-size 32768" in home.good("serve", "--frozen=aimind.lock", "--dry-run")
 
 
+def test_a_file_is_replaced_only_where_it_is_a_lock(home: Home) -> None:
+    path = home.folder / "aimind.lock"
+    path.write_text("my notes\n")
+    done = home.run("lock", "demo", *WORDS)
+    assert (done.returncode, path.read_text()) == (2, "my notes\n")
+    assert "exists and is not a lock" in done.stderr
+    path.unlink()
+    assert "aimind.lock is written" in home.run("lock", "demo", *WORDS).stderr
+    assert "aimind.lock is replaced" in home.run("lock", "demo", *WORDS).stderr
+
+
 def test_another_file_is_refused(home: Home) -> None:
     path = home.folder / "m.gguf"
     shutil.copy(DEMO / DEMO_GGUF, path)
