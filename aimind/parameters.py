@@ -16,8 +16,6 @@ import typer
 from typer.core import TyperArgument, TyperOption
 
 from aimind.errors import UsageError
-from aimind.launchers.arguments import tokens
-from aimind.options import is_secret
 
 Parameter = TyperOption | TyperArgument
 _TRUE, _FALSE = ("true", "yes", "on", "1", "t", "y"), ("false", "no", "off", "0", "f", "n")
@@ -56,6 +54,8 @@ def parse_tokens(value: object) -> int:
         return value
     if value == "max":
         return 0
+    from aimind.launchers.arguments import tokens
+
     try:
         number = tokens(str(value))
     except ValueError:
@@ -104,6 +104,8 @@ def parse_variable(value: object) -> Variable:
     """
     if isinstance(value, Variable):
         return value
+    from aimind.options import is_secret
+
     name, equals, content = str(value).partition("=")
     if not name:
         raise ValueError("the variable has no name: write NAME=VALUE, or NAME to pass the value it has now")

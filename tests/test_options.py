@@ -51,8 +51,8 @@ OPTIONS: dict[str, object] = {
     "no_auto_parsers": True,
     "force": True,
 }
-# They have tests of their own: files with secrets, the hub, which holds for all that reads names, and what takes
-# effect before options are read.
+# They have tests of their own: files with secrets, the hub, which holds for all that reads names, and
+# --no-config, which takes effect before options are read.
 ELSEWHERE = {"api_key_file", "hf_token_file", "hub", "no_config"}
 
 

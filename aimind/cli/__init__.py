@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from aimind import show
+from aimind import streams
 from aimind.cli.app import COMPLETION_VARIABLE, app, complete_for_shell, split
 from aimind.cli.mistakes import usage_error
 from aimind.errors import AimindError, ModelNotFoundError, OutputError
@@ -19,7 +19,7 @@ def main() -> NoReturn:
     """Run the command line and exit; the only place that does."""
     gc.set_threshold(100_000)  # a command is short: looking for garbage would take a thirtieth of its time
     _open_closed_streams()
-    show.prepare_streams()
+    streams.prepare()
     argv, backend_argv = split(sys.argv[1:])
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]  # it may stand anywhere
@@ -30,7 +30,7 @@ def main() -> NoReturn:
         code = 141  # as of a program that signal 13 has ended, since nobody reads it any more
     except OutputError as error:
         code = _report(error, argv, debug=debug)
-    show.discard_unwritten()
+    streams.discard_unwritten()
     sys.exit(code)
 
 
@@ -60,6 +60,8 @@ def _run(argv: list[str], backend_argv: tuple[str, ...], *, debug: bool) -> int:
 
 def _report(error: Exception, argv: list[str], *, debug: bool) -> int:
     """Show what went wrong, with --json also as a document, and return its exit code."""
+    from aimind import show
+
     if isinstance(error, typer.TyperException):
         error = usage_error(error)
     elif debug:

@@ -12,8 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from aimind import __version__
 from aimind.cli.commands import COMMANDS, Entry
+from aimind.cli.declare import OUTPUT, PANELS, Quiet, option
 from aimind.cli.habits import ALIASES, unknown_command
-from aimind.cli.options import OUTPUT, PANELS, Quiet, option
 from aimind.parameters import use_light_conversion
 
 COMPLETION_VARIABLE = "_AIMIND_COMPLETE"

@@ -10,7 +10,8 @@ import typer
 from aimind import show, steps
 from aimind.cli import complete
 from aimind.cli.app import Command, Group
-from aimind.cli.options import BACKEND, OUTPUT, Json, argument, option
+from aimind.cli.declare import BACKEND, OUTPUT, argument, option
+from aimind.cli.options import Json
 from aimind.errors import InstallError, UnsupportedError, UsageError
 from aimind.phrases import gib
 from aimind.types import Backend, Host, Package, Program, bare

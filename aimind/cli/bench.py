@@ -12,7 +12,8 @@ import typer
 from aimind import show
 from aimind.cli.app import Command
 from aimind.cli.asking import api_key
-from aimind.cli.options import RUNNING, Json, option
+from aimind.cli.declare import RUNNING, option
+from aimind.cli.options import Json
 from aimind.cli.run import KeyFile, ModelName, ServerName, find_target
 from aimind.errors import InstallError, UsageError
 

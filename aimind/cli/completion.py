@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from aimind.cli.app import COMPLETION_VARIABLE, Command, complete_for_shell
-from aimind.cli.options import argument
+from aimind.cli.declare import argument
 
 app = typer.Typer(add_completion=False)
 # typer's own script passes the words as bash has split them, which is also at the colon of owner/name:Q4_K_M.

@@ -12,7 +12,8 @@ from typer.core import TyperOption
 from aimind import show
 from aimind.cli.app import Command, Group
 from aimind.cli.configured import all_keys, backend_names, configured
-from aimind.cli.options import Json, argument
+from aimind.cli.declare import argument
+from aimind.cli.options import Json
 from aimind.configuration.files import NAME
 from aimind.errors import UsageError
 from aimind.types import API_KEY_VARIABLE

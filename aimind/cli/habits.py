@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aimind.errors import UsageError
-from aimind.options import request_field
 from aimind.parameters import long_name
 
 # Other names under which commands can be called.
@@ -227,6 +226,8 @@ def _field(bare: str) -> tuple[str | None, bool]:
 
 def _parameter(command: Any, field: str | None) -> Any:
     """The command's own option for a field of the request."""
+    from aimind.options import request_field
+
     if field is None:
         return None
     return next((each for each in command.params if request_field(each.name) == field), None)

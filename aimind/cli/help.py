@@ -8,7 +8,8 @@ import typer
 
 from aimind import __version__, show
 from aimind.cli.app import Command, call, known
-from aimind.cli.options import Json, argument
+from aimind.cli.declare import argument
+from aimind.cli.options import Json
 
 app = typer.Typer(add_completion=False)
 

@@ -13,7 +13,8 @@ from aimind import show
 from aimind.cli import complete, waiting
 from aimind.cli.app import Command, call, split
 from aimind.cli.configured import NO_CONFIG, Configured
-from aimind.cli.options import OUTPUT, RUNNING, Hub, Json, argument, option, use_hub
+from aimind.cli.declare import OUTPUT, RUNNING, argument, option
+from aimind.cli.options import Hub, Json, use_hub
 from aimind.errors import AimindError, InstanceError, UsageError
 
 if TYPE_CHECKING:

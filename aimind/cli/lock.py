@@ -12,7 +12,8 @@ import typer
 from aimind import show, steps
 from aimind.cli.asking import ask
 from aimind.cli.configured import ARGV, Configured, defaults
-from aimind.cli.options import OUTPUT, Context, Model, RequestOptions, option, with_options
+from aimind.cli.declare import OUTPUT, option
+from aimind.cli.options import Context, Model, RequestOptions, with_options
 from aimind.errors import UsageError
 from aimind.types import File
 from aimind.types import Model as ModelFiles

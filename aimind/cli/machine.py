@@ -8,7 +8,7 @@ import typer
 
 from aimind import show
 from aimind.cli.app import Command
-from aimind.cli.options import OUTPUT, option
+from aimind.cli.declare import OUTPUT, option
 
 app = typer.Typer(add_completion=False)
 

@@ -15,11 +15,8 @@ from aimind import show, steps
 from aimind.cli.app import Command
 from aimind.cli.asking import ask
 from aimind.cli.configured import Configured, defaults, use_configured_hub
+from aimind.cli.declare import MODEL, OUTPUT, PLACEMENT, RUNNING, argument, option
 from aimind.cli.options import (
-    MODEL,
-    OUTPUT,
-    PLACEMENT,
-    RUNNING,
     Context,
     HfTokenFile,
     Hub,
@@ -30,8 +27,6 @@ from aimind.cli.options import (
     Quant,
     RequestOptions,
     Revision,
-    argument,
-    option,
     with_options,
 )
 from aimind.errors import AimindError, BadReferenceError, InstanceError, ModelNotFoundError, UsageError

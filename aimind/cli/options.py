@@ -13,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-import typer
-
-from aimind import show
 from aimind.cli import complete
+from aimind.cli.declare import ANSWERS, BACKEND, MODEL, OUTPUT, PLACEMENT, RUNNING, SERVER, argument, option
 from aimind.parameters import (
     DeviceIndices,
     Variable,
@@ -29,28 +27,7 @@ from aimind.parameters import (
 from aimind.reference import HUB_VARIABLE, HubName
 from aimind.types import API_KEY_VARIABLE, Category
 
-# The panels of `--help`.
-MODEL = "Model"
-PLACEMENT = "Memory and placement"
-SERVER = "Server"
-BACKEND = "Backend"
-RUNNING = "Running"
-OUTPUT = "Output"
-ANSWERS = "Answers"
-PANELS = (ANSWERS, MODEL, PLACEMENT, SERVER, BACKEND, RUNNING, OUTPUT)
-
 F = TypeVar("F", bound=Callable[..., None])
-
-
-def option(*names: str, panel: str, help: str, **settings: Any) -> Any:  # noqa: A002 - typer's word
-    """An option in a panel; its help states its default."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **settings)
-
-
-def argument(metavar: str, help: str, **settings: Any) -> Any:  # noqa: A002 - typer's word
-    """An argument."""
-    return typer.Argument(metavar=metavar, help=help, show_default=False, **settings)
-
 
 # ── The model ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,23 +106,6 @@ Context = Annotated[
 
 # ── Output ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-
-def _be_quiet(value: bool) -> None:
-    show.be_quiet(quiet=value)
-
-
-Quiet = Annotated[
-    bool,
-    option(
-        "-q",
-        "--quiet",
-        panel=OUTPUT,
-        help="Print only results and errors: no plan, no progress, no warnings.",
-        callback=_be_quiet,
-        expose_value=False,
-        is_eager=True,
-    ),
-]
 Json = Annotated[bool, option("--json", panel=OUTPUT, help="Print one JSON document instead of text.")]
 
 

@@ -9,7 +9,8 @@ import typer
 from aimind import show, steps
 from aimind.cli.asking import ask
 from aimind.cli.configured import Configured, defaults
-from aimind.cli.options import OUTPUT, PLACEMENT, Json, Model, RequestOptions, option, with_options
+from aimind.cli.declare import OUTPUT, PLACEMENT, option
+from aimind.cli.options import Json, Model, RequestOptions, with_options
 from aimind.errors import AimindError, UsageError
 from aimind.parameters import TokenCounts, parse_token_counts
 from aimind.types import Plan

@@ -18,17 +18,14 @@ from aimind.cli import complete
 from aimind.cli.app import Command
 from aimind.cli.asking import api_key, ask
 from aimind.cli.configured import ARGV, Configured, defaults, source, typed_values
+from aimind.cli.declare import RUNNING, SERVER, argument, option
 from aimind.cli.options import (
-    RUNNING,
-    SERVER,
     TALK_FIELDS,
     Context,
     Model,
     RequestOptions,
     RunOptions,
     TalkOptions,
-    argument,
-    option,
     with_options,
 )
 from aimind.errors import BadReferenceError, InstanceError, UnsupportedError

@@ -18,18 +18,8 @@ from aimind import show, steps
 from aimind.cli import waiting
 from aimind.cli.asking import ask
 from aimind.cli.configured import ARGV, FROZEN, Configured, defaults, settled, typed_values, words
-from aimind.cli.options import (
-    MODEL,
-    OUTPUT,
-    RUNNING,
-    TALK_FIELDS,
-    Context,
-    OptionalModel,
-    RequestOptions,
-    RunOptions,
-    option,
-    with_options,
-)
+from aimind.cli.declare import MODEL, OUTPUT, RUNNING, option
+from aimind.cli.options import TALK_FIELDS, Context, OptionalModel, RequestOptions, RunOptions, with_options
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
 from aimind.redaction import quoted
 from aimind.types import API_KEY_VARIABLE, Claim, Command, Host, Instance, Plan, Request, Source, StateName

@@ -25,16 +25,8 @@ from aimind.cli.configured import (
     typed_values,
     words,
 )
-from aimind.cli.options import (
-    OUTPUT,
-    RUNNING,
-    Context,
-    Model,
-    RequestOptions,
-    RunOptions,
-    option,
-    with_options,
-)
+from aimind.cli.declare import OUTPUT, RUNNING, option
+from aimind.cli.options import Context, Model, RequestOptions, RunOptions, with_options
 from aimind.errors import UsageError
 from aimind.launchers.flags import whole_path
 from aimind.options import API_KEY_CREDENTIAL, TOKEN_CREDENTIAL, is_secret

@@ -25,11 +25,9 @@ from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import (
     be_quiet,
     data,
-    discard_unwritten,
     is_quiet,
     note,
     path,
-    prepare_streams,
     tell,
     warn,
 )
@@ -60,7 +58,6 @@ __all__ = [
     "curl",
     "data",
     "devices",
-    "discard_unwritten",
     "ending",
     "error",
     "error_document",
@@ -78,7 +75,6 @@ __all__ = [
     "note",
     "path",
     "plan",
-    "prepare_streams",
     "pruned_document",
     "ready",
     "screen",
