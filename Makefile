@@ -40,8 +40,9 @@ fuzz: $(VENV)-fuzz/.ready ## throw bytes at each reader of headers, FUZZ_SECONDS
 	for reader in gguf safetensors config; do echo "== $$reader"; $(VENV)-fuzz/bin/python -m fuzz.readers $$reader \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 || exit 1; done
 
-golden: $(VENV)/.ready ## write the plans of tests/golden again, and docs/backends.md
-	AIMIND_WRITE_GOLDEN=1 $(BIN)/pytest tests/test_golden.py tests/test_golden_ranks.py tests/test_backends_document.py
+golden: $(VENV)/.ready ## write the plans of tests/golden and the screens of tests/screens again, and docs/backends.md
+	AIMIND_WRITE_GOLDEN=1 $(BIN)/pytest tests/test_golden.py tests/test_golden_ranks.py tests/test_backends_document.py \
+	    tests/screens
 
 gpu-carry: $(VENV)/.ready ## bring what test-gpu needs on a machine without a network into .gpu/carried
 	$(BIN)/python -m scripts.gpu.carry $(GPU_OPTIONS)

@@ -17,6 +17,7 @@ _PROGRESS = re.compile(r"\s*(Resolved|Building|Built|Prepared|Installed|Bytecode
 # On a terminal uv draws again and again how many packages are here, and a bar for each file under way:
 # `Preparing packages... (1/3)   numpy   ------    2.37 MiB/16.13 MiB   scipy …`.
 _FRAME = "Preparing packages..."
+_MOVING = re.compile(r"[\u2800-\u28ff] |[█░]+ \[\d+/\d+\]")  # its other spinners and bars
 _BAR = re.compile(r"(\S+) +-+ +([\d.]+) ([KMG]?i?B)/([\d.]+) ([KMG]?i?B)")
 # Elsewhere it prints when a download begins and ends: `Downloading numpy (16.1MiB)`, ` Downloaded numpy`.
 _BEGUN = re.compile(r"Downloading (\S+) \(([\d.]+) ?([KMG]?i?B)\)")
@@ -157,7 +158,7 @@ class _Transfers:
         self._total: dict[str, int] = {}
 
     def see(self, line: str) -> bool:
-        """Whether the line is about a download."""
+        """Whether the line shows no more than how it goes on."""
         if _FRAME in line:
             self._see_frame(line)
         elif begun := _BEGUN.match(line):
@@ -165,7 +166,7 @@ class _Transfers:
         elif ended := _ENDED.match(line):
             self._done[ended[1]] = self._total.get(ended[1], 0)
         else:
-            return False
+            return _MOVING.match(line) is not None
         if isinstance(self._progress, Draws):
             self._progress.advance(sum(self._done.values()), sum(self._total.values()))
         return True
