@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -97,6 +98,8 @@ ANSWERS = [
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("AIMIND_")]:
+        monkeypatch.delenv(name)
     for name, value in {
         "HOME": tmp_path,
         "AIMIND_DATA_DIR": tmp_path / "data",
