@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from aimind import __version__
 from aimind.cli.commands import COMMANDS, Entry
-from aimind.cli.declare import OUTPUT, PANELS, Quiet, option
+from aimind.cli.declare import OUTPUT, PANELS, Color, Quiet, option
 from aimind.cli.habits import ALIASES, unknown_command
 from aimind.parameters import use_light_conversion
 
@@ -158,7 +158,7 @@ def _common_options() -> list[Any]:
     app = typer.Typer(add_completion=False)
 
     @app.command()
-    def common(quiet: Quiet = False) -> None:
+    def common(quiet: Quiet = False, color: Color = "auto") -> None:
         """Hold the options."""
 
     return typer.main.get_command(app).params

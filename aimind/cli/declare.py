@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aimind.show.terminal import ColorChoice
+
 # The panels of `--help`.
 MODEL = "Model"
 PLACEMENT = "Memory and placement"
@@ -36,6 +38,25 @@ def _be_quiet(value: bool) -> None:
     show.be_quiet(quiet=value)
 
 
+def _set_color(value: ColorChoice) -> None:
+    from aimind import show
+
+    show.set_color(value)
+
+
+Color = Annotated[
+    ColorChoice,
+    option(
+        "--color",
+        panel=OUTPUT,
+        metavar="WHEN",
+        help="When to color the output: auto, always or never (default: auto, without color if "
+        "NO_COLOR is set).",
+        callback=_set_color,
+        expose_value=False,
+        is_eager=True,
+    ),
+]
 Quiet = Annotated[
     bool,
     option(

@@ -25,7 +25,7 @@ FILE = "trusted.json"
 # They choose among what aimind would do anyway, or forbid it. A key that is not listed needs trust.
 HARMLESS = frozenset(
     """
-    backend category context device gpu_layers gpu_memory_utilization kv_cache_type max_restarts
+    backend category color context device gpu_layers gpu_memory_utilization kv_cache_type max_restarts
     no_auto_parsers no_cpu_offload no_install offline parallel port probe_interval quant ready_probe restart
     served_model_name stall_timeout tensor_parallel
     """.split()

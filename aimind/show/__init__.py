@@ -23,11 +23,13 @@ from aimind.show.progress import Installation, Progress
 from aimind.show.start import ready, screen, start
 from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import (
+    ColorChoice,
     be_quiet,
     data,
     is_quiet,
     note,
     path,
+    set_color,
     tell,
     warn,
 )
@@ -35,6 +37,7 @@ from aimind.show.terminal import (
 __all__ = [
     "CHAT_COMMANDS",
     "AnswerView",
+    "ColorChoice",
     "Installation",
     "Overview",
     "Progress",
@@ -78,6 +81,7 @@ __all__ = [
     "pruned_document",
     "ready",
     "screen",
+    "set_color",
     "start",
     "statistics",
     "tell",

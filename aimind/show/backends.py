@@ -85,7 +85,7 @@ def _rows(overview: Overview) -> list[Row]:
 
 def _print_whole(overview: Overview) -> None:
     able = overview.abilities
-    typer.echo(f"{look(sys.stdout).paint(overview.name, BOLD)}  {overview.summary}")
+    typer.echo(f"{look(sys.stdout).paint(overview.name, BOLD)}  {overview.summary}", color=True)
     facts: list[tuple[str, str | Cell]] = [
         ("  serves", f"{', '.join(able.categories)} ({', '.join(able.formats)})"),
         ("  runs on", f"{', '.join(able.platforms)}; {', '.join(able.devices)}"),

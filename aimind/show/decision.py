@@ -60,7 +60,7 @@ def plan(plan: Plan, *, why: bool, err: bool = False) -> None:
     shown = look(stream)
     width = columns(stream.fileno()) if stream.isatty() else None
     for line in summary(plan, name=unparse(plan.model.reference), look=shown, width=width):
-        typer.echo(shown.plain(line), err=err)
+        typer.echo(shown.plain(line), err=err, color=shown.color)
     typer.echo(err=err)
     _print_memory(plan, err=err)
     if why:
@@ -100,7 +100,7 @@ def command_line(command: Command) -> str:
 def model(model: Model, metadata: Metadata) -> None:
     """Print what a model is: its category, size, format, limits and files."""
     name = visible(unparse(model.reference))
-    typer.echo(f"{look(sys.stdout).paint(name, BOLD)}  {visible(_describe(metadata))}")
+    typer.echo(f"{look(sys.stdout).paint(name, BOLD)}  {visible(_describe(metadata))}", color=True)
     modalities = ", ".join(("text", *sorted(metadata.modalities))) if metadata.modalities else ""
     has_code = "the repository has Python code of its own (--trust-remote-code)"
     print_facts(

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import typer
 
@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from aimind.supervisor.screen import Look
 
 
+ColorChoice = Literal["auto", "always", "never"]
+
+
 class _Voice:
     """How much is shown, and where, by all threads.
 
     Attributes:
         quiet: errors and warnings alone.
+        color: when output is colored.
         above: where lines go while another line ticks below them; `None` for stderr.
     """
 
     quiet = False
+    color: ColorChoice = "auto"
     above: Callable[[str], None] | None = None
 
 
@@ -56,13 +61,24 @@ def is_live() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not is_quiet()
 
 
+def set_color(when: ColorChoice) -> None:
+    """Decide when output is colored; `auto`: on a terminal, unless NO_COLOR is set or TERM is dumb."""
+    _Voice.color = when
+
+
+def is_colored(stream: TextIO) -> bool:
+    """Whether what is written to a stream has colors."""
+    if _Voice.color != "auto":
+        return _Voice.color == "always"
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def look(stream: TextIO | None = None) -> Look:
     """What the terminal of a stream (default: stderr) can show."""
     from aimind.supervisor.screen import Look
 
     stream = stream or sys.stderr
-    has_color = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Look(color=has_color, unicode=codecs.lookup(stream.encoding or "ascii").name == "utf-8")
+    return Look(color=is_colored(stream), unicode=codecs.lookup(stream.encoding or "ascii").name == "utf-8")
 
 
 def write(line: str) -> None:
@@ -99,11 +115,20 @@ def tell(line: str) -> None:
         _Voice.above(line)
         return
     try:
-        typer.echo(visible(without_secrets(line)), err=True)
+        typer.echo(_painted(visible(without_secrets(line))), err=True, color=True)
     except BrokenPipeError:
         raise
     except OSError:
         return
+
+
+def _painted(line: str) -> str:
+    """The line with its label in color: `error:`, `hint:` or `warning:`."""
+    from aimind.supervisor.screen import BOLD, CYAN, RED, YELLOW
+
+    labels = {"error:": (BOLD, RED), "hint:": (CYAN,), "warning:": (YELLOW,)}
+    label, blank, rest = line.partition(" ")
+    return f"{look().paint(label, *labels[label])}{blank}{rest}" if label in labels else line
 
 
 def data(value: Mapping[str, object], *, indent: int | None = 2) -> None:
@@ -135,4 +160,9 @@ def console(*, err: bool = False) -> Console:
             return super().render_str(visible(text), **options)
 
     stream = sys.stderr if err else sys.stdout
-    return _Console(stderr=err, highlight=False, width=None if stream.isatty() else 200)
+    return _Console(
+        stderr=err,
+        highlight=False,
+        width=None if stream.isatty() else 200,
+        color_system="standard" if is_colored(stream) else None,
+    )

@@ -73,6 +73,7 @@ def test_everything_in_force_is_shown_with_its_place(at: Configured) -> None:
     at.home.env["AIMIND_RESTART"] = "never"
     found = at.shown()
     assert found["options"] == {
+        "color": {"value": "auto", "from": "default"},
         "context": {"value": "2048", "from": "./aimind.toml:1"},
         "port": {"value": 9000, "from": f"{at.own}:2"},
         "probe_interval": {"value": 10.0, "from": "default"},
