@@ -132,6 +132,11 @@ def test_habits(
         assert [line.split(":")[0] for line in shown.err.splitlines()] == ["error", "hint"]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_can_be_quiet(name: str) -> None:
+    assert any("--quiet" in parameter.opts for parameter in load(name).params)
+
+
 def test_it_is_a_module_too() -> None:
     done = subprocess.run([sys.executable, "-m", "aimind", "-V"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("aimind 0.")

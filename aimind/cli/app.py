@@ -48,8 +48,10 @@ class Group(TyperGroup):
     """A command that consists of commands, such as `aimind backends`."""
 
     def __init__(self, **settings: Any) -> None:
-        """Prepare the options and the help."""
+        """Prepare the options and the help; a group that does something by itself has --quiet too."""
         super().__init__(**settings)
+        if self.invoke_without_command:
+            self.params = sorted([*self.params, *_common_options()], key=_panel)
         _prepare(self)
 
     def get_help_option(self, ctx: Any) -> Any:
