@@ -18,8 +18,8 @@ from aimind.launchers import (
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
 from aimind.launchers.builds import older_than, without_code
-from aimind.launchers.vllm_defaults import without_defaults, without_origins
-from aimind.types import Command, Host, Metadata, Plan, Probe, Request, Signature
+from aimind.launchers.vllm_defaults import one_server, without_defaults, without_origins
+from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 
 NAME = "vllm"
 SUMMARY = "Hugging Face models on NVIDIA and AMD devices, or on the CPU by its CPU build"
@@ -118,7 +118,7 @@ def command(plan: Plan, weights: str) -> Command:
             "serve",
             weights if links is None else links.path,
             *render(FLAGS, without_defaults(plan)),
-            *_one_server(settings),
+            *one_server(settings),
             *vllm_models.arguments(plan.metadata),
             *without_origins(plan),
             *vllm_models.formats(plan),
@@ -134,8 +134,3 @@ def command(plan: Plan, weights: str) -> Command:
         # It can swallow a TERM during the engine's start, and its workers take a while.
         stop_seconds=15.0,
     )
-
-
-def _one_server(settings: Request) -> tuple[str, ...]:
-    """`vllm serve` has as many processes for HTTP as there are data parallel groups, unless it is told."""
-    return ("--api-server-count", "1") if (settings.data_parallel_size or 1) > 1 else ()

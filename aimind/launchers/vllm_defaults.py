@@ -83,3 +83,8 @@ def without_defaults(plan: Plan) -> Request:
         max_num_batched_tokens=None if tokens == chosen_tokens else tokens,
         max_num_seqs=None if sequences == chosen_sequences else sequences,
     )
+
+
+def one_server(settings: Request) -> tuple[str, ...]:
+    """One process for HTTP: `vllm serve` has one for each data parallel group unless it is told otherwise."""
+    return ("--api-server-count", "1") if (settings.data_parallel_size or 1) > 1 else ()
