@@ -131,7 +131,7 @@ def test_each_backend_and_what_it_serves_and_where(run: Run) -> None:
     assert vllm["versions"] == []
     assert "aimind backends install vllm" in vllm["install"]
     assert "none is here" in found["sglang"]["problem"]
-    shown = run("backends").stdout
+    shown = run("backends", "--why").stdout
     assert all(launcher.NAME in shown for launcher in LAUNCHERS)
     assert "it runs on NVIDIA devices, and none is here" in shown
 
@@ -157,7 +157,7 @@ def test_every_installed_version_its_place_and_its_size(run: Run, installed: Ins
     assert found[1]["python"] == python
     assert "cu129" in found[2]["problem"]
     assert "did not finish" in found[3]["problem"]
-    shown = run("backends").stdout
+    shown = run("backends", "--why").stdout
     assert str(old) in shown
     assert "unusable: its build, cu129" in shown
 

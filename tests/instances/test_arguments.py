@@ -28,6 +28,8 @@ def python(home: Home) -> Path:
         "echo '  --enable-prefix-caching, --no-enable-prefix-caching'\n"
     )
     python.chmod(0o755)
+    (environment / "pyvenv.cfg").touch()
+    (environment / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     (environment / "aimind.json").write_text(json.dumps({"size_bytes": 1}))
     return python
 
