@@ -335,6 +335,20 @@ def test_a_language_model_has_a_cache_for_one_request() -> None:
     assert found.settings.max_num_seqs == 1
 
 
+def test_a_short_context_on_a_device_gives_way_to_a_longer_one_in_ram() -> None:
+    metadata = llama(safetensors=True)  # 15.0 GiB of weights
+    short = whole(device(free_gib=17.5), metadata=metadata, request=Request(cpu_offload=False))
+    assert 2048 <= (short.settings.max_model_len or 0) < 8192
+    found = whole(device(free_gib=17.5), metadata=metadata)
+    assert (found.settings.max_model_len, found.settings.devices) == (8192, ())
+    where, context = (reason.sentence for reason in found.reasons)
+    assert where.startswith("in RAM: it needs ")
+    assert where.endswith(" with 8192 tokens, and device 0 has 17.5 GiB free")
+    assert context == "8192 tokens: the default in RAM of a machine with devices; --context sets more"
+    assert whole(device(free_gib=24), metadata=metadata).settings.devices == (0,)
+    assert (whole(metadata=metadata).settings.max_model_len or 0) > 8192
+
+
 def test_several_requests_have_a_cache_each() -> None:
     metadata = llama(safetensors=True)
     asked = Request(max_model_len=8192, max_num_seqs=3)

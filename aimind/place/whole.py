@@ -1,4 +1,10 @@
-"""Placement for backends whose model is whole in one place: the emptiest device that holds it, else RAM."""
+"""Placement for backends whose model is whole in one place: on a device, or in RAM.
+
+It is on the emptiest device where that holds a request of 8192 tokens; else where the longer request fits,
+on the device if both are as long. In RAM beside devices a request gets at most these 8192 tokens, unless
+more are asked for. So more free memory never shortens the context: a model that moves to a device has at
+least as long a context there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ from aimind.errors import DoesNotFitError, UsageError
 from aimind.estimate import whole
 from aimind.phrases import gib
 from aimind.place.placement import (
+    CONTEXT_FLOOR,
     CONTEXT_STEP,
     RAM_CACHE_SHARE,
     SPENDABLE,
@@ -53,7 +60,15 @@ class _Search:
             return found
         return dataclasses.replace(found, overhead_bytes=self.memory.process_bytes)
 
-    def fit(self, device: Device | None, needed: int) -> _Fit | None:
+    def longest(self, device: Device | None, limit: int) -> _Fit | None:
+        """The place with the longest request that it holds, of at most `limit` tokens."""
+        for needed in self.needs:
+            found = self._fit(device, needed, max(limit, needed))
+            if found is not None:
+                return found
+        return None
+
+    def _fit(self, device: Device | None, needed: int, limit: int) -> _Fit | None:
         """The place, if it holds the needed tokens; then with as many as are of use and fit."""
         free = (self.host.ram_free_bytes if device is None else device.free_bytes) * SPENDABLE
         if self.needed(device, needed).total_bytes > free:
@@ -63,14 +78,14 @@ class _Search:
             free = min(
                 free, max(self.needed(device, needed).total_bytes, least + (free - least) * RAM_CACHE_SHARE)
             )
-        low, high = 0, -(-(self.limit - needed) // CONTEXT_STEP)
+        low, high = 0, -(-(limit - needed) // CONTEXT_STEP)
         while low < high:
             middle = (low + high + 1) // 2
-            tokens = min(self.limit, needed + middle * CONTEXT_STEP)
+            tokens = min(limit, needed + middle * CONTEXT_STEP)
             low, high = (
                 (middle, high) if self.needed(device, tokens).total_bytes <= free else (low, middle - 1)
             )
-        tokens = min(self.limit, needed + low * CONTEXT_STEP)
+        tokens = min(limit, needed + low * CONTEXT_STEP)
         return _Fit(device, tokens, self.needed(device, tokens))
 
 
@@ -85,16 +100,25 @@ def place_whole(metadata: Metadata, host: Host, request: Request, *, memory: Who
     _check(metadata, request, memory)
     search = _Search(metadata, host, request, memory)
     devices = usable_devices(host, request, memory.vendors)
-    ways: list[tuple[Device | None, int]] = [
-        (device, tokens) for tokens in search.needs for device in devices
-    ]
-    if request.cpu_offload is not False:
-        ways += [(None, tokens) for tokens in search.needs]
-    for place, tokens in ways:
-        found = search.fit(place, tokens)
-        if found is not None:
-            return _placement(search, found, request, devices)
-    raise _does_not_fit(search, devices, request)
+    found = _place(search, devices, in_ram=request.cpu_offload is not False)
+    if found is None:
+        raise _does_not_fit(search, devices, request)
+    return _placement(search, found, request, devices)
+
+
+def _place(search: _Search, devices: tuple[Device, ...], *, in_ram: bool) -> _Fit | None:
+    """Where the model is by the rule of the module; `None` where no place holds it."""
+    enough = min(search.limit, CONTEXT_FLOOR)
+    best: _Fit | None = None
+    for device in devices:
+        found = search.longest(device, search.limit)
+        if found is not None and (best is None or found.tokens > best.tokens):
+            best = found
+    if in_ram and (best is None or best.tokens < enough):
+        found = search.longest(None, enough if devices else search.limit)
+        if found is not None and (best is None or found.tokens > best.tokens):
+            best = found
+    return best
 
 
 def _placement(search: _Search, found: _Fit, request: Request, devices: tuple[Device, ...]) -> Placement:
@@ -111,7 +135,7 @@ def _placement(search: _Search, found: _Fit, request: Request, devices: tuple[De
         shards=() if found.device is None else (Shard(found.device, found.estimate),),
         host=found.estimate if found.device is None else process,
         kv_cache_tokens=found.tokens * search.requests or None,
-        reasons=(_why_there(search, found, devices), *_why_context(search, found, request)),
+        reasons=(_why_there(search, found, devices), *_why_context(search, found, devices, request)),
         sources=whole.sources(metadata, memory),
     )
 
@@ -123,16 +147,21 @@ def _why_there(search: _Search, found: _Fit, devices: tuple[Device, ...]) -> Rea
         return Reason("devices", f"whole on device {found.device.index}: {needs} of {free} free")
     if not devices:
         return Reason("devices", "in RAM: no device is used")
-    return Reason("devices", f"in RAM: {_too_small(search, devices[0], search.needs[-1])}")
+    return Reason("devices", f"in RAM: {_too_small(search, devices[0], found.tokens)}")
 
 
-def _why_context(search: _Search, found: _Fit, request: Request) -> tuple[Reason, ...]:
+def _why_context(
+    search: _Search, found: _Fit, devices: tuple[Device, ...], request: Request
+) -> tuple[Reason, ...]:
     if not search.has_context:
         return ()
     if request.max_model_len:
         return (Reason("max_model_len", f"{found.tokens} tokens: asked for"),)
     if found.tokens == search.limit:
         return (Reason("max_model_len", f"{found.tokens} tokens: the model's own limit"),)
+    if found.device is None and devices and found.tokens == CONTEXT_FLOOR:
+        sentence = f"{found.tokens} tokens: the default in RAM of a machine with devices; --context sets more"
+        return (Reason("max_model_len", sentence),)
     sentence = f"{found.tokens} tokens: the longest request that fits; this backend refuses no longer one"
     return (Reason("max_model_len", sentence),)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from aimind.phrases import age, counted, gib, gib_of, shell_join, visible_output
+from aimind.redaction import without_secrets
 from aimind.show.columns import Cell, Column, Row, print_facts, print_table
 from aimind.show.terminal import note
 
@@ -104,7 +105,7 @@ def instance(
     facts.append(("files", str(sight.folder)))
     print_facts(facts)
     for line in last_lines:
-        typer.echo(f"| {visible_output(line)}")
+        typer.echo(f"| {visible_output(without_secrets(line))}")
 
 
 def _state_facts(sight: Sight) -> list[tuple[str, str | Cell]]:
@@ -185,7 +186,7 @@ def ending(sight: Sight) -> str:
 def log_line(entry: Entry) -> None:
     """A line of a log, or that something is missing there."""
     if entry.line is not None:
-        typer.echo(visible_output(entry.line))
+        typer.echo(visible_output(without_secrets(entry.line)))
     else:
         typer.echo(f"aimind: {entry.dropped_parts} of the log's parts are missing here: it was too long")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aimind import metadata as headers
 from aimind.errors import DoesNotFitError
-from aimind.launchers import sglang, vllm
+from aimind.launchers import mlx, sglang, transformers, vllm
 from aimind.place import place
 from aimind.place.dealing import balanced
 from aimind.place.placement import CONTEXT_MINIMUM, CONTEXT_STEP, Placement, context_ladder
@@ -153,6 +153,32 @@ def test_larger_devices_never_shorten_the_context_of_ranks(
         after = placed(metadata, machine, Request(), memory=memory)
         assert_no_worse(before, after)
         before = after
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    folders,
+    st.lists(frees, max_size=3),
+    st.floats(0.5, 64.0),
+    st.sampled_from((transformers.MEMORY, mlx.MEMORY)),
+    st.floats(0.0, 1.0) | st.floats(0.0, 40.0),
+    st.data(),
+)
+def test_more_free_memory_never_shortens_the_context_of_a_model_in_one_place(
+    metadata: Metadata,
+    frees: list[float],
+    ram: float,
+    memory: MemoryPolicy,
+    more_gib: float,
+    data: st.DataObject,
+) -> None:
+    machine = host(*(device(index, free_gib=size) for index, size in enumerate(frees)), ram_gib=ram)
+    index = data.draw(st.integers(-1, len(frees) - 1))
+    before = placed(metadata, machine, Request(), memory=memory)
+    after = placed(metadata, richer(machine, index, int(more_gib * GIB)), Request(), memory=memory)
+    assert_no_worse(before, after)
+    if before is not None and after is not None and len(after.shards) < len(before.shards):
+        assert (after.settings.max_model_len or 0) > (before.settings.max_model_len or 0)
 
 
 @settings(deadline=None, max_examples=200)

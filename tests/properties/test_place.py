@@ -255,31 +255,15 @@ def test_sizes_that_cannot_be_are_refused_with_the_number() -> None:
 @settings(deadline=None, max_examples=60)
 @given(folders, machines)
 def test_a_whole_model_is_in_one_place_that_holds_it(metadata: Metadata, machine: Host) -> None:
-    """Law: it is on one device, or in RAM where no device holds it; and neither then holds too much."""
+    """Law: it is on one device, or in RAM where a request can be longer, and neither holds too much."""
     found = placed(metadata, machine, Request(), memory=WHOLE)
     on_device = placed(metadata, machine, Request(cpu_offload=False), memory=WHOLE)
     if found is None:
         assert on_device is None
         return
-    assert len(found.shards) == (0 if on_device is None else 1)
+    if on_device is not None and not found.shards:
+        assert (on_device.settings.max_model_len or 0) < (found.settings.max_model_len or 0) <= CONTEXT_FLOOR
     assert all(shard.estimate.total_bytes <= shard.device.free_bytes for shard in found.shards)
     if not found.shards:
         assert found.host.total_bytes <= machine.ram_free_bytes
     assert CONTEXT_MINIMUM <= (found.settings.max_model_len or 0) <= (metadata.max_model_len or 0)
-
-
-@settings(deadline=None, max_examples=40)
-@given(folders, machines, st.integers(0, 3), st.floats(0.1, 8))
-def test_more_memory_never_shortens_a_whole_model_s_context(
-    metadata: Metadata, machine: Host, index: int, more_gib: float
-) -> None:
-    """Law: with more free in one place, what fitted fits, with a context at least as long in that place."""
-    index = index if index < len(machine.devices) else -1
-    before = placed(metadata, machine, Request(), memory=WHOLE)
-    after = placed(metadata, richer(machine, index, int(more_gib * 2**30)), Request(), memory=WHOLE)
-    if before is None:
-        return
-    assert after is not None
-    assert len(after.shards) >= len(before.shards)
-    if after.settings.devices == before.settings.devices:
-        assert (after.settings.max_model_len or 0) >= (before.settings.max_model_len or 0)
