@@ -17,6 +17,7 @@ from typer.core import TyperArgument, TyperOption
 
 from aimind.errors import UsageError
 
+ColorChoice = Literal["auto", "always", "never"]
 Parameter = TyperOption | TyperArgument
 _TRUE, _FALSE = ("true", "yes", "on", "1", "t", "y"), ("false", "no", "off", "0", "f", "n")
 

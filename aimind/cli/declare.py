@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from aimind.show.terminal import ColorChoice
+from aimind.parameters import ColorChoice
 
 # The panels of `--help`.
 MODEL = "Model"

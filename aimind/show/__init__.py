@@ -23,7 +23,6 @@ from aimind.show.progress import Installation, Progress
 from aimind.show.start import ready, screen, start
 from aimind.show.tables import candidates, comparison, exact
 from aimind.show.terminal import (
-    ColorChoice,
     be_quiet,
     data,
     is_quiet,
@@ -37,7 +36,6 @@ from aimind.show.terminal import (
 __all__ = [
     "CHAT_COMMANDS",
     "AnswerView",
-    "ColorChoice",
     "Installation",
     "Overview",
     "Progress",

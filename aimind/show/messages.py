@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from aimind import __version__
 from aimind.errors import AimindError, BugError
-from aimind.launchers.hello import example
 from aimind.phrases import shell_join
 from aimind.redaction import quoted, without_secrets
 from aimind.show.terminal import data, tell
@@ -54,6 +53,8 @@ def bug(problem: BaseException) -> BugError:
 
 def announcement(plan: Plan, command: Command) -> str:
     """What is said when the server answers: where, and a line to try it with."""
+    from aimind.launchers.hello import example
+
     line = curl(example(plan, command.url), has_key=plan.settings.api_key is not None)
     return f"ready: {command.url}\ntry:   {line}"
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from aimind.parameters import ColorChoice
     from aimind.supervisor.screen import Look
-
-
-ColorChoice = Literal["auto", "always", "never"]
 
 
 class _Voice:
