@@ -37,6 +37,19 @@ def here(host: Host) -> str:
     return "there" if host.elsewhere else "here"
 
 
+def machine(host: Host) -> str:
+    """`this machine`, or `that machine` for one that `--hardware` describes."""
+    return "that machine" if host.elsewhere else "this machine"
+
+
+def devices_hint(host: Host) -> str:
+    """A hint that tells which devices the machine has: where to look, or what `--hardware` describes."""
+    if not host.elsewhere:
+        return "see `aimind devices`"
+    described = [f"device {device.index} with {gib(device.free_bytes)} free" for device in host.devices]
+    return f"--hardware describes {', '.join(described) or 'a machine without devices'}"
+
+
 def age(since: float) -> str:
     """How long ago that was (seconds since 1970), in its largest unit: `3 d`."""
     seconds = max(0.0, time.time() - since)

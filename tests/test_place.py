@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from aimind.errors import DoesNotFitError, UsageError
+from aimind.errors import DeviceError, DoesNotFitError, UsageError
 from aimind.launchers import vllm, vllm_memory
 from aimind.place import place
 from aimind.place.placement import SPENDABLE, Placement
@@ -376,3 +376,19 @@ def test_what_such_a_backend_has_not_is_refused(request_: Request) -> None:
 def test_a_context_of_speech_is_refused() -> None:
     with pytest.raises(UsageError, match="has no context"):
         whole(device(), metadata=speech(), request=Request(max_model_len=4096))
+
+
+def test_hints_about_another_machine_name_its_devices() -> None:
+    there = dataclasses.replace(host(device(free_gib=8), device(1, free_gib=6)), elsewhere=True)
+    metadata = llama(safetensors=True)
+    with pytest.raises(DoesNotFitError) as caught:
+        place(metadata, there, Request(), memory=PAGED)
+    assert caught.value.hint == (
+        "--hardware describes device 0 with 8.0 GiB free, device 1 with 6.0 GiB free"
+    )
+    with pytest.raises(DeviceError) as missing:
+        place(metadata, there, Request(devices=(7,)), memory=PAGED)
+    assert missing.value.hint == "devices there: 0, 1"
+    with pytest.raises(DoesNotFitError) as without:
+        place(metadata, dataclasses.replace(there, devices=()), Request(cpu_offload=False), memory=PAGED)
+    assert without.value.hint == "--hardware describes a machine without devices"

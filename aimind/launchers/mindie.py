@@ -13,6 +13,7 @@ from aimind.launchers import mindie_config
 from aimind.launchers.base import PYTHON_ENV, Flag, url
 from aimind.launchers.mindie_config import HOME, OWNED, TABLE
 from aimind.launchers.mindie_memory import MindieMemory
+from aimind.phrases import machine
 from aimind.types import (
     Backend,
     Command,
@@ -94,7 +95,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
             f"it wants weights that were quantized with its own tools, and these are {metadata.quantization}"
         )
     if host.os != "linux":
-        return f"it runs on Linux, and this machine is {host.os}"
+        return f"it runs on Linux, and {machine(host)} is {host.os}"
     if not any(device.vendor == "ascend" for device in host.devices):
         return "it runs on Ascend devices, and none is used here"
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from aimind.launchers import strays
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url
+from aimind.phrases import machine
 from aimind.types import Command, Help, Host, Metadata, Package, Plan, Probe, Request, Signature, WholeMemory
 
 NAME = "mlx"
@@ -72,7 +73,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     if quantization is not None and not quantization.startswith("MLX"):
         return f"it cannot read weights in {quantization}"
     if (host.os, host.arch) != ("macos", "arm64"):
-        return f"it is for Apple silicon, and this machine is {host.os} {host.arch}"
+        return f"it is for Apple silicon, and {machine(host)} is {host.os} {host.arch}"
     return None
 
 

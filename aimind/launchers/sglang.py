@@ -13,6 +13,7 @@ from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import older_than, runs_cuda_13
 from aimind.launchers.sglang_memory import SglangMemory
+from aimind.phrases import here, machine
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
@@ -108,12 +109,13 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     if (metadata.quantization or "").startswith("MLX"):
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
-        return f"it runs on Linux, and this machine is {host.os}"
+        return f"it runs on Linux, and {machine(host)} is {host.os}"
     devices = [device for device in host.devices if device.vendor == "nvidia"]
     if not devices:
-        return "it runs on NVIDIA devices, and none is here"
+        return f"it runs on NVIDIA devices, and none is {here(host)}"
     if not runs_cuda_13(host):
-        return f"its build is for CUDA 13, which needs NVIDIA's driver 580, and here is {host.driver}"
+        needed = "its build is for CUDA 13, which needs NVIDIA's driver 580"
+        return f"{needed}, and {machine(host)} has {host.driver}"
     # sglang/srt/model_executor/model_runner_components/load_model_utils.py
     return older_than(7.5, host, "SGLang needs 7.5")
 

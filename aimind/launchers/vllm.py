@@ -19,6 +19,7 @@ from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, service_variables, url, visible_devices
 from aimind.launchers.builds import older_than, without_code
 from aimind.launchers.vllm_defaults import one_server, without_defaults, without_origins
+from aimind.phrases import machine
 from aimind.types import Command, Host, Metadata, Plan, Probe, Signature
 
 NAME = "vllm"
@@ -88,7 +89,7 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     if (metadata.quantization or "").startswith("MLX"):
         return "its weights are MLX's, which are for Apple silicon"
     if host.os != "linux":
-        return f"it runs on Linux, and this machine is {host.os}"
+        return f"it runs on Linux, and {machine(host)} is {host.os}"
     return (
         older_than(7.5, host, "vLLM needs 7.5")
         or vllm_cpu.refuse(host)

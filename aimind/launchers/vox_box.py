@@ -10,6 +10,7 @@ import os
 from aimind.launchers import vox_box_builds
 from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, url, visible_devices
+from aimind.phrases import machine
 from aimind.types import Command, Help, Host, Metadata, Need, Plan, Probe, Signature, WholeMemory
 
 NAME = "vox-box"
@@ -79,9 +80,9 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
         return f"it reads cosyvoice.yaml, as gpustack/CosyVoice2-0.5B has it, and here is only {kind}.yaml"
     if kind not in ("faster-whisper", "funasr", "cosyvoice", "bark", "dia"):
         return f"it serves faster-whisper, FunASR, CosyVoice, Bark and Dia, and this is {kind}"
-    here = f"{host.os} {host.arch}"
-    if kind in ("cosyvoice", "dia") and here not in ("linux x86_64", "macos x86_64", "macos arm64"):
-        return f"{kind} runs on Linux with x86-64 and on macOS, and this machine is {here}"
+    platform = f"{host.os} {host.arch}"
+    if kind in ("cosyvoice", "dia") and platform not in ("linux x86_64", "macos x86_64", "macos arm64"):
+        return f"{kind} runs on Linux with x86-64 and on macOS, and {machine(host)} is {platform}"
     return None
 
 

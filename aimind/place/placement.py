@@ -66,9 +66,10 @@ def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tupl
     for index in request.devices:
         if index not in known:
             there = ", ".join(map(str, sorted(known))) or "none"
+            look = "" if host.elsewhere else " (see `aimind devices`)"
             raise DeviceError(
                 f"device {index} does not exist {here(host)}",
-                hint=f"devices {here(host)}: {there} (see `aimind devices`)",
+                hint=f"devices {here(host)}: {there}{look}",
             )
         if known[index].vendor not in vendors:
             raise DeviceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aimind.errors import DoesNotFitError
 from aimind.estimate import paged
-from aimind.phrases import counted, gib, names
+from aimind.phrases import counted, devices_hint, gib, names
 from aimind.place.rank_search import ENGINE_RAM_BYTES, Ranks, RankSearch, Tries, cut_sizes
 from aimind.types import BatchSizes, Change, Device, Reason
 
@@ -41,7 +41,7 @@ def too_large(search: RankSearch, tries: Tries) -> DoesNotFitError:
     sentences = [_too_small(search, *cut, search.needs[-1]) for cut in first_and_last]
     return DoesNotFitError(
         "; ".join(dict.fromkeys(sentences + tries.broken)),
-        hint="see `aimind devices`",
+        hint=devices_hint(search.host),
         changes=_changes(search, tries),
     )
 
@@ -58,7 +58,7 @@ def too_large_for_ram(search: RankSearch) -> DoesNotFitError:
         f"{gib(weights)} of weights, {gib(compute)} for a step of {batch.tokens} tokens, "
         f"{gib(ENGINE_RAM_BYTES * tensor)} for the engine and {search.needs[-1]} tokens of cache do not fit "
         f"the {gib(search.host.ram_free_bytes)} of RAM that are free",
-        hint="see `aimind devices`",
+        hint=devices_hint(search.host),
         changes=_smaller_steps(batch),
     )
 

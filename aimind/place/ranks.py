@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 
 from aimind.errors import DeviceError, DoesNotFitError, UsageError
+from aimind.phrases import devices_hint
 from aimind.place.placement import Placement, usable_devices
 from aimind.place.rank_search import ENGINE_RAM_BYTES, Ranks, RankSearch, Tries
 from aimind.place.rank_sentences import (
@@ -49,10 +50,10 @@ def place_ranks(
     devices = usable_devices(host, request, memory.vendors)
     search = RankSearch(metadata, host, request, memory, version)
     if not devices and not memory.in_ram:
-        raise DeviceError("this backend runs on devices alone, and none is used", hint="see `aimind devices`")
+        raise DeviceError("this backend runs on devices alone, and none is used", hint=devices_hint(host))
     if not devices and request.cpu_offload is False:
         raise DoesNotFitError(
-            "no device is used, and --no-cpu-offload keeps the model out of RAM", hint="see `aimind devices`"
+            "no device is used, and --no-cpu-offload keeps the model out of RAM", hint=devices_hint(host)
         )
     if not devices and search.copies > 1:
         raise UsageError(
@@ -129,7 +130,7 @@ def _check_utilization(search: RankSearch, devices: tuple[Device, ...]) -> None:
         raise DoesNotFitError(
             f"a share of {share:g} is more than is free on any device: the backend would not start with more "
             f"than {best:g}",
-            hint="see `aimind devices`",
+            hint=devices_hint(search.host),
             changes=({"gpu_memory_utilization": best},),
         )
 

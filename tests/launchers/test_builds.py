@@ -43,7 +43,7 @@ def test_vllm_s_build_runs_on_the_driver(driver: str | None, variant: str, index
 
 def test_sglang_has_no_build_for_an_older_driver() -> None:
     old = sglang.refuse(llama(safetensors=True), machine("nvidia", driver="550.54.15"))
-    assert old == "its build is for CUDA 13, which needs NVIDIA's driver 580, and here is 550.54.15"
+    assert old == "its build is for CUDA 13, which needs NVIDIA's driver 580, and this machine has 550.54.15"
     assert sglang.refuse(llama(safetensors=True), machine("nvidia", driver="580.95.05")) is None
 
 
