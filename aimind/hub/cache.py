@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,8 @@ class Cache:
         if commit is None or model.reference.revision == commit or _text(path) == commit:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        # Process ids are not unique where containers share a cache.
+        unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
         unfinished.write_text(commit)
         unfinished.replace(path)
 

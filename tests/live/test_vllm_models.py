@@ -53,7 +53,7 @@ from vllm.config.load import LoadConfig
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 found = {}
 for name, words in json.load(sys.stdin).items():
-    folder = words[words.index("--model") + 1]
+    folder = words[words.index("serve") + 1]
     chosen = words[words.index("--load-format") + 1] if "--load-format" in words else "auto"
     loader = DefaultModelLoader(LoadConfig(load_format=chosen))
     try:
@@ -320,7 +320,7 @@ def test_it_loads_the_planned_weights_whatever_lies_beside_them(backend: Backend
             supervise.make_overlay(overlay)
         weights = [file.path for file in plan.model.files if file.path.endswith((".safetensors", ".bin"))]
         expected |= {name: sorted(weights)}
-        commands |= {name: list(command.argv), f"{name}, plainly": ["--model", str(folder)]}
+        commands |= {name: list(command.argv), f"{name}, plainly": ["serve", str(folder)]}
     [found] = ask(backend, "-c", LOADED, given=json.dumps(commands), marks=("found: ",))
     assert {name: found[name] for name in folders} == expected
     wrong = {name for name in folders if found[f"{name}, plainly"] != expected[name]}
