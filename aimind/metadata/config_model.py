@@ -118,7 +118,7 @@ def _check_head(whole: Config, config: Config, others: Sequence[Tensor]) -> None
     if not says_untied or not config.known:
         return
     rows = config.integer("vocab_size", "padded_vocab_size") or 0
-    tables = [tensor for tensor in others if tensor.shape and max(tensor.shape) >= rows]
+    tables = [tensor for tensor in others if len(tensor.shape) > 1 and max(tensor.shape) >= rows]
     if rows and len(tables) == 1:
         raise MetadataError(
             f"{whole.path} says that the output head is not the embedding (tie_word_embeddings: false), "

@@ -64,7 +64,10 @@ def test_without_a_head_it_is_tied() -> None:
 
 def test_a_head_that_is_promised_and_missing() -> None:
     """Backends would fill it with random numbers."""
-    embedding = tensors("model.embed_tokens.weight", shape=(32, 8))
+    embedding = [
+        *tensors("model.embed_tokens.weight", shape=(32, 8)),
+        *tensors("model.norm.weight", shape=(64,)),
+    ]
     untied = {**LLAMA, "vocab_size": 32, "tie_word_embeddings": False}
 
     def read(*more: Tensor, **values: Any) -> Metadata:
