@@ -123,7 +123,7 @@ def compare(hub: Hub, home: Path, name: str, title: str, runs: int) -> None:
         for way, argv in ways(name).items():
             taken.setdefault(way, []).append(timed(argv, env, home))
     best = {way: [min(each) for each in zip(*times, strict=True)] for way, times in taken.items()}
-    print(f"| {title} | time | aimind ÷ it | processors | aimind ÷ it |")
+    print(f"| {title} | time | aimind ÷ this tool | processor time | aimind ÷ this tool |")
     print("|---" * 5 + "|")
     for ours, theirs in (tuple(best)[:2], tuple(best)[2:]):
         for way in (ours, theirs):

@@ -41,7 +41,7 @@ def main() -> None:
         folder = Path(name) / "repositories"
         models = publish(folder)
         env = {**os.environ, "HF_HOME": f"{name}/home", "AIMIND_DATA_DIR": f"{name}/data"}
-        print("| model | headers | | requests | fetched | ÷ headers | beside them | time |")
+        print("| model | headers | | requests | downloaded | ÷ headers | other downloads | time |")
         print("|---" * 8 + "|")
         with HubOfHoles(folder) as hub:
             env["HF_ENDPOINT"] = hub.url

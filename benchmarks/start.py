@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", action="append", choices=servers.BACKENDS)
     options = parser.parse_args()
-    print("| backend | start | by hand | aimind | ÷ by hand |\n|---|---|---|---|---|")
+    print("| backend | start | manual | aimind | ÷ manual |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = servers.make_model(folder)

@@ -137,12 +137,12 @@ def show(found: dict[str, Figures], nothing: dict[str, int], seconds: float) -> 
             ".1f",
         )
     rows["processor time, % of a core"] = ([one.share * 100 for one in found.values()], ".3f")
-    rows["wake-ups a second"] = ([one.wakeups / seconds for one in found.values()], ".2f")
-    rows["KILL of the backend, until it is said, ms"] = (
+    rows["wake-ups per second"] = ([one.wakeups / seconds for one in found.values()], ".2f")
+    rows["KILL of the backend, until it is reported, ms"] = (
         [statistics.median(one.said) * 1000 if one.said else None for one in found.values()],
         ".0f",
     )
-    rows["until the next one is started, ms (80 of aimind's are its delay)"] = (
+    rows["KILL of the backend, until the next one is started, ms (aimind's backoff is 80)"] = (
         [statistics.median(one.again) * 1000 for one in found.values()],
         ".0f",
     )
@@ -151,7 +151,7 @@ def show(found: dict[str, Figures], nothing: dict[str, int], seconds: float) -> 
         cells = []
         for value in values:
             ratio = f" (× {value / first:.2g})" if value and first and value is not first else ""
-            cells.append(f"{value:{form}}{ratio}" if value is not None else "not said")
+            cells.append(f"{value:{form}}{ratio}" if value is not None else "not reported")
         print(f"| {title} | " + " | ".join(cells) + " |")
 
 

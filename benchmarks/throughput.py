@@ -32,26 +32,26 @@ def main() -> None:
     options = parser.parse_args()
     load = bench.Load(prompt_tokens=PROMPT_TOKENS, answer_tokens=ANSWER_TOKENS, requests=options.requests)
     print(f"{load}, {options.at_once} at once\n")
-    print("| backend | by | requests/s | tokens/s | ÷ by hand |\n|---|---|---|---|---|")
+    print("| backend | started by | requests/s | tokens/s | ÷ manual |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = servers.make_model(folder)
         for backend in options.backend or servers.BACKENDS:
             python = servers.python_of(backend)
-            best = {"hand": (0.0, 0.0), "aimind": (0.0, 0.0)}
+            best = {"manual": (0.0, 0.0), "aimind": (0.0, 0.0)}
             for _ in range(options.rounds):
                 for by, before in best.items():
                     with started(backend, by, python, model, folder) as server:
                         best[by] = max(before, measure(server, load, at_once=options.at_once))
             for by, (requests, tokens) in best.items():
-                ratio = tokens / best["hand"][1]
+                ratio = tokens / best["manual"][1]
                 print(f"| {backend} | {by} | {requests:.2f} | {tokens:.0f} | {ratio:.2f} |", flush=True)
 
 
 @contextmanager
 def started(backend: str, by: str, python: str, model: servers.Model, folder: Path) -> Iterator[Server]:
     port = free_port()
-    if by == "hand":
+    if by == "manual":
         argv, env = servers.command_by_hand(backend, python, model, port), dict(os.environ)
     else:
         argv, env = servers.command_by_aimind(backend, model, port), servers.aimind_environment(folder)
