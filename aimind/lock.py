@@ -175,8 +175,8 @@ def check(lock: Lock, found: Lock) -> None:
     differences = list(_differences(lock, found))
     if differences:
         raise LockError(
-            f"it would not be what is locked: {'; '.join(differences)}",
-            hint="`aimind lock` writes down what can be served here",
+            f"the plan differs from the lock: {'; '.join(differences)}",
+            hint="`aimind lock` writes a new lock for this machine",
         )
 
 
@@ -195,15 +195,15 @@ def _differences(lock: Lock, found: Lock) -> Iterator[str]:
             for flag in dict.fromkeys([*locked, *here])
             for line in _difference(flag or "the command", locked.get(flag), here.get(flag))
         ]
-        yield from told or ["the flags have another order"]
+        yield from told or ["the flags are in a different order"]
 
 
 def _difference(name: str, locked: object, here: object) -> Iterator[str]:
     if locked != here:
-        yield f"{name}: {_said(locked)} is locked, {_said(here)} would be here"
+        yield f"{name} is {_locked_text(locked)} in the lock and {_locked_text(here)} here"
 
 
-def _said(value: object) -> str:
+def _locked_text(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
@@ -265,8 +265,8 @@ def read(content: bytes) -> Lock:
         raise _damaged(str(problem)) from problem
     if data.get("lock") != FORMAT:
         raise UsageError(
-            f"this aimind reads locks of format {FORMAT}, and that is none",
-            hint="a newer aimind may read it; `aimind lock` writes one",
+            f"this file is not a lock of format {FORMAT}",
+            hint="a newer aimind may read it; `aimind lock` writes a lock",
         )
     try:
         return TypeAdapter(Lock).validate_python(data)
@@ -280,4 +280,4 @@ def _first(problem: Any, *outer: str) -> str:
 
 
 def _damaged(why: str) -> UsageError:
-    return UsageError(f"the lock is damaged: {why}", hint="write it anew with `aimind lock`")
+    return UsageError(f"the lock is damaged: {why}", hint="write it again with `aimind lock`")

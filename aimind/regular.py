@@ -25,7 +25,7 @@ def open_regular(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotRegularError(None, "it is no regular file", str(path))
+        raise NotRegularError(None, "it is not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 

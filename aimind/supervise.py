@@ -223,13 +223,13 @@ def _check(command: Command) -> None:
     path = command.environment(os.environ).get("PATH")
     found = shutil.which(folder / program if "/" in program else program, path=path)
     if found is None:
-        raise _cannot_start(command, "there is no such program")
+        raise _cannot_start(command, "the program does not exist")
 
 
 def _cannot_start(command: Command, why: str) -> BackendError:
     return BackendError(
         f"{command.argv[0]} cannot be started: {why}",
-        hint="install the backend again (aimind backends), or choose another one with --backend",
+        hint="reinstall the backend with `aimind backends install`, or choose another one with --backend",
     )
 
 
@@ -240,7 +240,7 @@ def _write_files(files: tuple[TextFile, ...]) -> None:
         except OSError as error:
             raise BackendError(
                 f"{file.path} cannot be written: {error.strerror}",
-                hint="the backend reads this file when it starts: make room for it, or grant access",
+                hint="the backend reads this file when it starts: check the free space and the permissions",
             ) from error
 
 
@@ -251,7 +251,7 @@ def _make_overlays(overlays: tuple[Overlay, ...]) -> None:
         except (OSError, ValueError) as error:
             raise BackendError(
                 f"{overlay.path}, a changed copy of {overlay.source}, cannot be made: {error}",
-                hint="the changes go into JSON files of the model: are they whole, and is there room?",
+                hint="check that the model's JSON files are complete, and that the disk has room",
             ) from error
 
 
@@ -284,7 +284,7 @@ def _write_file(file: TextFile) -> None:
     path = Path(file.path)
     found = risk(path.parent)
     if found is not None:
-        raise PermissionError(errno.EPERM, f"{found.sentence} (`{found.command}` mends that)")
+        raise PermissionError(errno.EPERM, f"{found.sentence} (`{found.command}` fixes that)")
     for folder in reversed([path.parent, *path.parent.parents]):
         folder.mkdir(mode=0o700, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 0600

@@ -39,7 +39,7 @@ def program() -> Path:
         if (found := (folder / "aimind").absolute()).is_file():
             return found
     raise InstallError(
-        f"there is no program aimind beside {sys.executable}",
+        f"there is no program aimind next to {sys.executable}",
         hint="install aimind in an environment of its own",
     )
 
@@ -137,8 +137,8 @@ def install(path: Path, text: str, *, marker: str, user: bool) -> None:
 
     if shutil.which("systemctl") is None:
         raise UnsupportedError(
-            "there is no systemctl here, so no systemd that could take the unit",
-            hint="leave --install out to have it printed",
+            "systemctl is not on PATH, so the unit cannot be installed",
+            hint="leave --install out to print the unit",
         )
     before = _before(path, marker)
     _write(path, text)
@@ -161,7 +161,7 @@ def _before(path: Path, marker: str) -> str | None:
         raise _cannot_write(path, problem) from problem
     if path.is_symlink() or (text is not None and not text.startswith(marker)):
         raise UsageError(
-            f"{path} is there, and not made by aimind", hint="--name gives the unit another name"
+            f"{path} exists, and was not made by aimind", hint="--name gives the unit another name"
         )
     return text
 

@@ -132,17 +132,17 @@ def _service(unit: Unit) -> list[str]:
         "NotifyAccess=main",
         f"ExecStart={_command(unit)}",
         "ExecReload=/bin/kill -HUP $MAINPID",
-        "# Loading may take hours: whoever makes progress asks for more time.",
+        "# Loading may take hours: the supervisor asks for more time while there is progress.",
         f"TimeoutStartSec={start}",
         f"TimeoutStopSec={math.ceil(2 * unit.stop_seconds + _STOP_EXTRA_SECONDS)}",
         f"WatchdogSec={math.ceil(_WATCHDOG_INTERVALS * unit.probe_seconds)}",
-        "# At once, and without a core dump, which would hold the key.",
+        "# The kill leaves no core dump, which would contain the key.",
         "WatchdogSignal=SIGKILL",
-        "# The supervisor stops its tree itself; what it leaves is killed.",
+        "# The supervisor stops its processes itself; systemd kills what is left.",
         "KillMode=mixed",
         "SendSIGHUP=no",
-        "# It also starts the backend again, and knows when to give up. Left for systemd: that it was killed",
-        "# or hangs itself, and that a hub or a driver was not there yet.",
+        "# It also restarts the backend, and gives up when that is useless. systemd restarts the supervisor",
+        "# when it was killed or hangs, and when a hub or a driver was not available yet.",
         "Restart=on-abnormal",
         f"RestartForceExitStatus={forced}",
         "SuccessExitStatus=130 143",
@@ -160,7 +160,7 @@ def _command(unit: Unit) -> str:
     if re.search(r"[\\\"'\s]", unit.program):
         raise UsageError(
             f"systemd starts no program with a quote, a backslash or a space in its path: {unit.program}",
-            hint="install aimind elsewhere, or make a link to it",
+            hint="install aimind elsewhere, or make a symbolic link to it",
         )
     words = [_checked(unit.program).replace("%", "%%"), "serve", *map(_argument, unit.arguments)]
     for each in unit.credentials:

@@ -219,7 +219,7 @@ def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path)
     shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--mlock", "--threads", "2")
     changed, unchecked = shown.stderr.splitlines()
     assert changed == "warning: the bytes do not count what --mlock changes"
-    assert "was not asked yet which arguments it takes" in unchecked
+    assert "has not listed its arguments yet" in unchecked
 
 
 def test_without_devices_the_builds_for_the_cpu_are_used(run: Run, llama: Path) -> None:
@@ -548,7 +548,7 @@ def test_a_file_that_is_no_model_is_left_out(run: Run, tmp_path: Path) -> None:
     shown = run("plan", "./m", "--json")
     assert shown.returncode == 0, shown.stderr
     assert [file["path"] for file in json.loads(shown.stdout)["model"]["files"]] == ["m-F16.gguf"]
-    assert "m-Q4_K_M.gguf is a LoRA adapter, not a model; it is left out" in shown.stderr
+    assert "m-Q4_K_M.gguf is a LoRA adapter, not a model; this file is skipped" in shown.stderr
     named = run("plan", "./m/m-Q4_K_M.gguf")
     assert named.returncode == 5
     (folder / "m-F16.gguf").unlink()

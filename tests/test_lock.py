@@ -99,7 +99,7 @@ def test_no_secret_is_written(home: Home) -> None:
     assert "export WANDB_API_KEY" in refused(home, code=2)
     home.env["WANDB_API_KEY"] = "x"
     del home.env["AIMIND_API_KEY"]
-    assert "the lock is of a server with an API key" in refused(home, code=2)
+    assert "the lock was made for a server with an API key" in refused(home, code=2)
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-8b.Q4_K_M", "qwen3-30b-a3b.Q4_K_M", "gemma-3-12b.Q4_K_M"])
@@ -158,8 +158,8 @@ def test_a_lock_is_served_and_started_again(home: Home) -> None:
 
 def test_a_lock_and_nothing_besides(home: Home) -> None:
     made(home)
-    assert "--context would change it" in refused(home, "--context", "4k", code=2)
-    assert "what stands after -- would change it" in refused(home, "--", "--threads", "3", code=2)
+    assert "--frozen cannot be combined with --context" in refused(home, "--context", "4k", code=2)
+    assert "cannot be combined with the arguments after --" in refused(home, "--", "--threads", "3", code=2)
     assert "the lock names the model already" in refused(home, "demo", code=2)
     assert "the model is missing" in home.run("serve").stderr
     home.env["AIMIND_CONTEXT"] = "4096"  # is not heard
@@ -186,10 +186,11 @@ def test_another_file_is_refused(home: Home) -> None:
     content[-1] ^= 1
     path.write_bytes(content)
     said = refused(home)
-    assert f"error: {path} is another file: sha256 " in said
+    assert f"error: {path} is not the locked file: its sha256 is " in said
     path.write_bytes(content[:-1])
-    assert f"{path} is another file: {len(content)} bytes are locked, {len(content) - 1} are here" in refused(
-        home
+    assert (
+        f"{path} is not the locked file: it has {len(content) - 1} bytes instead of {len(content)}"
+        in refused(home)
     )
     path.unlink()
     assert "does not exist" in refused(home, code=3)
@@ -204,7 +205,7 @@ def test_another_version_of_the_backend_is_refused(home: Home) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "difference"),
     [
-        ('value = "32768"', 'value = "16384"', "--ctx-size: '16384' is locked, '32768' would be here"),
+        ('value = "32768"', 'value = "16384"', "--ctx-size is '16384' in the lock and '32768' here"),
         (
             'flag = "--cache-ram"\nvalue = "0"',
             'flag = "--gone"\nvalue = "0"',
@@ -219,7 +220,7 @@ def test_what_would_be_otherwise_is_refused(home: Home, old: str, new: str, diff
     if "batch_size" in new:
         text = (home.folder / "aimind.lock").read_text("utf-8")
         (home.folder / "aimind.lock").write_text(text.replace("\nbatch_size = 2048", ""), "utf-8")
-        difference = "--batch-size: '2048' is locked, '64' would be here"
+        difference = "--batch-size is '2048' in the lock and '64' here"
     change(home, old, new)
     done = home.run("serve", "--frozen", "aimind.lock", "--dry-run")
     assert done.returncode != 0
@@ -290,7 +291,7 @@ def test_a_model_of_a_hub(home: Home, tmp_path: Path, prefix: str) -> None:
     for _ in range(2):  # the second time it has no other name
         done = home.run("serve", "--frozen", "a.lock", "--dry-run")
         assert done.returncode == 7, done.stderr
-        assert "is another file: sha256" in done.stderr
+        assert "is not the locked file: its sha256" in done.stderr
         for each in cache.rglob(f"snapshots/*/{DEMO_GGUF}"):
             each.unlink()
 

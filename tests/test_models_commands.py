@@ -96,7 +96,7 @@ def test_of_two_hubs_one_is_enough(shop: Shop, search: SearchHub) -> None:
 
 
 def test_what_search_refuses(shop: Shop, search: SearchHub) -> None:
-    shop.fails(2, "say what to look for", "search")
+    shop.fails(2, "the search has no words", "search")
     shop.fails(2, "--category", "search", "--category", "poetry")
     shop.fails(2, "--limit", "search", "x", "--limit", "0")
     shop.fails(3, "finds nothing for 'quite other'", "search", "quite", "other")
@@ -200,7 +200,7 @@ def test_pull_and_remove_hear_what_is_configured(shop: Shop, tmp_path: Path) -> 
 
 
 def test_what_pull_refuses(shop: Shop) -> None:
-    shop.fails(2, "is on this machine already", "pull", "demo")
+    shop.fails(2, "is already on this machine", "pull", "demo")
     shop.fails(2, "is no file of weights", "pull", "a/b/c")
     shop.fails(3, "there is no owner/nothing", "pull", "owner/nothing")
     shop.fails(3, "Q2_K", "pull", f"{NAME}:Q2_K")

@@ -179,7 +179,7 @@ def test_what_another_revision_shows_too_stays(shop: Shop) -> None:
     assert set(shop.here()) == {f"{NAME}:Q8_0", f"{NAME}:Q4_K_M"}
     assert {each["complete"] for each in shop.here().values()} == {True}
     sound(shop)
-    shop.fails(3, "is not here", "remove", f"{NAME}@{first}", "-y")
+    shop.fails(3, "is not in the cache", "remove", f"{NAME}@{first}", "-y")
 
 
 def test_a_copy_of_a_repository_has_the_same_commits(shop: Shop) -> None:
@@ -243,7 +243,7 @@ def test_remove_asks(shop: Shop) -> None:
     code, shown = answered(shop, b"n\n", "remove", NAME)
     assert code == 1
     assert str(shop.repository()) in shown
-    assert "nothing is removed" in shown
+    assert "nothing was removed" in shown
     assert shop.here()
     code, shown = answered(shop, b"\x04", "remove", NAME)
     assert (code, bool(shop.here())) == (130, True)
@@ -337,7 +337,7 @@ def test_what_remove_refuses(shop: Shop) -> None:
     shop.good("pull", f"{NAME}:Q8_0")
     shop.fails(3, "is not in", "remove", "owner/other", "--yes")
     shop.fails(3, "is not in", "remove", f"ms:{NAME}", "--yes")
-    shop.fails(3, "is not here", "remove", f"{NAME}@v9", "--yes")
+    shop.fails(3, "is not in the cache", "remove", f"{NAME}@v9", "--yes")
     shop.fails(2, "no hub's cache", "remove", "./model.gguf", "--yes")
     shop.fails(2, "is no file of weights", "remove", "a/b/c", "--yes")
     shop.fails(13, "no instance", "remove", NAME, "nobody", "--yes")

@@ -149,7 +149,7 @@ def test_a_program_that_is_missing_is_an_error(
     (tmp_path / "plain").write_text("not executable")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     command = dataclasses.replace(fake(tmp_path), argv=(program,), cwd=str(tmp_path))
-    with pytest.raises(BackendError, match="there is no such program"):
+    with pytest.raises(BackendError, match="the program does not exist"):
         become(command)
 
 

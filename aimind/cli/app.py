@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -79,6 +80,8 @@ class _Aimind(Group):
         """Add the commands."""
         super().__init__(**settings)
         self.commands = {name: _Unloaded(name, entry) for name, entry in COMMANDS.items()}
+        if self.epilog and _prefers_chinese():
+            self.epilog += "\n\n中文入门: docs/zh/first-steps.md"
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help: the commands, and below them the examples, which name the options too."""
@@ -97,6 +100,12 @@ class _Aimind(Group):
             return None, None, args[1:]
         name = known(args[0])
         return name, load(name), args[1:]
+
+
+def _prefers_chinese() -> bool:
+    """Whether the user's messages are to be in Chinese, by the precedence of POSIX."""
+    language = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
+    return language.startswith("zh")
 
 
 def known(word: str) -> str:

@@ -102,7 +102,7 @@ def api_key(file: Path | None) -> str | None:
     if file is None and key is not None:
         if not _is_secret_text(key):
             raise UsageError(
-                f"{API_KEY_VARIABLE} is set and holds no key: clients could not be told from others",
+                f"{API_KEY_VARIABLE} is set but does not contain a key",
                 hint=f"set it to a key without spaces, or unset {API_KEY_VARIABLE}",
             )
         return key
@@ -144,4 +144,4 @@ def _is_secret_text(text: str) -> bool:
 
 
 def _no_secret(file: Path) -> UsageError:
-    return UsageError(f"{file} holds no key and no token", hint=_ALONE)
+    return UsageError(f"{file} contains neither a key nor a token", hint=_ALONE)

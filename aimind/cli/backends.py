@@ -25,7 +25,7 @@ _Named = Annotated[
     str,
     argument(
         "NAME[==VERSION]",
-        "The backend, and its version if not the usual one.",
+        "The backend, as NAME or NAME==VERSION.",
         autocompletion=complete.backends,
     ),
 ]
@@ -131,7 +131,7 @@ def update_command(
             if backend.version != source.version and done:
                 show.note(_remains(backend, _users(name)))
     if not found:
-        show.note("nothing is installed that could be updated")
+        show.note("there is no installed backend to update")
 
 
 @app.command("remove", cls=Command)
@@ -189,10 +189,10 @@ def _with_damage(backend: Backend, source: Package) -> Backend:
     found = environments.find_damage(backend, source)
     if found is None:
         return backend
-    again = f"`aimind backends install {backend.name}=={backend.version}` makes it anew"
+    again = f"`aimind backends install {backend.name}=={backend.version}` reinstalls it"
     if found.fatal:
         return dataclasses.replace(backend, problem=f"{found.sentence}: {again}")
-    show.warn(f"{backend.name} {backend.version} is not as it was installed: {found.sentence}; {again}")
+    show.warn(f"{backend.name} {backend.version} is damaged: {found.sentence}; {again}")
     return backend
 
 
@@ -210,7 +210,9 @@ def _from(source: Package, name: str, distribution: str) -> Package:
         if each.distribution == distribution:
             return dataclasses.replace(each, instead=())
     known = ", ".join(each.distribution for each in there)
-    raise UsageError(f"{name} does not come from {distribution} here", hint=f"it comes from {known}")
+    raise UsageError(
+        f"{distribution} is not a distribution of {name} for this machine", hint=f"expected {known}"
+    )
 
 
 def _users(name: str) -> Users:
@@ -244,11 +246,11 @@ def _remains(backend: Backend, users: Users) -> str:
         if names
         else f"`aimind backends remove {backend.name}=={backend.version}`"
     )
-    return f"{backend.name} {backend.version} remains{size}: {then}"
+    return f"{backend.name} {backend.version} is still installed{size}: {then}"
 
 
 def _named(text: str) -> tuple[str, str | None]:
     name, equals, version = text.partition("==")
     if equals and not version:
-        raise UsageError(f"{text} names no version", hint="NAME==VERSION, or NAME alone")
+        raise UsageError(f"{text} does not name a version", hint="expected NAME or NAME==VERSION")
     return name, bare(version) or None

@@ -71,7 +71,7 @@ def bench_command(  # noqa: PLR0913 - one per option
             panel=RUNNING,
             metavar="N",
             min=1,
-            help="Requests of each measurement (default: twice as many as at once, and at least 8).",
+            help="Requests per measurement (default: twice the number at once, and at least 8).",
         ),
     ] = None,
     prompt_tokens: Annotated[
@@ -81,7 +81,7 @@ def bench_command(  # noqa: PLR0913 - one per option
             panel=RUNNING,
             metavar="N",
             min=1,
-            help="Length of each prompt, in tokens, about (default: 256).",
+            help="Approximate length of each prompt, in tokens (default: 256).",
         ),
     ] = 256,
     answer_tokens: Annotated[

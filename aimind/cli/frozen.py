@@ -60,25 +60,32 @@ def read(ctx: typer.Context, path: Path, options: RequestOptions) -> Frozen:
 
     besides = sorted(name for name in _LOCKED - _BESIDES if source(ctx, name) == "COMMANDLINE")
     if besides or ctx.obj:
-        what = f"--{besides[0].replace('_', '-')}" if besides else "what stands after --"
-        raise UsageError(f"the lock says all, and {what} would change it", hint=f"leave {what} out")
+        what = f"--{besides[0].replace('_', '-')}" if besides else "the arguments after --"
+        raise UsageError(
+            f"--frozen cannot be combined with {what}: the lock decides it", hint=f"leave {what} out"
+        )
     try:
         with path.open("rb") as file:
             found = lock.read(file.read(LONGEST_BYTES))
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}", hint="grant access") from problem
+        raise UsageError(
+            f"{path} cannot be read: {problem.strerror}", hint="check its permissions"
+        ) from problem
     secrets = {name: os.environ[name] for name in found.env_names if name in os.environ}
     if missing := set(found.env_names) - set(secrets):
         raise UsageError(
-            f"the lock wants {min(missing)} passed, and it is not set", hint=f"export {min(missing)}"
+            f"the lock passes {min(missing)} to the backend, and it is not set",
+            hint=f"export {min(missing)}=VALUE",
         )
     base = ask(found.model, options)
     if found.has_key != (base.request.api_key is not None):
         wish = (
-            f"export {API_KEY_VARIABLE}, or --api-key-file" if found.has_key else f"unset {API_KEY_VARIABLE}"
+            f"export {API_KEY_VARIABLE}, or use --api-key-file"
+            if found.has_key
+            else f"unset {API_KEY_VARIABLE}"
         )
         raise UsageError(
-            f"the lock is of a server with{'' if found.has_key else 'out'} an API key", hint=wish
+            f"the lock was made for a server with{'' if found.has_key else 'out'} an API key", hint=wish
         )
     asked = dataclasses.replace(base, request=found.request(base.request.api_key, secrets))
     return Frozen(found, asked, steps.only(_model(found), asked))
@@ -140,7 +147,7 @@ def _model(lock: Lock) -> Model:
 
     parsed = reference.parse(lock.model, revision=lock.commit)
     if lock.commit is None and parsed.source == "huggingface":
-        raise UsageError("the lock is damaged: it names no commit", hint="write it anew with `aimind lock`")
+        raise UsageError("the lock is damaged: it names no commit", hint="write it again with `aimind lock`")
     local = hub.resolve(parsed) if parsed.source in ("local", "demo") else None
     root = local.root if local is not None else None
     formats = {file.path: file.format for file in local.files} if local is not None else {}
@@ -160,7 +167,9 @@ def _model(lock: Lock) -> Model:
     here = [(path, file) for path, file in zip(shown, lock.files, strict=True) if path and path.is_file()]
     if len(here) < len(files) and root is not None:
         missing = next(path for path in shown if path and not path.is_file())
-        raise LockError(f"{missing} is locked, and not there", hint="bring it back, or lock anew")
+        raise LockError(
+            f"the locked file {missing} is missing", hint="restore it, or run `aimind lock` again"
+        )
     if here:
         show.note(f"checking {len(here)} of {len(files)} locked files")
     for path, file in here:
@@ -174,12 +183,12 @@ def _check(path: Path, file: LockedFile) -> None:
 
     size = path.stat().st_size
     if size != file.size_bytes:
-        what = f"{file.size_bytes} bytes are locked, {size} are here"
+        what = f"it has {size} bytes instead of {file.size_bytes}"
     elif (found := sha256(FileReader(path))) != file.sha256:
-        what = f"sha256 {file.sha256} is locked, {found} is here"
+        what = f"its sha256 is {found} instead of {file.sha256}"
     else:
         return
-    raise LockError(f"{path} is another file: {what}", hint="bring that one back, or lock what is here")
+    raise LockError(f"{path} is not the locked file: {what}", hint="restore it, or run `aimind lock` again")
 
 
 def sha256(content: Reader) -> str:

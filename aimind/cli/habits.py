@@ -202,7 +202,7 @@ def _explain(option: _Foreign, own: Sequence[str]) -> _Answer | None:
     return _Answer(
         f"there is no option {flag}",
         option.replaced((), value, behind),
-        "an option of the backend follows --: ",
+        "options of the backend go after --: ",
     )
 
 

@@ -26,10 +26,10 @@ DRIVER_PATIENCE_SECONDS = 2.0
 
 
 app = typer.Typer(add_completion=False)
-Name = Annotated[str, argument("NAME", "The instance.", autocompletion=complete.instances)]
-EndedName = Annotated[str, argument("NAME", "The instance.", autocompletion=complete.ended_instances)]
+Name = Annotated[str, argument("NAME", "Name of the instance.", autocompletion=complete.instances)]
+EndedName = Annotated[str, argument("NAME", "Name of the instance.", autocompletion=complete.ended_instances)]
 RunningNames = Annotated[
-    list[str] | None, argument("NAME", "The instances.", autocompletion=complete.running_instances)
+    list[str] | None, argument("NAME", "Names of the instances.", autocompletion=complete.running_instances)
 ]
 
 
@@ -40,7 +40,7 @@ RunningNames = Annotated[
 def ps_command(
     *,
     with_ended: Annotated[
-        bool, option("-a", "--all", panel=OUTPUT, help="List instances that have ended, too.")
+        bool, option("-a", "--all", panel=OUTPUT, help="List instances that have ended too.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +86,7 @@ def logs_command(
     ] = False,
     previous: Annotated[
         bool,
-        option("--previous", panel=OUTPUT, help="Print the log of the run before the newest one."),
+        option("--previous", panel=OUTPUT, help="Print the log of the previous run."),
     ] = False,
     lines: Annotated[
         int | None,
@@ -113,12 +113,14 @@ def logs_command(
     from aimind.instances import logs
 
     if follow and previous:
-        raise UsageError("what ran before prints no more", hint="--follow or --previous")
+        raise UsageError("--follow cannot be combined with --previous", hint="leave one of them out")
     folder = instances.look(name).folder
     runs = logs.runs(folder)
     if len(runs) < (2 if previous else 1) and not follow:
         which = "only one run" if runs else "no run"
-        raise InstanceError(f"instance {name} has {which} yet", hint=f"`aimind status {name}` says how it is")
+        raise InstanceError(
+            f"instance {name} has {which} yet", hint=f"`aimind status {name}` shows its state"
+        )
     if follow:
         entries = logs.follow(folder, runs[-1] if runs else 1, lines=lines)
     else:
@@ -148,10 +150,10 @@ def stop_command(
     from aimind import instances
 
     if every == bool(names):
-        raise UsageError("name the instances to stop, or say --all", hint="`aimind ps` shows them")
+        raise UsageError("name the instances to stop, or use --all", hint="`aimind ps` shows them")
     wanted = [each.name for each in instances.living()] if every else list(dict.fromkeys(names or ()))
     if every and not wanted:
-        show.note("no instance runs")
+        show.note("no instance is running")
     outcomes = _stop(wanted)
     if as_json:
         show.data({"instances": [{"name": name, "outcome": how} for name, how in outcomes.items()]})
@@ -172,7 +174,9 @@ def restart_command(name: Name, *, as_json: Json = False) -> None:
         _start(sight, as_json=as_json)
         return
     if sight.state is not None and sight.state.state == "preparing":
-        raise InstanceError(f"instance {name} is still preparing", hint="there is no backend to restart yet")
+        raise InstanceError(
+            f"instance {name} is still being prepared", hint=f"`aimind wait {name}` waits until it is ready"
+        )
     before = sight.state.run if sight.state is not None else 0
     if not instances.send(name, signal.SIGUSR1):
         _start(instances.look(name), as_json=as_json)
@@ -201,7 +205,7 @@ def start_command(name: EndedName, *, as_json: Json = False) -> None:
 
     sight = instances.look(name)
     if sight.running:
-        raise InstanceError(f"instance {name} runs already", hint=f"`aimind restart {name}`")
+        raise InstanceError(f"instance {name} is already running", hint=f"`aimind restart {name}`")
     _start(sight, as_json=as_json)
 
 
@@ -242,7 +246,9 @@ def wait_command(
 def remove_command(
     names: Annotated[
         list[str] | None,
-        argument("NAME|MODEL", "The instances, or the models.", autocompletion=complete.instances_and_models),
+        argument(
+            "NAME|MODEL", "Names of the instances or models.", autocompletion=complete.instances_and_models
+        ),
     ] = None,
     *,
     hub: Hub = None,
@@ -274,7 +280,7 @@ def remove_command(
     running = [name for name in wanted if instances.look(name).running]
     if running and not force:
         raise InstanceError(
-            f"instance {running[0]} runs", hint=f"`aimind stop {running[0]}` first, or --force"
+            f"instance {running[0]} is running", hint=f"`aimind stop {running[0]}` first, or --force"
         )
     if found and not yes:
         models.confirm(found)
@@ -304,7 +310,7 @@ def _stop(names: Sequence[str]) -> dict[str, str]:
     outcomes = {}
     for name, was_running in told.items():
         if not was_running:
-            show.note(f"instance {name} does not run")
+            show.note(f"instance {name} is not running")
             outcomes[name] = "not running"
             continue
         with show.Step(f"stopping instance {name}") as step:
@@ -325,7 +331,7 @@ def _start(sight: Sight, *, as_json: bool) -> None:
     except OSError as problem:
         raise InstanceError(
             f"{instance.cwd}, where the command was given, cannot be entered: {problem.strerror}",
-            hint=f"`aimind status {sight.name}` shows the command: give it anew where you like",
+            hint=f"`aimind status {sight.name}` shows the command: run it in another directory",
         ) from problem
     argv, backend_argv = split([*instance.argv])
     added = [NO_CONFIG, "--detach", "--name", sight.name]  # what was configured then is in the words

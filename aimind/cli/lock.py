@@ -65,7 +65,9 @@ def lock_command(
     try:
         output.write_text(text(found, made_by=shlex.join(typed)), "utf-8")
     except OSError as problem:
-        raise UsageError(f"{output} cannot be written: {problem.strerror}", hint="--output PATH") from problem
+        raise UsageError(
+            f"{output} cannot be written: {problem.strerror}", hint="use --output PATH"
+        ) from problem
     what = "replaced" if replaced else "written"
     show.note(f"{output} is {what}: `aimind serve --frozen {shlex.quote(str(output))}`")
 
@@ -86,7 +88,7 @@ def _is_replaced(output: Path) -> bool:
             lock.read(file.read(LONGEST_BYTES))
     except (OSError, UsageError):
         raise UsageError(
-            f"{output} exists and is not a lock; it is left as it is",
+            f"{output} exists and is not a lock, so it was not replaced",
             hint="--output PATH writes the lock to another file",
         ) from None
     return True

@@ -106,7 +106,7 @@ def search_command(
     from aimind.reference import default_hub
 
     if not (text or gguf or category):
-        raise UsageError("say what to look for", hint="`aimind search qwen3`, or a --category")
+        raise UsageError("the search has no words", hint="for example `aimind search qwen3`")
     use_configured_hub()
     query = Query(text=" ".join(text or ()), gguf=gguf, category=category, limit=limit)
     results = _with_guesses(_search(_HUBS[hub] if hub else (default_hub(),), query))
@@ -267,7 +267,7 @@ def pull_command(  # noqa: PLR0913 - one per option
     wanted = ask(model, options)
     offer = steps.offer(wanted)
     if offer.candidates[0].root is not None:
-        raise UsageError(f"{model} is on this machine already", hint=f"`aimind serve {model}`")
+        raise UsageError(f"{model} is already on this machine", hint=f"`aimind serve {model}`")
     chosen = _chosen(offer, wanted)
     folder = fetch(chosen, show.Progress())
     if as_json:
@@ -296,7 +296,7 @@ def _chosen(offer: Offer, asked: Wanted) -> ModelFiles:
     host = steps.this_machine(asked.request, instances.living())
     answer = steps.answer(steps.ask(offer, asked, host))
     if isinstance(answer, AimindError):
-        show.note(f"note: {answer.message}; the usual files are downloaded all the same")
+        show.note(f"note: {answer.message}; the default files are downloaded anyway")
         return usual
     for reason in answer.reasons:
         if reason.field == "model":
@@ -312,7 +312,9 @@ def models_command(
     *,
     prune: Annotated[
         bool,
-        option("--prune", panel=RUNNING, help="Remove the remains of broken downloads, and show no models."),
+        option(
+            "--prune", panel=RUNNING, help="Remove the files of interrupted downloads, and show no models."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -409,7 +411,10 @@ def removals(words: Sequence[str]) -> dict[str, tuple[Removal, ...]]:
     for word in words:
         reference = parse(word)
         if reference.source not in ("huggingface", "modelscope"):
-            raise UsageError(f"{word} is in no hub's cache", hint="remove your own files yourself")
+            raise UsageError(
+                f"{word} is not a model in the cache of a hub",
+                hint="aimind removes only cached models; delete other files with rm",
+            )
         found[word] = removal.select(reference)
         _check_unused(reference, found[word])
     return found
@@ -434,7 +439,7 @@ def _check_unused(reference: Reference, removals_: Sequence[Removal]) -> None:
             )
     if leftovers.is_busy(reference):
         raise AimindError(
-            f"another program is downloading {reference.name}, or something beside it",
+            f"another program is downloading {reference.name}, or another revision of it",
             hint="wait until it is done, or stop it",
         )
 
@@ -449,13 +454,13 @@ def confirm(found: Mapping[str, Sequence[Removal]]) -> None:
     from aimind.hub import removal
 
     if not sys.stdin.isatty():
-        raise UsageError("nobody is here to ask whether to remove it", hint="--yes, if it shall be")
+        raise UsageError("stdin is not a terminal, so aimind cannot ask for confirmation", hint="add --yes")
     for word, removals_ in found.items():
         show.note(f"{word}: {gib(sum(map(removal.size_bytes, removals_)))}")
         for path in (path for each in removals_ for path in each.doomed):
             show.note(f"  {path}")
     if not typer.confirm("Remove this?", err=True):
-        show.note("nothing is removed")
+        show.note("nothing was removed")
         raise SystemExit(1)
 
 
@@ -466,7 +471,7 @@ def remove(found: Mapping[str, Sequence[Removal]]) -> int:
     from aimind.reference import parse
 
     total = 0
-    with instances.claims(wait=lambda: show.note("waiting for another aimind, which is starting")):
+    with instances.claims(wait=lambda: show.note("waiting for another aimind process that is starting")):
         for word, removals_ in found.items():
             _check_unused(parse(word), removals_)
             freed = sum(map(removal.remove, removals_))

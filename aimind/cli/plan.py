@@ -73,7 +73,10 @@ def plan_command(  # noqa: PLR0913 - one per option
     from aimind import hub
 
     if exact and hardware:
-        raise UsageError("--exact asks a llama.cpp about this machine", hint="leave --hardware out")
+        raise UsageError(
+            "--exact cannot be combined with --hardware: it asks the llama.cpp of this machine",
+            hint="leave --hardware out",
+        )
     wanted = ask(model, asked, backend_argv=ctx.obj, defaults=defaults(ctx))
     machines = steps.machines(tuple(hardware or ()), wanted)
     offer = steps.offer(wanted)
@@ -84,7 +87,9 @@ def plan_command(  # noqa: PLR0913 - one per option
     ]
     if len(questions) > 1:
         if with_files or exact:
-            raise UsageError("--files and --exact are about one plan", hint="one --hardware, one --context")
+            raise UsageError(
+                "--files and --exact need a single plan", hint="use one --hardware and one --context"
+            )
         answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
         if as_json:
             from aimind.document import comparison

@@ -116,7 +116,7 @@ def run_command(  # noqa: PLR0913 - one per option
     key = wanted.request.api_key
     running = None if _changes_serving(ctx) else _running(model)
     if running is not None:
-        show.note(f"instance {running.name} serves {model} already")
+        show.note(f"instance {running.name} is already serving {model}")
         use(target_of(running, key=key), wish, ends_with_us=False)
         return
     if source(ctx, "port") != "COMMANDLINE":  # a configured port is meant for what keeps running
@@ -180,7 +180,7 @@ def find_target(text: str, *, model: str | None, key: str | None) -> Target:
     if text not in instances.all_names():
         raise InstanceError(
             f"there is no instance {text}",
-            hint=f"`aimind ps` shows those that run; `aimind run {text}` starts a model",
+            hint=f"`aimind ps` lists the running ones; `aimind run {text}` starts a model",
         )
     return target_of(instances.look(text), key=key)
 

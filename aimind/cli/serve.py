@@ -106,11 +106,13 @@ def serve_command(  # noqa: PLR0913 - one per option
             "aimind cannot serve on Windows yet; planning works there", hint="use `aimind plan`, or WSL 2"
         )
     if no_supervise and (run.name is not None or detach):
-        raise UsageError("without a supervisor there is no instance", hint="leave --no-supervise out")
+        raise UsageError("--detach and --name need the supervisor", hint="leave --no-supervise out")
     if as_json and not detach:
-        raise UsageError("--json is for --detach", hint="`aimind status NAME --json` shows an instance")
+        raise UsageError("--json needs --detach", hint="`aimind status NAME --json` shows an instance")
     if model is None and frozen is None:
-        raise UsageError("the model is missing", hint="`aimind serve demo` serves a model that comes along")
+        raise UsageError(
+            "the model is missing", hint="`aimind serve demo` serves a small model that comes with aimind"
+        )
     if model is not None and frozen is not None:
         raise UsageError("the lock names the model already", hint="leave MODEL or --frozen out")
     lock = None
@@ -123,8 +125,8 @@ def serve_command(  # noqa: PLR0913 - one per option
         wanted = ask(str(model), asked, context=context, backend_argv=ctx.obj, defaults=defaults(ctx))
     if with_key and wanted.request.api_key is None:
         raise InstanceError(
-            f"instance {run.name} was started with an API key, and now there is none",
-            hint=f"export {API_KEY_VARIABLE}, and start it again",
+            f"instance {run.name} was started with an API key, but no key is set now",
+            hint=f"export {API_KEY_VARIABLE}, then start it again",
         )
     start = Start(
         asked=wanted,
@@ -245,7 +247,7 @@ def _without_instance(start: Start, *, dry_run: bool) -> None:
         steps.note_unchecked(plan)
         if command.files:
             paths = ", ".join(file.path for file in command.files)
-            show.note(f"note: the command reads what `aimind serve` writes before it: {paths}")
+            show.note(f"note: the command reads files that `aimind serve` writes first: {paths}")
         return
     show.start(plan, name=steps.called(plan))
     if not start.may_install:
@@ -326,7 +328,9 @@ def _claim(start: Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]
     from aimind import devices, instances
 
     request = start.asked.request
-    with instances.claims(wait=lambda: show.note("waiting for another aimind, which is starting")) as claims:
+    with instances.claims(
+        wait=lambda: show.note("waiting for another aimind process that is starting")
+    ) as claims:
         now = dataclasses.replace(devices.probe(), backends=host.backends, measurements=host.measurements)
         free = claims.free(steps.allowed(now, request))
         plan = start.decided(steps.answer(steps.ask(offer, start.asked, free)))
@@ -398,10 +402,10 @@ def _noted(held: Held) -> Iterator[None]:
         _last_word(held, "failed", problem.message, hint=problem.hint, exit_code=problem.exit_code)
         raise
     except KeyboardInterrupt:
-        _last_word(held, "stopped", "it was stopped before there was a backend", exit_code=130)
+        _last_word(held, "stopped", "it was stopped before the backend started", exit_code=130)
         raise
     except SystemExit as end:
-        _last_word(held, "stopped", "it was stopped before there was a backend", exit_code=int(end.code or 0))
+        _last_word(held, "stopped", "it was stopped before the backend started", exit_code=int(end.code or 0))
         raise
     except BaseException as bug:
         _last_word(held, "failed", f"a bug in aimind: {type(bug).__name__}: {quoted(bug)}", exit_code=70)

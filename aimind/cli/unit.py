@@ -114,11 +114,14 @@ def unit_command(  # noqa: PLR0913 - one per option
     user: Annotated[
         bool,
         option(
-            "--user", panel=RUNNING, help="Make a unit of your own user manager (default: of the system)."
+            "--user",
+            panel=RUNNING,
+            help="Make a unit for your user manager (default: for the system manager).",
         ),
     ] = False,
     hardened: Annotated[
-        bool, option("--hardened", panel=RUNNING, help="Deny the service all that it does not need.")
+        bool,
+        option("--hardened", panel=RUNNING, help="Deny the service every permission that it does not need."),
     ] = False,
     run_as: Annotated[
         str | None,
@@ -178,19 +181,20 @@ def _check(asked: _Asked) -> None:
 
     if asked.wanted.request.api_key and "api_key_file" not in asked.given:
         raise UsageError(
-            f"{API_KEY_VARIABLE} is set, and a unit, which everybody can read, must not hold its value",
-            hint="write the key into a file that only you can read (chmod 600), and name that with "
+            f"{API_KEY_VARIABLE} is set, but every user can read a unit, so it must not contain the key",
+            hint="write the key into a file that only you can read (chmod 600), and use "
             f"--api-key-file; or unset {API_KEY_VARIABLE}",
         )
     if asked.run_as is None:
         return
     if asked.user:
-        raise UsageError("a unit of your own runs as you", hint="leave --user or --run-as out")
+        raise UsageError("a unit of your user manager runs as you", hint="leave out --user or --run-as")
     try:
         pwd.getpwnam(asked.run_as)
     except KeyError:
         raise UsageError(
-            f"there is no user {asked.run_as!r} here", hint="make one: useradd --system"
+            f"there is no user {asked.run_as!r} on this machine",
+            hint="create one with `useradd --system NAME`",
         ) from None
 
 
@@ -200,9 +204,9 @@ def _install(unit: Unit, text: str) -> None:
     user = unit.manager == "user"
     path = (systemd.user_folder() if user else systemd.SYSTEM_FOLDER) / unit.file
     systemd.install(path, text, marker=units.MARKER, user=user)
-    show.note(f"{path} is written, and enabled")
+    show.note(f"{path} is written and enabled")
     start = f"systemctl {'--user ' if user else ''}start {unit.file}"
-    show.note(f"start it now: {start}; what it prints: journalctl {'--user ' if user else ''}-u {unit.file}")
+    show.note(f"start it now: {start}; its output: journalctl {'--user ' if user else ''}-u {unit.file}")
 
 
 # ── From the plan to the unit ──────────────────────────────────────────────────────────────────────────────
@@ -345,7 +349,7 @@ def _environment(asked: _Asked, decided: _Decided) -> dict[str, str]:
             continue
         if is_secret(name):
             raise UsageError(
-                f"a unit, which everybody can read, must not hold the value of {name}",
+                f"every user can read a unit, so it must not contain the value of {name}",
                 hint="leave it out: the backend gets the unit's environment, and `systemctl edit` adds "
                 "EnvironmentFile= with a file that others cannot read",
             )
@@ -367,11 +371,11 @@ def _notes(asked: _Asked, decided: _Decided, unit: Unit) -> Iterator[str]:
         yield "it runs as root; --hardened gives it a user of its own, --run-as another one"
     if unit.manager == "system" and decided.brings:
         where = f"/var/lib/{unit.folder} and /var/cache/{unit.folder}"
-        yield f"its first start brings what is missing in {where}"
+        yield f"its first start downloads what is missing into {where}"
     if unit.manager == "user":
-        yield "it runs while you are logged in; `loginctl enable-linger` has it run always"
+        yield "it runs while you are logged in; `loginctl enable-linger` keeps it running after that"
     if unit.manager == "user" and unit.hardened:
-        yield "only a unit of the system can be kept from folders and devices, too"
+        yield "only a unit of the system manager can also be denied folders and devices"
     yield from _about_secrets(asked, decided, unit)
     for path in _closed(decided, unit):
         yield (
@@ -385,9 +389,12 @@ def _about_secrets(asked: _Asked, decided: _Decided, unit: Unit) -> Iterator[str
 
     if decided.plan.model.root is None and "hf_token_file" not in asked.given:
         if any(map(os.environ.get, TOKEN_VARIABLES)):
-            yield "it gets no HF_TOKEN: write it into a file that only you can read, for --hf-token-file"
+            yield (
+                "HF_TOKEN is not passed to it: write the token into a file that only you can read, and use "
+                "--hf-token-file"
+            )
         elif unit.manager == "system" and hub.token_file().exists():
-            yield f"it has no token for Hugging Face; yours: --hf-token-file {hub.token_file()}"
+            yield f"it has no token for Hugging Face; to pass yours, use --hf-token-file {hub.token_file()}"
     for each in _credentials(asked):
         if Path(each.path).stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             yield f"others can read {each.path}: chmod 600 {each.path}"

@@ -48,8 +48,8 @@ class Untrusted:
         """The refusal to go on without these settings, since they may change what the rest means."""
         where = next(iter(self.settings.values())).where
         return UsageError(
-            f"{where}: {', '.join(self.settings)} cannot be set by a file that you have not allowed",
-            hint="read the file, then run `aimind config trust` to allow it; --no-config ignores it",
+            f"{where}: {', '.join(self.settings)} cannot be set by a file that is not trusted",
+            hint="read the file, then run `aimind config trust`; --no-config ignores it",
         )
 
 

@@ -48,11 +48,11 @@ def read() -> tuple[Text, ...]:
     except (FileNotFoundError, NotADirectoryError):
         if os.environ.get(VARIABLE):
             raise UsageError(
-                f"{own}, which {VARIABLE} names, is not there", hint=f"write it, or unset {VARIABLE}"
+                f"{own}, which {VARIABLE} names, does not exist", hint=f"create it, or unset {VARIABLE}"
             ) from None
     except (OSError, ValueError) as problem:
         raise UsageError(
-            f"{own} cannot be read: {_why(problem)}", hint="grant access, or repair it"
+            f"{own} cannot be read: {_why(problem)}", hint="check its permissions and its encoding"
         ) from None
     same = False
     with contextlib.suppress(OSError):
@@ -104,12 +104,12 @@ def _read(path: Path, *, only_trusted: bool = False) -> str:
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if only_trusted:
             _check_owner(path.lstat())
             _check_owner(status)
             if status.st_mode & stat.S_IWOTH:
-                raise ValueError("anybody can write it: chmod o-w aimind.toml")
+                raise ValueError("every user can write to it: chmod o-w aimind.toml")
         content = file.read(LONGEST_BYTES + 1)
     if len(content) > LONGEST_BYTES:
         raise ValueError(f"it is longer than {LONGEST_BYTES >> 10} KiB")
@@ -128,4 +128,6 @@ def _check_owner(status: os.stat_result) -> None:
         with contextlib.suppress(ValueError):
             trusted.add(int(os.environ.get("SUDO_UID", "")))
     if status.st_uid not in trusted:
-        raise ValueError(f"it belongs to another user ({status.st_uid}): a copy of your own would be heard")
+        raise ValueError(
+            f"it belongs to another user ({status.st_uid}), so it is not trusted; a copy of your own would be"
+        )

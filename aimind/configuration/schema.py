@@ -34,7 +34,7 @@ from aimind.launchers.flags import whole_path
 from aimind.options import is_secret
 from aimind.parameters import convert
 
-_PAGE = "docs/configuration.md has all keys, `aimind config` those in force"
+_PAGE = "docs/configuration.md lists all keys, `aimind config` shows the current values"
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)")
 
 
@@ -62,7 +62,7 @@ def _text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("it should be text or a number")  # noqa: TRY004 - pydantic's way
     if "\0" in str(value):
-        raise ValueError("there is a NUL in it")
+        raise ValueError("it contains a NUL character")
     return str(value)
 
 
@@ -74,7 +74,7 @@ def _variable(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise ValueError("this cannot be the name of a variable")
     if is_secret(name):
-        raise ValueError("a secret is no value of the configuration: the backend has what you export")
+        raise ValueError("a secret must not be in the configuration; export it, and the backend inherits it")
     return name
 
 
@@ -145,7 +145,7 @@ def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
         at = _AT_LINE.search(str(problem))
         number = at[1] if at else len(file.text.splitlines())  # "at end of document"
         message = _AT_LINE.sub("", str(problem))
-        raise UsageError(f"{file.path}:{number}: {message}", hint="the file is TOML") from None
+        raise UsageError(f"{file.path}:{number}: {message}", hint="the file must be valid TOML") from None
     except RecursionError:
         raise UsageError(f"{file.path} is nested too deeply", hint=_PAGE) from None
     form = model(keys, backends)
@@ -217,8 +217,8 @@ class _Problem:
         name, outer = path[-1], path[:-1]
         if is_secret(name):
             return UsageError(
-                f"{where}: {name}: a secret is no value of the configuration",
-                hint="api_key_file and hf_token_file name a file that holds it, and which only you can read",
+                f"{where}: {name}: a secret must not be in the configuration",
+                hint="use api_key_file or hf_token_file, with a file that only you can read",
             )
         known = {"backends": list(Backend.model_fields), "models": list(self.keys)}.get(
             outer[0] if outer else "", [*self.keys, "env", "backends", "models"]

@@ -46,7 +46,7 @@ def unknown(keys: Collection[str]) -> Iterator[str]:
     for name, value in sorted(os.environ.items()):
         if name.startswith(PREFIX) and name not in known and not _is_of_kubernetes(name, value):
             near = nearest(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
-            yield f"{name} means nothing to aimind" + (f": did you mean {PREFIX}{near}?" if near else "")
+            yield f"{name} is not a variable of aimind" + (f": did you mean {PREFIX}{near}?" if near else "")
 
 
 def of_kubernetes() -> Iterator[str]:

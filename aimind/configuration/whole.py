@@ -108,7 +108,7 @@ def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
         envs={name: _merged(each.envs.get(name, {}) for each in sections) for name in named},
         untrusted=tuple(untrusted),
         warnings=(
-            *(f"{each.path} is not heard: {each.problem}" for each in found if each.problem),
+            *(f"{each.path} is ignored: {each.problem}" for each in found if each.problem),
             *variables.unknown(keys),
         ),
         notes=tuple(variables.of_kubernetes()),

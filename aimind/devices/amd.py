@@ -55,7 +55,7 @@ def probe(env: Mapping[str, str], *, root: Path = Path("/")) -> tuple[Device, ..
     `index` is what `HIP_VISIBLE_DEVICES` counts: among those that `ROCR_VISIBLE_DEVICES` leaves.
 
     Raises:
-        DeviceError: this user may not use them, or one does not tell its memory.
+        DeviceError: this user may not use them, or one does not report its memory.
     """
     if not (root / "dev/kfd").exists() or visible.entries(env.get(VARIABLE)) == ():
         return ()
@@ -70,7 +70,7 @@ def probe(env: Mapping[str, str], *, root: Path = Path("/")) -> tuple[Device, ..
     ]
     if found and not os.access(root / "dev/kfd", os.R_OK | os.W_OK):
         raise DeviceError(
-            "This user may not use the AMD devices: /dev/kfd cannot be opened.",
+            "You have no permission to use the AMD devices: /dev/kfd cannot be opened.",
             hint=f"Become a member of the group that owns it (render). {_WITHOUT}",
         )
     return tuple(found)
@@ -138,7 +138,7 @@ def _memory(root: Path, node: _Node, kind: str) -> int:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DeviceError(
-            f"AMD device {node.index} does not tell its memory: {file} cannot be read.",
+            f"AMD device {node.index} does not report its memory: {file} cannot be read.",
             hint=f"Is the driver amdgpu loaded, and /sys mounted? {_WITHOUT}",
         ) from error
 

@@ -58,8 +58,8 @@ def probe(asked: str | None = None, *, root: Path = Path("/")) -> tuple[Device, 
     if program is None:
         if here:
             raise DeviceError(
-                "An Ascend device is here, but npu-smi is not on PATH.",
-                hint=f"Install its driver, or bring the program into this container. {_WITHOUT}",
+                "There is an Ascend device, but npu-smi is not on PATH.",
+                hint=f"Install its driver, or make npu-smi available in this container. {_WITHOUT}",
             )
         return ()
     try:
@@ -85,13 +85,13 @@ def _run(*argv: str) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        late = f"npu-smi does not answer within {error.timeout:g} seconds."
+        late = f"npu-smi did not answer within {error.timeout:g} seconds."
         raise DeviceError(late, hint=_WITHOUT) from error
     except OSError as error:
         raise DeviceError(f"{argv[0]} cannot be run: {error.strerror}.", hint=_WITHOUT) from error
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise DeviceError(f"npu-smi does not answer: {said[-1]}.", hint=_WITHOUT)
+        raise DeviceError(f"npu-smi failed: {said[-1]}.", hint=_WITHOUT)
     return done.stdout
 
 
@@ -102,7 +102,7 @@ def _devices(asked: str | None, mapping: str, table: str) -> Iterator[Device]:
         seat = seats[index]
         if seat not in chips:
             raise DeviceError(
-                f"Ascend device {index} is not in the table of npu-smi (card {seat[0]}, chip {seat[1]}).",
+                f"npu-smi does not list Ascend device {index} (card {seat[0]}, chip {seat[1]}).",
                 hint=_WITHOUT,
             )
         yield _device(index, chips[seat], tenants.get(seat, ()))
@@ -119,8 +119,8 @@ def _chosen(asked: str | None, there: tuple[int, ...]) -> tuple[int, ...]:
         raise DeviceError(f"{VARIABLE}={asked} names a device twice.", hint="Name each device once.")
     if there and not chosen:
         raise DeviceError(
-            f"{VARIABLE}={asked} begins with a device that is not here.",
-            hint=f"The Ascend devices here: {', '.join(map(str, sorted(there)))}.",
+            f"{VARIABLE}={asked} begins with a device that does not exist.",
+            hint=f"The Ascend devices are {', '.join(map(str, sorted(there)))}.",
         )
     return chosen
 
@@ -154,9 +154,9 @@ def _tenants(table: str) -> dict[tuple[int, int], tuple[Tenant, ...]]:
 def _device(index: int, chip: _Chip, tenants: tuple[Tenant, ...]) -> Device:
     name = chip.name if chip.name.startswith("Ascend") else f"Ascend {chip.name}"
     if chip.health not in _USABLE:
-        raise DeviceError(f"Ascend device {index} ({name}) is not well: {chip.health}.", hint=_WITHOUT)
+        raise DeviceError(f"Ascend device {index} ({name}) reports a fault: {chip.health}.", hint=_WITHOUT)
     if not chip.total:
-        raise DeviceError(f"Ascend device {index} ({name}) does not tell its memory.", hint=_WITHOUT)
+        raise DeviceError(f"Ascend device {index} ({name}) does not report its memory.", hint=_WITHOUT)
     total = max(0, chip.total - (HBM_KEPT_MIB if chip.hbm else 0))
     return Device(
         index=index,

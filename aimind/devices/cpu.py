@@ -119,8 +119,8 @@ def _machine(meminfo: Path) -> tuple[int, int]:
         return _kibibytes(fields["MemTotal"]), _kibibytes(fields["MemAvailable"])
     except (OSError, KeyError, ValueError) as error:
         raise DeviceError(
-            f"{meminfo} does not say how much memory there is ({error!r}).",
-            hint="aimind needs /proc mounted, and MemTotal and MemAvailable in it.",
+            f"{meminfo} does not report the memory ({error!r}).",
+            hint="aimind needs /proc to be mounted, with MemTotal and MemAvailable.",
         ) from error
 
 

@@ -151,7 +151,7 @@ def _device(text: str) -> Device:
     if not same_name:
         raise _not_understood(text)
     known = ", ".join(f"{card.name}-{card.size_gib}G" for card in same_name)
-    raise UsageError(f"There is no {plain} with {size}.", hint=f"Say {known}, or only the memory: {size}.")
+    raise UsageError(f"There is no {plain} with {size}.", hint=f"Use {known}, or only the memory: {size}.")
 
 
 def _imagined(name: str, memory_bytes: int, capability: str | None) -> Device:
@@ -210,7 +210,7 @@ def _not_understood(text: str) -> UsageError:
     names = ", ".join(dict.fromkeys(card.name for card in CARDS))
     return UsageError(
         f"The hardware {text.strip()!r} cannot be understood.",
-        hint="Say 24G, 2x24G, 1x24G+1x16G, H100, 8xH100-80G, cpu-64G or none, perhaps with ,ram=128G or "
+        hint="Use 24G, 2x24G, 1x24G+1x16G, H100, 8xH100-80G, cpu-64G or none, perhaps with ,ram=128G or "
         f",cpu={'|'.join(cpu.LEVELS)}; or a .json file recorded with `aimind devices --json`. "
         f"Known cards: {names}.",
     )

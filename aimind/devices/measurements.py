@@ -27,7 +27,7 @@ def read_measurements(path: Path) -> tuple[Measurement, ...]:
     except OSError as problem:
         raise ValueError(f"it cannot be read ({problem.strerror})") from problem
     except (ValueError, RecursionError) as problem:
-        raise ValueError("it is no JSON document") from problem
+        raise ValueError("it is not a JSON document") from problem
     try:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
@@ -45,7 +45,7 @@ def read_measurements(path: Path) -> tuple[Measurement, ...]:
             for run in entry["runs"]
         )
     except (KeyError, TypeError) as problem:
-        raise ValueError("it has not the form of one") from problem
+        raise ValueError("it is not a list of measurements") from problem
 
 
 def _text(value: object) -> str:

@@ -29,16 +29,16 @@ _NO_FUNCTION = 13
 _MISMATCH = 18
 _SILENCE = {
     _NO_PERMISSION: (
-        "This user may not talk to the NVIDIA driver.",
-        "Look at the permissions of /dev/nvidia*.",
+        "You have no permission to use the NVIDIA driver.",
+        "Check the permissions of /dev/nvidia*.",
     ),
     _NOT_LOADED: (
-        "An NVIDIA device is here, but its driver is not loaded.",
+        "There is an NVIDIA device, but its driver is not loaded.",
         "Load it (modprobe nvidia); a container must be started with its devices (--gpus all).",
     ),
     _MISMATCH: (
-        "The NVIDIA driver that is loaded and its library are of different versions.",
-        "The driver was updated since the last start: restart the machine.",
+        "The loaded NVIDIA driver and its library have different versions.",
+        "The driver was updated after the last boot: restart the machine.",
     ),
 }
 
@@ -89,7 +89,7 @@ def _ask(nvml: ModuleType, cuda_visible_devices: str | None, root: Path) -> Foun
             others = ",".join(other.gpu_uuid for other in seats if other.index != seat.index)
             raise DeviceError(
                 f"NVIDIA device {seat.index} does not answer: {error}.",
-                hint=f"Look at it with nvidia-smi, or go on without it: CUDA_VISIBLE_DEVICES={others}",
+                hint=f"Check it with nvidia-smi, or go on without it: CUDA_VISIBLE_DEVICES={others}",
             ) from error
     return Found(tuple(devices), driver)
 
@@ -129,7 +129,7 @@ def _hardware(root: Path) -> bool:
 def _silence(error: Exception) -> DeviceError:
     message, hint = _SILENCE.get(
         getattr(error, "value", None) or 0,
-        (f"The NVIDIA driver does not answer: {error}.", "nvidia-smi should say the same."),
+        (f"The NVIDIA driver does not answer: {error}.", "Check it with nvidia-smi."),
     )
     return DeviceError(message, hint=f"{hint} {_WITHOUT}")
 
@@ -184,8 +184,8 @@ def _device(nvml: ModuleType, seat: Seat, root: Path) -> Device:
         if error.value != _NOT_SUPPORTED:
             raise
         raise DeviceError(
-            f"NVIDIA device {seat.index} ({name}) does not tell its memory: it shares the machine's, which "
-            "aimind cannot plan.",
+            f"NVIDIA device {seat.index} ({name}) does not report its memory: it shares the machine's RAM, "
+            "which aimind cannot plan.",
             hint=_WITHOUT,
         ) from error
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(gpu)

@@ -66,15 +66,15 @@ def choose(text: str | None, seats: Sequence[Seat]) -> tuple[Seat, ...]:
             break
         if seat in chosen:
             raise DeviceError(
-                f"CUDA_VISIBLE_DEVICES={text} names device {seat.index} twice, and CUDA then shows none.",
+                f"CUDA_VISIBLE_DEVICES={text} names device {seat.index} twice, so CUDA shows no device.",
                 hint="Name each device once.",
             )
         chosen.append(seat)
     if named and seats and not chosen:
         there = ", ".join(f"{seat.index} ({seat.mig_uuid or seat.gpu_uuid})" for seat in seats)
         raise DeviceError(
-            f"CUDA_VISIBLE_DEVICES={text} begins with a device that is not here.",
-            hint=f"The NVIDIA devices here: {there}.",
+            f"CUDA_VISIBLE_DEVICES={text} begins with a device that does not exist.",
+            hint=f"The NVIDIA devices are {there}.",
         )
     return _usable_together(chosen)
 

@@ -74,9 +74,9 @@ def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
         installed = each.read()
         if installed is None:
             problem = each.python_problem() if each.finished else "its installation did not finish"
-            problem = f"{problem}: `aimind backends install {backend}=={each.version}` makes it anew"
+            problem = f"{problem}: `aimind backends install {backend}=={each.version}` reinstalls it"
             if each.changing:
-                problem = "it is just being installed or removed"
+                problem = "it is being installed or removed"
             size_bytes = folders.disk_used(each.folder)
             installed = Backend(
                 name=backend, version=each.version, executable=str(each.python), size_bytes=size_bytes

@@ -43,7 +43,7 @@ def _output(path: Path, arguments: tuple[str, ...], patience_seconds: float) -> 
 def _problem(path: Path, error: Exception) -> str:
     match error:
         case subprocess.TimeoutExpired():
-            return f"{path} does not say its version within {error.timeout:g} seconds"
+            return f"{path} did not report its version within {error.timeout:g} seconds"
         case subprocess.CalledProcessError():
             said = (error.stdout or b"").decode(errors="replace").strip().splitlines()
             ending = (

@@ -55,8 +55,8 @@ def find_damage(backend: Backend, package: Package, *, contents: bool = False) -
     others = len(found) - 1
     if not others:
         return worst
-    files = "one more file is" if others == 1 else f"{others} more files are"
-    return Difference(f"{worst.sentence}, and {files} not as installed", worst.fatal)
+    files = "one more file" if others == 1 else f"{others} more files"
+    return Difference(f"{worst.sentence} ({files} changed or missing)", worst.fatal)
 
 
 def _differences(
@@ -70,7 +70,7 @@ def _differences(
         return
     base = re.fullmatch(r"python(\d+\.\d+)", environment.python.resolve().name)
     if base is not None and python and base[1] != _minor(python):
-        yield Difference(f"bin/python is Python {base[1]}, and the packages are for {python}", fatal=True)
+        yield Difference(f"bin/python is Python {base[1]}, but the packages are for {python}", fatal=True)
     there = set(distributions(packages))
     for name in environment.distributions():
         if name not in there:
@@ -122,9 +122,9 @@ def _compare(file: Path, path: str, recorded: set[tuple[str, str]], *, contents:
     try:
         status = os.stat(file)  # noqa: PTH116 - of tens of thousands of files
         if not stat.S_ISREG(status.st_mode):
-            return Difference(f"{path} is no file", fatal=True)
+            return Difference(f"{path} is not a file", fatal=True)
         if not os.access(file, os.R_OK):
-            return Difference(f"{path} may not be read", fatal=True)
+            return Difference(f"{path} is not readable", fatal=True)
     except OSError:
         return Difference(f"{path} is missing", fatal=True)
     sizes = {int(size) for _, size in recorded if size.isdecimal()}
@@ -137,7 +137,7 @@ def _compare(file: Path, path: str, recorded: set[tuple[str, str]], *, contents:
         )
     hashes = {digest for digest, _ in recorded if digest.startswith("sha256=")}
     if contents and hashes and _sha256(file) not in hashes:
-        return Difference(f"{path} has other contents than were installed", fatal=False)
+        return Difference(f"{path} was changed after its installation", fatal=False)
     return None
 
 

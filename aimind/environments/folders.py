@@ -75,7 +75,7 @@ class Environment:
             target = self.python.readlink() if self.python.is_symlink() else self.python
             return f"its Python, {target}, is missing"
         if not os.access(self.python, os.X_OK):
-            return f"its Python, {self.python}, may not be executed"
+            return f"its Python, {self.python}, is not executable"
         return None
 
     def source(self, build: Package) -> Package:
@@ -219,8 +219,8 @@ def check_own(folder: Path) -> None:
     found = risk(folder)
     if found is not None:
         raise InstallError(
-            f"{found.sentence}: others could change the programs that are run from it",
-            hint=f"`{found.command}`, or name another folder with AIMIND_DATA_DIR",
+            f"{found.sentence}: other users could change the programs in it",
+            hint=f"`{found.command}`, or set AIMIND_DATA_DIR to another folder",
         )
 
 

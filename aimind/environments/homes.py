@@ -38,9 +38,9 @@ def _backend(name: str, program: Program, home: Home, folder: Path) -> Backend:
         version = said.group(1) if said else "unknown"
         configuration = Path(_inside(folder, home.configuration)).read_text("utf-8")
         if not isinstance(json.loads(configuration), dict):
-            problem = f"{_inside(folder, home.configuration)} holds no JSON object"
+            problem = f"{_inside(folder, home.configuration)} does not contain a JSON object"
     except (OSError, ValueError) as error:
-        problem = f"what {folder} was installed with cannot be read: {error}"
+        problem = f"the configuration in {folder} cannot be read: {error}"
     scripts = (_inside(folder, script) for script in home.scripts)
     return Backend(
         name=name,

@@ -65,7 +65,7 @@ def ensure(
         python = str(Path(python).absolute())
     if not renew and (installed := _there(wanted, package, python)):
         return installed
-    waiting = f"waiting for another process, which is installing or removing {wanted.name}"
+    waiting = f"waiting for another process that is installing or removing {wanted.name}"
     try:
         with wanted.locked(lambda: progress(waiting)) as lock:
             if not renew and (installed := _there(wanted, package, python)):
@@ -93,7 +93,7 @@ def ensure(
     except OSError as error:
         raise InstallError(
             f"{wanted.name} could not be installed in {wanted.folder}: {error.strerror}",
-            hint="AIMIND_DATA_DIR names another folder for what aimind installs",
+            hint="set AIMIND_DATA_DIR to another folder",
         ) from error
 
 
@@ -129,11 +129,11 @@ def renew_damaged(
         found = find_damage(installed, source, contents=True)
         if found is None:
             continue
-        progress(f"{environment.name} is not as it was installed: {found.sentence}")
+        progress(f"{environment.name} is damaged: {found.sentence}")
         if names := users(environment.version):
             raise InstallError(
-                f"{environment.name} is damaged, and used by {', '.join(names)}",
-                hint=f"first `aimind stop {' '.join(names)}`",
+                f"{environment.name} is damaged, and in use by {', '.join(names)}",
+                hint=f"run `aimind stop {' '.join(names)}`",
             )
         python = _remembered_python(environment)
         ensure(backend, source, version=version, python=python, renew=True, progress=progress)
@@ -165,7 +165,7 @@ def remove(backend: str, version: str | None = None, *, users: Users = lambda _:
     if not chosen:
         raise InstallError(
             f"{backend}{f' {version}' if version else ''} is not installed by aimind",
-            hint="`aimind backends` shows what is",
+            hint="`aimind backends` lists the installed ones",
         )
     with contextlib.ExitStack() as locks:
         for each in chosen:
@@ -173,8 +173,8 @@ def remove(backend: str, version: str | None = None, *, users: Users = lambda _:
         for each in chosen:
             if names := users(each.version):
                 raise InstallError(
-                    f"{each.name} is used by {', '.join(names)}",
-                    hint=f"first `aimind stop {' '.join(names)}`",
+                    f"{each.name} is in use by {', '.join(names)}",
+                    hint=f"run `aimind stop {' '.join(names)}`",
                 )
         for each in chosen:
             each.clear()
@@ -183,7 +183,7 @@ def remove(backend: str, version: str | None = None, *, users: Users = lambda _:
 
 
 def _busy(name: str) -> NoReturn:
-    raise InstallError(f"{name} is just being installed or removed", hint="try again when that has ended")
+    raise InstallError(f"{name} is being installed or removed", hint="try again when that is done")
 
 
 def _there(wanted: Environment, package: Package, python: str | None) -> Backend | None:
@@ -246,7 +246,7 @@ def _make(
     )
     installed = wanted.read()
     if installed is None:
-        raise InstallError(f"{wanted.name} vanished while it was installed", hint="install it again")
+        raise InstallError(f"{wanted.name} was removed during its installation", hint="install it again")
     return installed
 
 
@@ -264,7 +264,8 @@ def _install(wanted: Environment, package: Package, progress: Progress, run: Cal
         if not dated:
             raise
         progress(
-            f"{wanted.name}: {error.message}; what is required is the newest, not that of {package.resolved}"
+            f"{wanted.name}: {error.message}; installing the newest dependencies instead of those of "
+            f"{package.resolved}"
         )
         run(command)
 
@@ -279,10 +280,10 @@ def _check(wanted: Environment, package: Package) -> str:
     )
     python, _, version = done.stdout.strip().partition(" ")
     if done.returncode != 0 or not _same(version, wanted.version):
-        said = done.stderr.strip().splitlines() or [f"version {version}" if version else "it is not there"]
+        said = done.stderr.strip().splitlines() or [f"version {version}" if version else "it is missing"]
         raise InstallError(
             f"{wanted.name} was installed but {package.import_name} cannot be found: {said[-1]}",
-            hint="this is wrong in aimind's recipe for that version: try the default version, and report it",
+            hint="aimind's recipe for this version is wrong: use the default version, and please report it",
         )
     return python
 

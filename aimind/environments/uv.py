@@ -32,15 +32,15 @@ _NO_DATES = re.compile(r"missing an upload date|--exclude-newer")
 _REMEDIES = (
     (
         r"No space left on device|Disk quota exceeded",
-        "make room, or name a folder on another disk with AIMIND_DATA_DIR (and UV_CACHE_DIR)",
+        "make room, or set AIMIND_DATA_DIR (and UV_CACHE_DIR) to a folder on another disk",
     ),
     (
         r"No interpreter found|Failed to inspect Python|Querying Python|Invalid version request",
-        "`uv python install` brings one, and --python takes the path of one, too",
+        "`uv python install` installs one; --python also accepts a path",
     ),
     (
         r"network was disabled|not found in the cache",
-        "uv was told to stay offline (UV_OFFLINE), and its cache does not have all that is needed. {bring}",
+        "uv is offline (UV_OFFLINE), and its cache lacks some packages. {bring}",
     ),
     (
         r"no (usable )?wheels|source distribution or wheel for the current platform",
@@ -49,14 +49,14 @@ _REMEDIES = (
     # An index that could not be asked comes before what then was not found.
     (
         r"error sending request|dns error|connect error|timed out|invalid peer certificate|HTTP status",
-        "check the network: uv takes a mirror in UV_DEFAULT_INDEX, a proxy in HTTPS_PROXY, certificates in "
-        "SSL_CERT_FILE. {bring}",
+        "check the network: uv reads a mirror from UV_DEFAULT_INDEX, a proxy from HTTPS_PROXY, and "
+        "certificates from SSL_CERT_FILE. {bring}",
     ),
     (r"there (is|are) no versions? of|only .* (is|are) available", "name another version: NAME==VERSION"),
-    (r"not found in the package registry", "see that the index which uv is configured for has it"),
+    (r"not found in the package registry", "check that uv's package index has it"),
     (
         r"Failed to build|build backend",
-        "it has to be compiled here: that needs a C++ compiler, CMake and make",
+        "it is compiled on this machine, which needs a C++ compiler, CMake and make",
     ),
 )
 
@@ -140,12 +140,10 @@ def run(
         text = "\n".join(lines)
         (folder / ".last-failure.log").write_text(text + "\n", encoding="utf-8")
         if _NO_DATES.search(text):
-            raise NoDatesError(
-                "the package index does not tell when its files were uploaded", hint=_bring(install)
-            )
+            raise NoDatesError("the package index does not report upload dates", hint=_bring(install))
         raise InstallError(
             f"{what} could not be installed: {_reason(lines) or f'uv ended with {process.returncode}'}",
-            hint=f"{_remedy(text, install)}; all that uv said is in {folder / '.last-failure.log'}",
+            hint=f"{_remedy(text, install)}; uv's output is in {folder / '.last-failure.log'}",
         )
 
 
@@ -257,7 +255,7 @@ def _end(statement: str) -> str:
 
 
 def _remedy(text: str, install: str) -> str:
-    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "see what uv says")
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "see uv's output")
     return remedy.format(bring=_bring(install))
 
 

@@ -56,8 +56,8 @@ def checked_token(token: str, *, where: str, login: str) -> str:
         if not "!" <= character <= "~" or character == ";":
             raise HubError(
                 f"the token in {where} cannot be sent: character {position} of {len(token)} is "
-                f"{_described(character)}, and a token has ASCII letters, digits and signs alone",
-                hint=f"Copy the token once more, without what stands around it; or {login}.",
+                f"{_described(character)}, and a token contains only ASCII letters, digits and punctuation",
+                hint=f"Copy the token again, without spaces and quotes around it; or {login}.",
             )
     return token
 
@@ -105,7 +105,7 @@ def checked_files(files: Iterable[File], *, of: str) -> tuple[File, ...]:
     for path in by_path:
         for parent in PurePosixPath(path).parents:
             if str(parent) in by_path:
-                raise _unsafe(of, f"a file that is a folder, too: {_shown(str(parent))}")
+                raise _unsafe(of, f"a file that is also a folder: {_shown(str(parent))}")
     return tuple(by_path.values())
 
 
@@ -129,4 +129,4 @@ def _shown(path: object) -> str:
 
 
 def _unsafe(of: str, what: str) -> HubError:
-    return HubError(f"{of} lists {what}", hint="Do not use this repository, or tell the hub about it.")
+    return HubError(f"{of} lists {what}", hint="Do not use this repository, or report it to the hub.")

@@ -151,7 +151,7 @@ class _Download:
             if last:
                 raise HubError(
                     f"{self._file.path} of {self._model.reference.name} arrived with {wrong}",
-                    hint="Try again; if it stays so, the hub or a proxy on the way is broken.",
+                    hint="Try again; if that fails too, the hub or a proxy in between is broken.",
                 )
         self._unfinished.touch()  # where there was nothing to fetch
         blob = self._hub.cache.blob(self._model.reference, self._digest.hexdigest())
@@ -262,8 +262,8 @@ def _check_names(hub: RemoteHub, files: Sequence[File]) -> None:
     folder = _existing(hub.cache.folder())
     if folder.with_name(folder.name.swapcase()).exists():
         raise HubError(
-            f"the disk of {folder} takes {same[0]} and {same[1]} for one file",
-            hint=f"Set {hub.site().home_variable} to a folder on a disk that tells them apart.",
+            f"the disk of {folder} cannot store both {same[0]} and {same[1]}, which differ only in case",
+            hint=f"Set {hub.site().home_variable} to a folder on a case-sensitive disk.",
         )
 
 

@@ -33,7 +33,8 @@ class Site:
         page: that of a repository, with `{}` for its name.
         default_revision: of a repository.
         login: what to do for a token.
-        endpoint_variable, home_variable: those that say where it is, and where its cache is.
+        endpoint_variable, home_variable: the variables that set its address and its cache directory.
+        alternative: how to download where this hub is blocked; empty if there is no other way.
     """
 
     endpoint: str
@@ -42,6 +43,7 @@ class Site:
     login: str
     endpoint_variable: str
     home_variable: str
+    alternative: str = ""
 
 
 def retried(call: Callable[[], Result], explain: Explain, waits: Sequence[float] | None = None) -> Result:
@@ -94,12 +96,12 @@ def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
     if isinstance(error, ChangedError):
         return HubError(
             f"{name}: {error}",
-            hint="Try again: it may be changing; if it stays so, the hub or a proxy on the way is broken.",
+            hint="Try again: it may be changing. If that fails too, the hub or a proxy in between is broken.",
         )
     if isinstance(error, NonsenseError):
         return HubError(
             f"{endpoint} {error}, when asked about {name}",
-            hint=f"Check {site.endpoint_variable}, and proxies on the way.",
+            hint=f"Check {site.endpoint_variable}, and proxies in between.",
         )
     if isinstance(error, ProxyError):
         return HubError(
@@ -110,22 +112,23 @@ def explain(error: Exception, reference: Reference, site: Site) -> AimindError:
     if isinstance(error, SlowError):
         return HubError(
             f"{endpoint} is too slow for {name}: it {quoted(error)}",
-            hint="Try again later, which goes on where it ended, or set HF_HUB_ETAG_TIMEOUT and "
+            hint="Try again later, which resumes the download, or set HF_HUB_ETAG_TIMEOUT and "
             "HF_HUB_DOWNLOAD_TIMEOUT to more than 10 seconds; `serve --offline` uses the cache.",
         )
     if is_transport(error):
         return HubError(
             f"{endpoint} cannot be reached: {quoted(error)}",
-            hint=f"Check the network and {site.endpoint_variable}; `serve --offline` uses the cache.",
+            hint=f"Check the network and {site.endpoint_variable}; `serve --offline` uses the cache."
+            f"{site.alternative}",
         )
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DoesNotFitError(
-            f"the disk is full: {name} could not be fetched",
-            hint=f"Make room and try again, which goes on where it ended; or set {site.home_variable} to a "
+            f"the disk is full: {name} could not be downloaded",
+            hint=f"Make room and try again, which resumes the download; or set {site.home_variable} to a "
             "folder on a larger disk.",
         )
     return HubError(
-        f"{name} could not be fetched: {quoted(error)}",
+        f"{name} could not be downloaded: {quoted(error)}",
         hint=f"Try again; check the space and the permissions of the cache ({site.home_variable}).",
     )
 
@@ -135,7 +138,7 @@ def _refused(error: RefusedError, reference: Reference, site: Site) -> AimindErr
     match error.why:
         case "gated":
             return HubError(
-                f"{name} is gated: its authors want to know who uses it",
+                f"{name} is gated: its authors approve who may download it",
                 hint=f"Accept its terms on {page}, then {site.login}.",
             )
         case "revision":
@@ -150,7 +153,8 @@ def _refused(error: RefusedError, reference: Reference, site: Site) -> AimindErr
             )
         case "file":
             return ModelNotFoundError(
-                f"{name} no longer has a file that it listed", hint="Try again; it is being changed."
+                f"{name} no longer has a file that it listed",
+                hint="Try again: the repository is being changed.",
             )
     return _explain_status(error, name, site)
 
@@ -165,15 +169,15 @@ def _explain_status(error: RefusedError, name: str, site: Site) -> AimindError:
     if status == 429:
         wait = "some minutes" if error.wait_seconds is None else f"{error.wait_seconds:.0f} s"
         return HubError(
-            f"{site.endpoint} has had too many requests from here (HTTP 429)",
+            f"{site.endpoint} refuses more requests for now (HTTP 429)",
             hint=f"Wait {wait}; the limit is higher when you {site.login}.",
         )
     if status >= 500:
         return HubError(
-            f"{site.endpoint} is out of order (HTTP {status})",
+            f"{site.endpoint} reports a server error (HTTP {status})",
             hint="Try again later; `serve --offline` uses the cache.",
         )
     return HubError(
         f"{site.endpoint} answered HTTP {status} for {name}",
-        hint=f"Check {site.endpoint_variable}, and proxies on the way.",
+        hint=f"Check {site.endpoint_variable}, and proxies in between.",
     )

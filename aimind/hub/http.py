@@ -228,7 +228,7 @@ class Remote:
         try:
             return json.loads(bytes(body))
         except (ValueError, RecursionError) as error:
-            raise NonsenseError("answers with what is no JSON") from error
+            raise NonsenseError("did not answer with JSON") from error
 
     def _refusal(self, response: httpx2.Response, *, at_home: bool) -> RefusedError:
         """What the hub means; other servers mean what HTTP says."""
@@ -317,9 +317,9 @@ def _redirected(url: str, location: str) -> str:
         target = urljoin(url, location)
         scheme = urlsplit(target).scheme
     except ValueError as error:
-        raise NonsenseError("redirects to what is no address") from error
+        raise NonsenseError("redirects to an invalid address") from error
     if scheme != "https" and not (scheme == "http" and urlsplit(url).scheme == "http"):
-        raise NonsenseError(f"redirects to an address of the kind {scheme!r}")
+        raise NonsenseError(f"redirects to an address with the scheme {scheme!r}")
     return target
 
 

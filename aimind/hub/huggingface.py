@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://huggingface.co"
 _LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+_ALTERNATIVE = (
+    " Where Hugging Face is blocked, set HF_ENDPOINT to a mirror such as https://hf-mirror.com, or download "
+    "from ModelScope, as ms:owner/name."
+)
 _WHY: Mapping[str, Why] = {
     "RevisionNotFound": "revision",
     "EntryNotFound": "file",
@@ -68,6 +72,7 @@ class HuggingFace(RemoteHub):
             login=_LOGIN,
             endpoint_variable="HF_ENDPOINT",
             home_variable="HF_HOME",
+            alternative=_ALTERNATIVE,
         )
 
     def secrets(self) -> Mapping[str, str]:

@@ -37,7 +37,7 @@ def resolve(reference: Reference) -> Model:
         path = Path(reference.name).expanduser()
     except RuntimeError as error:
         raise ModelNotFoundError(
-            f"{reference.name} is in the home folder of nobody known here", hint="Write the whole path."
+            f"{reference.name} is in the home folder of an unknown user", hint="Write the whole path."
         ) from error
     mode = _stat(path).st_mode
     if stat.S_ISDIR(mode):
@@ -266,7 +266,7 @@ def _unreadable(path: Path, error: Exception) -> ModelNotFoundError:
         if path.is_symlink():
             return ModelNotFoundError(
                 f"{path} is a link to {path.readlink()}, which does not exist",
-                hint="Fetch the file that it should lead to, or remove the link.",
+                hint="Restore the file that the link names, or remove the link.",
             )
         return ModelNotFoundError(f"{path} does not exist", hint=f"Check the spelling; this is {Path.cwd()}.")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

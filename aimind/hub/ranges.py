@@ -112,7 +112,7 @@ def start_of(response: httpx2.Response, start: int, stop: int, size_bytes: int, 
         ChangedError: the file has another size than was listed.
     """
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise NonsenseError("sends a compressed file though it was asked not to")
+        raise NonsenseError("sent a compressed file although that was not accepted")
     if response.status_code != 206:
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) != size_bytes:
@@ -124,4 +124,4 @@ def start_of(response: httpx2.Response, start: int, stop: int, size_bytes: int, 
     total = sent.rpartition("/")[2]
     if total.isdecimal() and int(total) != size_bytes:
         raise ChangedError(f"{what} has {int(total):,} bytes, where {size_bytes:,} were listed")
-    raise NonsenseError("sends another part of a file than it was asked for")
+    raise NonsenseError("sent a part of a file that was not requested")

@@ -110,7 +110,7 @@ class RemoteHub:
             if cached is None:
                 raise
             if not _can_be_served(cached):
-                hint = f"{error.hint} The cache has only a part of {reference.name}."
+                hint = f"{error.hint} The cache has only some files of {reference.name}."
                 raise HubError(error.message, hint=hint) from error.__cause__
             self._is_away = True
             _log.warning("%s: using what the cache has of %s", error.message, reference.name)
@@ -209,7 +209,7 @@ class RemoteHub:
         try:
             model = self.listed(reference, answer)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise NonsenseError("answers with a list that makes no sense") from error
+            raise NonsenseError("answered with an invalid list of files") from error
         checked_files(model.files, of=reference.name)
         return self._measured(model) if measure else model
 
@@ -222,7 +222,7 @@ class RemoteHub:
         unknown = [file for file in model.files if file.size_bytes == UNMEASURED]
         wants_commit = self.cache.by_commit and model.commit is None
         if wants_commit and not model.files:
-            raise NonsenseError("answers with a list that makes no sense")
+            raise NonsenseError("answered with an invalid list of files")
         if wants_commit and not unknown:
             unknown = list(model.files[:1])
         if not unknown:
@@ -252,7 +252,7 @@ class RemoteHub:
             _log.warning("%s lists %s of %s, which is not there", self.title, file.path, model.reference.name)
             return None
         if facts.size_bytes is None:
-            raise NonsenseError(f"does not tell how large {file.path} is")
+            raise NonsenseError(f"does not report the size of {file.path}")
         sha256 = facts.sha256 or file.sha256
         sha1 = None if sha256 else facts.git_sha1 or file.git_sha1
         return File(file.path, facts.size_bytes, sha256, sha1)
@@ -323,6 +323,6 @@ def _try_to_remember(cache: Cache, model: Model, *, must: bool) -> None:
 
 def _offline(reference: Reference) -> HubError:
     return HubError(
-        f"{reference.name} is not complete in the cache, and offline nothing is fetched",
-        hint="Leave --offline out, and HF_HUB_OFFLINE unset, once to download it.",
+        f"{reference.name} is not complete in the cache, and aimind is offline",
+        hint="Run it once without --offline and HF_HUB_OFFLINE to download it.",
     )

@@ -63,15 +63,13 @@ def select(reference: Reference) -> tuple[Removal, ...]:
     if not here:
         raise ModelNotFoundError(
             f"{reference.name} is not in {places.folder(reference.source)}",
-            hint="`aimind models` shows what is.",
+            hint="`aimind models` lists the cached models.",
         )
     narrow = any((reference.revision, reference.quantization, reference.file))
     found = [each for repository in here if (each := _select(repository, reference, narrow=narrow))]
     if not found:
-        has = ", ".join(dict.fromkeys(_labels(here))) or "nothing whole"
-        raise ModelNotFoundError(
-            f"{unparse(reference)} is not here", hint=f"Of {reference.name} there is {has}."
-        )
+        has = ", ".join(dict.fromkeys(_labels(here))) or "no complete files"
+        raise ModelNotFoundError(f"{unparse(reference)} is not in the cache", hint=f"The cache has {has}.")
     return tuple(found)
 
 

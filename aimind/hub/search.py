@@ -87,8 +87,8 @@ def search(source: Source, query: Query) -> tuple[Found, ...]:
     """
     if is_offline():
         raise HubError(
-            "offline nothing can be searched (HF_HUB_OFFLINE, AIMIND_OFFLINE)",
-            hint="Unset that once; `aimind models` shows what is here.",
+            "search needs the network, and HF_HUB_OFFLINE or AIMIND_OFFLINE is set",
+            hint="Unset it; `aimind models` lists the cached models.",
         )
     pages = _hugging_face if source == "huggingface" else _modelscope
     tasks: Sequence[str | None] = TASKS[source][query.category] if query.category else (None,)
@@ -96,7 +96,7 @@ def search(source: Source, query: Query) -> tuple[Found, ...]:
     if not found:
         raise ModelNotFoundError(
             f"{hub_of(source).title} finds nothing for {_words(query)}",
-            hint="Try fewer or other words, without --gguf and --category, or the other hub with --hub.",
+            hint="Use fewer or other words, leave out --gguf and --category, or try the other hub (--hub).",
         )
     return tuple(sorted(found.values(), key=lambda each: -(each.downloads or 0))[: query.limit])
 
@@ -236,5 +236,5 @@ def _sensible(source: Source) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        problem = NonsenseError("answers with what makes no sense")
+        problem = NonsenseError("did not answer with a list of models")
         raise explain(problem, _ASKED[source], hub_of(source).site()) from error

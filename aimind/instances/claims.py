@@ -161,7 +161,9 @@ def check_free(name: str) -> None:
 
 def runs_already(name: str) -> InstanceError:
     """What is said of a name in use."""
-    return InstanceError(f"instance {name} runs already", hint=f"`aimind stop {name}`, or another --name")
+    return InstanceError(
+        f"instance {name} is already running", hint=f"run `aimind stop {name}`, or choose another --name"
+    )
 
 
 def remove_leftovers(sights: tuple[look.Sight, ...]) -> None:

@@ -49,8 +49,8 @@ def send(name: str, number: signal.Signals) -> bool:
         time.sleep(POLL_SECONDS)  # it has just ended, or handed over to another
     if number not in (signal.SIGTERM, signal.SIGKILL):
         raise InstanceError(
-            f"the supervisor of instance {name} is gone, and something of it still runs",
-            hint=f"`aimind stop {name}` ends what is left",
+            f"the supervisor of instance {name} has ended, but some of its processes are still running",
+            hint=f"`aimind stop {name}` ends them",
         )
     end_holders(name)
     return True
@@ -142,8 +142,8 @@ def finish_stop(name: str) -> bool:
         end_holders(name)
     if not wait_until_ended(name, patience_seconds=0):
         raise InstanceError(
-            f"instance {name} was killed, and yet something of it still runs",
-            hint="a process that waits for a device or a disk ends once that answers",
+            f"instance {name} was killed, but some of its processes are still running",
+            hint="a process that waits for a device or a disk ends when that responds",
         )
     return True
 
@@ -178,7 +178,7 @@ def remove(name: str) -> None:
     with claims(wait=lambda: None):  # no starter may come to wait for a lock that is removed
         lock = locks.take(folder / records.LOCK, patience_seconds=LOCK_PATIENCE_SECONDS)
         if lock is None:
-            raise InstanceError(f"instance {name} runs", hint=f"`aimind stop {name}` first, or --force")
+            raise InstanceError(f"instance {name} is running", hint=f"`aimind stop {name}` first, or --force")
         try:
             records.remove_folder(folder)
         finally:

@@ -141,7 +141,7 @@ def look(name: str) -> Sight:
     records.check_to_look()
     if names.good(name) and (sight := _look(name)) is not None:
         return sight
-    raise InstanceError(f"there is no instance {name}", hint="`aimind ps` shows those that are here")
+    raise InstanceError(f"there is no instance {name}", hint="`aimind ps -a` lists all instances")
 
 
 def _look(name: str) -> Sight | None:
@@ -159,7 +159,7 @@ def _look(name: str) -> Sight | None:
     if instance is None:
         return None
     if state is None:
-        state = records.damaged(folder / records.STATE, "it is not there")
+        state = records.damaged(folder / records.STATE, "it is missing")
     problems = [each for each in (instance, state) if isinstance(each, InstanceError)]
     return Sight(
         name=name,

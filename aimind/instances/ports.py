@@ -25,13 +25,13 @@ def choose(address: str, port: int, others: Iterable[Instance] = ()) -> int:
     if port in claimed:
         raise PortInUseError(
             f"port {port} is claimed by instance {claimed[port]}",
-            hint=f"--port 0 takes a free one; `aimind stop {claimed[port]}` frees this one",
+            hint=f"--port 0 chooses a free one; `aimind stop {claimed[port]}` frees this one",
         )
     for _ in range(ATTEMPTS):
         found = _bind(address, port)
         if found not in claimed:
             return found
-    raise PortInUseError("all free ports are claimed by instances", hint="`aimind ps` shows them")
+    raise PortInUseError("all free ports are claimed by instances", hint="`aimind ps` lists them")
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -49,7 +49,7 @@ def _bind(address: str, port: int) -> int:
     import socket  # not for those who only look
 
     if not 0 <= port <= 65535:
-        raise UsageError(f"{port} is not a port", hint="ports are 1 to 65535; 0 takes a free one")
+        raise UsageError(f"{port} is not a port", hint="ports are 1 to 65535; 0 chooses a free one")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -59,19 +59,21 @@ def _bind(address: str, port: int) -> int:
             probe.bind(where)
             return int(probe.getsockname()[1])
     except socket.gaierror as problem:
-        raise UsageError(f"{address} is not an address of this machine", hint="--host 127.0.0.1") from problem
+        raise UsageError(
+            f"{address} is not an address of this machine", hint="use --host 127.0.0.1"
+        ) from problem
     except OSError as problem:
         if problem.errno == errno.EADDRINUSE:
             raise PortInUseError(
                 _taken(where) or f"port {port} on {address} is in use",
-                hint="--port 0 takes a free one, or name another",
+                hint="--port 0 chooses a free one, or use another",
             ) from problem
         if problem.errno == errno.EACCES:
             raise PortInUseError(
-                f"port {port} needs more rights than you have", hint="ports from 1024 on are free to use"
+                f"port {port} needs root's permissions", hint="use a port from 1024 to 65535"
             ) from problem
         raise UsageError(
-            f"cannot listen on {address}: {problem.strerror}", hint="--host 127.0.0.1"
+            f"cannot listen on {address}: {problem.strerror}", hint="use --host 127.0.0.1"
         ) from problem
 
 

@@ -57,8 +57,8 @@ def writing(what: Path) -> Iterator[None]:
     except OSError as problem:
         raise InstanceError(
             f"{what} cannot be written: {problem.strerror}",
-            hint="aimind keeps there what it serves: make room or grant access, or name another folder "
-            "with AIMIND_STATE_DIR",
+            hint="aimind keeps its instances there: make room or grant access, or set AIMIND_STATE_DIR "
+            "to another folder",
         ) from problem
 
 
@@ -101,8 +101,8 @@ def check_own(folder: Path) -> None:
     found = risk(folder)
     if found is not None:
         raise InstanceError(
-            f"{found.sentence}: others could change what is started by it",
-            hint=f"`{found.command}`, or name another folder with AIMIND_STATE_DIR",
+            f"{found.sentence}: other users could change what aimind starts",
+            hint=f"`{found.command}`, or set AIMIND_STATE_DIR to another folder",
         )
 
 
@@ -172,29 +172,29 @@ def _values(path: Path) -> dict[str, object]:
     except (FileNotFoundError, NotADirectoryError):
         raise
     except NotRegularError as problem:
-        raise damaged(path, "it is no file") from problem
+        raise damaged(path, "it is not a file") from problem
     except OSError as problem:
         raise unreadable(path, problem) from problem
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as problem:
-        raise damaged(path, "it is no JSON document") from problem
+        raise damaged(path, "it is not a JSON document") from problem
     if not isinstance(values, dict):
-        raise damaged(path, "it is no JSON object")
+        raise damaged(path, "it is not a JSON object")
     return values
 
 
 def unreadable(path: Path, problem: OSError) -> InstanceError:
     """What is said of what the system does not let be read."""
     return InstanceError(
-        f"{path} cannot be read: {problem.strerror}", hint="AIMIND_STATE_DIR names another folder"
+        f"{path} cannot be read: {problem.strerror}", hint="set AIMIND_STATE_DIR to another folder"
     )
 
 
 def damaged(path: Path, why: str) -> InstanceError:
     """What is said of a record that is none."""
     name = path.parent.name
-    return InstanceError(f"{path} is damaged: {why}", hint=f"`aimind remove {name}` clears it away")
+    return InstanceError(f"{path} is damaged: {why}", hint=f"`aimind remove {name}` removes it")
 
 
 def _is_number(value: object) -> bool:
@@ -233,10 +233,10 @@ def _checked(kind: type[Kind], values: Mapping[str, object], path: Path) -> Kind
     for field in dataclasses.fields(kind):
         if field.name not in values:
             if field.default is dataclasses.MISSING:
-                raise damaged(path, f"it does not say {field.name}")
+                raise damaged(path, f"it has no {field.name}")
             continue
         value = values[field.name]
         if not _KINDS[str(field.type)](value):
-            raise damaged(path, f"{field.name} is no {field.type}")
+            raise damaged(path, f"{field.name} is not of type {field.type}")
         found[field.name] = tuple(value) if isinstance(value, list) else value
     return kind(**found)  # type: ignore[arg-type]

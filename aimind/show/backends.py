@@ -150,7 +150,7 @@ def _facts(backend: Backend, source: Package | Program) -> list[str]:
 
 def _problem(backend: Backend) -> str | None:
     if backend.problem is None and not backend.sees_devices:
-        return "it sees no accelerator: it is a build for the CPU"
+        return "it is a build for the CPU and uses no accelerator"
     return backend.problem
 
 
@@ -164,7 +164,7 @@ def _how(overview: Overview) -> str:
     source = overview.source
     if isinstance(source, Package):
         size = f", about {gib(source.size_bytes)}" if source.size_bytes else ""
-        return f"`aimind backends install {overview.name}` brings {source.version}{size}"
+        return f"`aimind backends install {overview.name}` installs {source.version}{size}"
     where = "on PATH" if source.home is None else f"in {source.home.folder}"
     return f"{source.names[0]} is not {where}: {source.remedy}"
 

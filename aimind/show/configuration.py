@@ -91,7 +91,7 @@ def _state(file: Mapping[str, Any] | None) -> str:
         return "missing"
     if file["problem"]:
         return "ignored"
-    return "read in part: it is not trusted" if file["needs_trust"] else "read"
+    return "partly read: it is not trusted" if file["needs_trust"] else "read"
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:

@@ -102,7 +102,7 @@ def model(model: Model, metadata: Metadata) -> None:
     name = visible(unparse(model.reference))
     typer.echo(f"{look(sys.stdout).paint(name, BOLD)}  {visible(_describe(metadata))}", color=True)
     modalities = ", ".join(("text", *sorted(metadata.modalities))) if metadata.modalities else ""
-    has_code = "the repository has Python code of its own (--trust-remote-code)"
+    has_code = "the repository contains Python code (--trust-remote-code)"
     print_facts(
         [
             ("directory", model.root or ""),

@@ -188,7 +188,9 @@ def log_line(entry: Entry) -> None:
     if entry.line is not None:
         typer.echo(visible_output(without_secrets(entry.line)))
     else:
-        typer.echo(f"aimind: {entry.dropped_parts} of the log's parts are missing here: it was too long")
+        typer.echo(
+            f"aimind: {entry.dropped_parts} parts of the log were deleted here, because it was too long"
+        )
 
 
 def log_document(entry: Entry) -> dict[str, object]:

@@ -46,7 +46,7 @@ class Progress:
         """Another program downloads the file."""
         with self._lock:
             if self._step is not None:
-                self._step.say(f"waiting for another program, which downloads {path}")
+                self._step.say(f"waiting for another program that is downloading {path}")
 
     def finish(self) -> None:
         """Take the bar away; a line stays where all has come."""

@@ -40,7 +40,9 @@ def offer(asked: Wanted) -> Offer:
         parsed = reference.parse(text, revision=asked.revision, quantization=asked.quantization)
     except BadReferenceError as problem:
         if text and os.path.exists(text):  # noqa: PTH110 - any text, also what no path can be made of
-            raise BadReferenceError(problem.message, hint=f"a path begins with ./: ./{text}") from problem
+            raise BadReferenceError(
+                problem.message, hint=f"a path begins with ./, as in ./{text}"
+            ) from problem
         raise
     twin = hub.local_twin(parsed)
     if twin is not None and os.path.isfile(twin):  # noqa: PTH113 - any text, also what no path can be made of
@@ -49,9 +51,7 @@ def offer(asked: Wanted) -> Offer:
             hint=f"Write ./{twin} for the file here, or {_on_hub(parsed)} for the repository's.",
         )
     if twin is not None:
-        show.note(
-            f"note: {text} is taken from {hub.hub_of(parsed.source).title}; the folder here is ./{twin}"
-        )
+        show.note(f"note: {text} is a model on {hub.hub_of(parsed.source).title}; the folder is ./{twin}")
     model = hub.resolve(parsed)
     open_file = _opener(model)
     indexed = _indexed(model, open_file)
@@ -64,7 +64,7 @@ def offer(asked: Wanted) -> Offer:
             return Offer(candidates=candidates, siblings=siblings, read=read)
         if wrong.path in (model.reference.file, asked.projector):
             raise wrong
-        show.note(f"note: {wrong.message}; it is left out")
+        show.note(f"note: {wrong.message}; this file is skipped")
         model = _without(model, wrong)
 
 

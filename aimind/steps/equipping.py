@@ -65,7 +65,7 @@ def _measurements() -> tuple[Measurement, ...]:
     try:
         return devices.read_measurements(path)
     except ValueError as problem:
-        show.note(f"note: {path} is ignored: {problem}; the next run that is measured writes it anew")
+        show.note(f"note: {path} is ignored: {problem}; the next measured run rewrites it")
         return ()
 
 

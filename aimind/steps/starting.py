@@ -109,7 +109,7 @@ def exact_sizes(plan: Plan, started: Command) -> tuple[Exact, ...]:
 
     if not plan.backend.installed:
         raise ExactSizesError(
-            f"{plan.backend.name} is not installed, so that it cannot be asked",
+            f"{plan.backend.name} is not installed, so it cannot report its sizes",
             hint=f"aimind backends install {plan.backend.name}",
         )
     where = hub.location(plan.model)
@@ -120,11 +120,12 @@ def exact_sizes(plan: Plan, started: Command) -> tuple[Exact, ...]:
         sizes = _sizes_by_header(plan, started, str(files[0]))
     else:
         raise ExactSizesError(
-            "llama.cpp cannot tell of a model in several files that are not here", hint="leave --exact out"
+            "llama.cpp can measure a model of several files only once they are downloaded",
+            hint="leave --exact out",
         )
     if len(sizes) != len(plan.shards) + 1:
         raise ExactSizesError(
-            f"llama.cpp answers for {len(sizes) - 1} devices, and the plan has {len(plan.shards)}",
+            f"llama.cpp reports {len(sizes) - 1} devices, and the plan has {len(plan.shards)}",
             hint="is it a build for these devices? see `aimind backends`",
         )
     return sizes
@@ -178,8 +179,8 @@ def check_damage(plan: Plan, host: Host) -> None:
     found = environments.find_damage(backend, came_from)
     if found is None:
         return
-    message = f"{backend.name} {backend.version} is not as it was installed: {found.sentence}"
-    hint = f"`aimind backends install {backend.name}=={backend.version}` makes it anew"
+    message = f"{backend.name} {backend.version} is damaged: {found.sentence}"
+    hint = f"`aimind backends install {backend.name}=={backend.version}` reinstalls it"
     if found.fatal:
         raise InstallError(message, hint=hint)
     show.warn(f"{message}; {hint}")
@@ -216,8 +217,8 @@ def _check_model(plan: Plan, host: Host) -> None:
         backend = with_abilities(launcher, host, plan.backend)
         if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
             raise UnsupportedError(
-                f"{backend.name} is installed, and cannot serve this model: {why}",
-                hint="the same command again takes the next backend that can",
+                f"{backend.name} is installed, but cannot serve this model: {why}",
+                hint="run the same command again to use the next suitable backend",
             )
 
 
@@ -237,10 +238,10 @@ def check_arguments(plan: Plan, host: Host) -> None:
     launcher = named(backend.name, LAUNCHERS)
     if not isinstance(launcher, TellsFlags) or not _unchecked(plan):
         return
-    with show.Step(f"asking {backend.name} {backend.version} which arguments it takes"):
+    with show.Step(f"asking {backend.name} {backend.version} which arguments it accepts"):
         told = flags.ask(backend, source(backend.name, host), launcher.HELP)
     if told is None:
-        show.warn(f"{backend.name} does not say which arguments it takes: yours are not checked")
+        show.warn(f"{backend.name} does not list its arguments, so yours are not checked")
     for warning in check_flags(launcher, plan.settings, dataclasses.replace(backend, flags=told)):
         show.warn(warning)
 
@@ -258,6 +259,6 @@ def note_unchecked(plan: Plan) -> None:
 
     if isinstance(named(plan.backend.name, LAUNCHERS), TellsFlags) and _unchecked(plan):
         show.note(
-            f"note: {plan.backend.name} {plan.backend.version} was not asked yet which arguments it takes: "
-            "`aimind serve` asks it, and checks yours, before it starts it"
+            f"note: {plan.backend.name} {plan.backend.version} has not listed its arguments yet: "
+            "`aimind serve` checks yours before it starts"
         )

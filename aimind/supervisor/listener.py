@@ -32,7 +32,7 @@ def taken(url: str) -> str | None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             holder = _holder(_listening(family, address), processes())
-            return f"port {address[1]} is taken by {_describe(holder) if holder else 'another process'}"
+            return f"port {address[1]} is in use by {_describe(holder) if holder else 'another process'}"
     return None  # or the backend says better than we could why it cannot
 
 

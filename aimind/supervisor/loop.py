@@ -24,11 +24,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aimind.supervisor.spec import Spec
 
-KILLED_HINT = "where memory runs out the kernel kills what has most of it: look at `dmesg` or `journalctl -k`"
+KILLED_HINT = "the kernel kills the largest process when memory runs out: see `dmesg` or `journalctl -k`"
 PROCESSES_HINT = (
     "this user or its control group may have too many processes and threads: see `ulimit -u` and pids.max"
 )
-PORT_HINT = "end that process, or give another --port (0 takes a free one)"
+PORT_HINT = "end that process, or use another --port (0 chooses a free one)"
 
 LINES_SHOWN = 5  # of the log, where the backend is started again
 LOADING_WEIGHTS = "loading weights"  # the phase of this name, of every launcher
@@ -241,7 +241,7 @@ class Supervisor:
         """Start the backend again: at once where it waits for that, else once it has stopped."""
         if self._stop_signal is not None or self._restart_asked:
             return
-        self._report.say(f"starting the backend again ({name})")
+        self._report.say(f"restarting the backend ({name})")
         self._report.manager.reloading()
         if self._run is None:
             self._restart_at = now
@@ -255,7 +255,7 @@ class Supervisor:
         if run.log.news:
             run.progress.made(now)
         if run.log.fatal and not run.stopping:
-            self._stop_sick(run, "the backend says that it cannot go on", now)
+            self._stop_sick(run, "the backend reported a fatal error", now)
         self._on_phase(run, now)
 
     def _on_phase(self, run: Run, now: float) -> None:
@@ -276,7 +276,7 @@ class Supervisor:
         phase = f" while {run.phase}" if run.phase else ""
         self._stop_sick(
             run,
-            f"the backend has stalled{phase}: no line, no computing and no reading for "
+            f"the backend has stalled{phase}: no output, no CPU use and no reads for "
             f"{self._spec['stall_seconds']:g} s",
             now,
         )
@@ -295,7 +295,7 @@ class Supervisor:
             self._mark_compiled()
             self._report.ready()
         elif change == "stranger":
-            self._report.say(f"{run.health.stranger} answers in the backend's place: waiting for the backend")
+            self._report.say(f"{run.health.stranger} answers on the backend's port: waiting for the backend")
 
     def _mark_compiled(self) -> None:
         """Let later plans know that what this run compiled is there, where it is kept."""
@@ -389,13 +389,13 @@ class Supervisor:
         if isinstance(decision, GiveUp):
             never = "" if self._ever_ready or log is None else " and was never ready"
             end = ". Its last lines:" if lines else ""
-            self._report.say(f"error: {what}{never}: not starting it again{end}", "error")
+            self._report.say(f"error: {what}{never}: not restarting it{end}", "error")
             for line in lines:
                 self._report.say(f"| {line}", "error")
         else:
             self._failures = decision.failures
             self._restart_at = now + decision.delay_seconds
-            again = f"starting it again in {decision.delay_seconds:g} s"
+            again = f"restarting it in {decision.delay_seconds:g} s"
             self._report.say(f"{what}; {again}", "error")
             self._report.change("backing off", phase=again, reason=reason, hint=hint)
         if cause is not None:
@@ -416,7 +416,7 @@ class Supervisor:
 def _describe(returncode: int | None) -> str:
     """How it ended, as a verb."""
     if returncode is None:
-        return "was ended because its guardian process was killed,"
+        return "was stopped because its guardian process was killed,"
     if returncode < 0:
         return f"was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
     return f"exited with code {returncode}"

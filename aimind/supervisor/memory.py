@@ -74,7 +74,7 @@ class Memory:
             self.close()
             if short:
                 patience = f"{self._patience_seconds:g} s"
-                return f"device memory is not back after {patience}: {short}; starting all the same"
+                return f"device memory was not freed within {patience}: {short}; starting anyway"
         elif short and not self._said:
             self._said = True
             return f"waiting for device memory: {short}"

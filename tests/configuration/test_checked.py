@@ -134,9 +134,9 @@ def test_a_variable_that_means_nothing(at: Configured) -> None:
     assert done.stderr == ""
     done = at.home.run("plan", "demo")
     assert [line for line in done.stderr.splitlines() if line.startswith("warning")] == [
-        "warning: AIMIND_CONTXT means nothing to aimind: did you mean AIMIND_CONTEXT?",
-        "warning: AIMIND_HF_TOKEN means nothing to aimind: did you mean AIMIND_HF_TOKEN_FILE?",
-        "warning: AIMIND_X means nothing to aimind",
+        "warning: AIMIND_CONTXT is not a variable of aimind: did you mean AIMIND_CONTEXT?",
+        "warning: AIMIND_HF_TOKEN is not a variable of aimind: did you mean AIMIND_HF_TOKEN_FILE?",
+        "warning: AIMIND_X is not a variable of aimind",
     ]
 
 
@@ -148,9 +148,16 @@ def test_a_file_that_anybody_can_write_is_not_heard(at: Configured) -> None:
     at.here.chmod(0o646)
     done = at.home.run("plan", "demo", "--json")
     assert '"max_model_len": 8192' in done.stdout
-    assert done.stderr == "warning: ./aimind.toml is not heard: anybody can write it: chmod o-w aimind.toml\n"
+    assert (
+        done.stderr
+        == "warning: ./aimind.toml is ignored: every user can write to it: chmod o-w aimind.toml\n"
+    )
     assert at.shown()["files"] == [
-        {"path": "./aimind.toml", "problem": "anybody can write it: chmod o-w aimind.toml", "needs_trust": []}
+        {
+            "path": "./aimind.toml",
+            "problem": "every user can write to it: chmod o-w aimind.toml",
+            "needs_trust": [],
+        }
     ]
 
 
@@ -160,7 +167,7 @@ def test_a_file_of_another_user_is_not_heard(at: Configured) -> None:
     os.chown(at.here, 1234, -1)
     done = at.home.run("plan", "demo", "--json")
     assert '"max_model_len": 8192' in done.stdout
-    assert "./aimind.toml is not heard: it belongs to another user (1234)" in done.stderr
+    assert "./aimind.toml is ignored: it belongs to another user (1234)" in done.stderr
     at.home.env["SUDO_UID"] = "1234"  # whose folder it is, by sudo
     assert at.plan()["max_model_len"] == 4096
 
@@ -192,7 +199,7 @@ def test_what_is_no_file_of_ours(at: Configured, kind: str) -> None:
     make(at.here)
     done = at.home.run("plan", "demo")
     assert done.returncode == 0
-    assert "warning: ./aimind.toml is not heard: " in done.stderr
+    assert "warning: ./aimind.toml is ignored: " in done.stderr
     if kind != "dangling":
         make(at.own)
         assert f"error: {at.own} cannot be read: " in at.refused()

@@ -36,7 +36,7 @@ def test_another_file_takes_the_place_of_the_user_s(at: Configured) -> None:
     assert at.shown()["user_file"] == f"{at.home.folder}/other.toml"
     assert at.shown()["options"]["parallel"] == {"value": 2, "from": f"{at.home.folder}/other.toml:1"}
     at.home.env["AIMIND_CONFIG"] = "nowhere.toml"
-    assert f"{at.home.folder}/nowhere.toml, which AIMIND_CONFIG names, is not there" in at.refused()
+    assert f"{at.home.folder}/nowhere.toml, which AIMIND_CONFIG names, does not exist" in at.refused()
 
 
 def test_in_the_user_s_folder_the_file_is_read_once(at: Configured) -> None:
@@ -226,4 +226,4 @@ def test_variables_of_kubernetes_are_noted(at: Configured) -> None:
     at.home.env |= {"AIMIND_PORT": "8001", "AIMIND_MY_PORT": "8001"}
     done = at.home.run("plan", "demo")
     assert at.shown()["options"]["port"]["value"] == "8001"
-    assert "warning: AIMIND_MY_PORT means nothing to aimind" in done.stderr
+    assert "warning: AIMIND_MY_PORT is not a variable of aimind" in done.stderr

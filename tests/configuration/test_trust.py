@@ -51,7 +51,7 @@ def test_a_setting_that_needs_trust_is_an_error(at: Configured, text: str, setti
     """Leaving it out would change what the rest of the file means."""
     write(at.here, text)
     shown = at.refused("plan", "demo")
-    assert f"error: ./aimind.toml:{settings} cannot be set by a file that you have not allowed" in shown
+    assert f"error: ./aimind.toml:{settings} cannot be set by a file that is not trusted" in shown
     assert "`aimind config trust`" in shown
     at.home.good("plan", "demo", "--no-config")
 

@@ -126,7 +126,7 @@ def test_no_driver_is_no_device(tmp_path: Path) -> None:
 def test_a_device_that_does_not_tell_its_memory(root: Path) -> None:
     node(root, 1, version=110000)
     (root / "sys/class/drm/renderD128/device/mem_info_vram_total").unlink()
-    with pytest.raises(DeviceError, match="AMD device 0 does not tell its memory"):
+    with pytest.raises(DeviceError, match="AMD device 0 does not report its memory"):
         amd.probe({}, root=root)
     assert amd.probe({amd.VARIABLE: ""}, root=root) == ()
 

@@ -98,7 +98,7 @@ def test_the_visible_ones_are_shown(machine: Path, text: str, indices: list[int]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("1,1", "twice"), ("7", "begins with a device that is not here")]
+    ("text", "words"), [("1,1", "twice"), ("7", "begins with a device that does not exist")]
 )
 def test_a_list_that_shows_nothing_is_an_error(machine: Path, text: str, words: str) -> None:
     npu_smi.write(machine, *npu_smi.cards(2))
@@ -108,7 +108,7 @@ def test_a_list_that_shows_nothing_is_an_error(machine: Path, text: str, words: 
 
 def test_a_device_that_is_not_well_is_an_error_unless_it_is_hidden(machine: Path) -> None:
     npu_smi.write(machine, Chip(card=0, logic=0), Chip(card=1, logic=1, health="Critical"))
-    with pytest.raises(DeviceError, match=r"device 1 \(Ascend 910B3\) is not well: Critical"):
+    with pytest.raises(DeviceError, match=r"device 1 \(Ascend 910B3\) reports a fault: Critical"):
         ascend.probe()
     assert len(ascend.probe("0")) == 1
 

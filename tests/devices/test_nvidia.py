@@ -140,7 +140,7 @@ def test_visible_devices_keep_their_own_numbers(library: Path, tmp_path: Path) -
     machine = nvml.write(tmp_path / "machine", nvml.Gpu(), nvml.Gpu(), nvml.Gpu())
     assert [device.index for device in probe(library, machine, visible="2,0").devices] == [2, 0]
     assert [device.index for device in probe(library, machine, visible=nvml.uuid(1)[:8]).devices] == [1]
-    assert "begins with a device that is not here" in fail(library, machine, visible="3")[0]
+    assert "begins with a device that does not exist" in fail(library, machine, visible="3")[0]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_lost_device_is_an_error_unless_it_is_hidden(library: Path, tmp_path: 
 def test_a_device_that_shares_the_machines_memory_is_an_error(library: Path, tmp_path: Path) -> None:
     gpu = nvml.Gpu(name="NVIDIA GB10", errors={"nvmlDeviceGetMemoryInfo_v2": 3})
     message, _ = fail(library, nvml.write(tmp_path / "machine", gpu))
-    assert message.startswith("NVIDIA device 0 (NVIDIA GB10) does not tell its memory")
+    assert message.startswith("NVIDIA device 0 (NVIDIA GB10) does not report its memory")
 
 
 def test_a_divided_device_is_its_instance(library: Path, tmp_path: Path) -> None:

@@ -139,11 +139,11 @@ DAMAGES: dict[Callable[[Path], None], tuple[str, bool]] = {
     cut_library: ("toy/core.abi3.so has 4096 bytes instead of 10244", True),
     empty_module: ("toy/engine.py has 0 bytes instead of 12000", True),
     cut_module: ("toy/engine.py has 4096 bytes instead of 12000", False),
-    half_write: (" is missing, and 2 more files are not as installed", True),
+    half_write: (" is missing (2 more files changed or missing)", True),
     remove_dependency: ("aimind_part is missing", True),
     replace_by_folder: ("toy/engine.py is no file", True),
     remove_configuration: ("pyvenv.cfg is missing", True),
-    upgrade_python: ("bin/python is Python 3.99, and the packages are for ", True),
+    upgrade_python: ("bin/python is Python 3.99, but the packages are for ", True),
     remove_packages: ("site-packages is missing", True),
 }
 
@@ -163,7 +163,7 @@ def test_what_is_damaged_is_made_anew(toy: Path, damage: Callable[[Path], None])
     damage(toy)
     said: list[str] = []
     install.renew_damaged("toy", TOY, progress=said.append)
-    assert said[0].startswith("toy 1.0 is not as it was installed: ")
+    assert said[0].startswith("toy 1.0 is damaged: ")
     assert environments.find_damage(found(), TOY) is None
     assert [path.name for path in toy.parent.iterdir() if path.name.endswith(".old")] == []
 
@@ -183,7 +183,7 @@ def test_files_that_may_not_be_read_are_damage(toy: Path) -> None:
     (packages(toy) / "toy" / "engine.py").chmod(0)
     difference = environments.find_damage(found(), TOY)
     assert difference is not None
-    assert difference.sentence == "toy/engine.py may not be read"
+    assert difference.sentence == "toy/engine.py is not readable"
 
 
 def test_what_cannot_be_made_anew_stays(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +198,9 @@ def test_what_cannot_be_made_anew_stays(toy: Path, tmp_path: Path, monkeypatch: 
 
 def test_what_is_used_is_not_made_anew(toy: Path) -> None:
     delete_module(toy)
-    with pytest.raises(InstallError, match=r"toy 1\.0 is damaged, and used by chat") as caught:
+    with pytest.raises(InstallError, match=r"toy 1\.0 is damaged, and in use by chat") as caught:
         install.renew_damaged("toy", TOY, users=lambda _: ("chat",), progress=ignore)
-    assert caught.value.hint == "first `aimind stop chat`"
+    assert caught.value.hint == "run `aimind stop chat`"
     assert environments.find_damage(found(), TOY) is not None
 
 
@@ -215,7 +215,7 @@ def test_a_python_that_is_gone_or_may_not_run(toy: Path) -> None:
     python.write_text("")
     (gone,) = environments.unusable("toy", TOY)
     assert gone.problem is not None
-    assert "may not be executed" in gone.problem
+    assert "is not executable" in gone.problem
     install.ensure("toy", TOY, progress=ignore)
     assert environments.find_damage(found(), TOY) is None
 

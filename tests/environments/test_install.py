@@ -232,7 +232,7 @@ def test_two_at_once_make_one(installer: subprocess.Popen[str]) -> None:
     made = install.ensure("toy", SIX, progress=progress)
     assert installer.stdout
     assert installer.stdout.read().splitlines()[-1] == f"done {made.executable}"
-    assert said == ["waiting for another process, which is installing or removing toy 1.17.0"]
+    assert said == ["waiting for another process that is installing or removing toy 1.17.0"]
 
 
 def test_an_interrupt_leaves_nothing(data: Path) -> None:
@@ -351,7 +351,7 @@ def test_what_is_being_installed_is_not_removed(installer: subprocess.Popen[str]
     with pytest.raises(InstallError, match=r"toy 1\.17\.0 is just being installed"):
         install.remove("toy")
     (found,) = environments.unusable("toy", SIX)
-    assert found.problem == "it is just being installed or removed"
+    assert found.problem == "it is being installed or removed"
 
 
 def test_what_is_not_there_cannot_be_removed() -> None:

@@ -77,7 +77,7 @@ def test_a_program_that_tells_no_version_can_be_used(path: Path) -> None:
         ("echo libtoy.so.1: cannot open shared object file; exit 127", "libtoy.so.1: cannot open shared"),
         ("exit 3", "exit code 3"),
         ("kill -SEGV $$", f"signal {int(signal.SIGSEGV)}"),
-        ("exec sleep 100", "does not say its version within 0.5 seconds"),
+        ("exec sleep 100", "did not report its version within 0.5 seconds"),
     ],
 )
 def test_a_program_that_cannot_be_run_is_a_problem(path: Path, text: str, problem: str) -> None:

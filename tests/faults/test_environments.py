@@ -20,7 +20,7 @@ NETWORK = ("UV_", "PIP_", "SSL_", "HTTP_", "HTTPS_", "NO_PROXY", "ALL_PROXY", "h
 # Found before a test has a home of its own: what was downloaded once is there.
 UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
 SERVE = ("serve", "demo", "--backend", "xllamacpp", "--device", "none", "--port", "0")
-ANEW = "`aimind backends install` makes it anew"
+ANEW = "`aimind backends install` reinstalls it"
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written(hub: Hub, kind: Kind, monkeypatch: pytes
     model = resolved(hub, kind)
     (hub.folder.parent / "file").write_bytes(b"")
     monkeypatch.setenv(kind.home, str(hub.folder.parent / "file"))
-    with pytest.raises(HubError, match=r"could not be fetched: .*Not a directory") as caught:
+    with pytest.raises(HubError, match=r"could not be downloaded: .*Not a directory") as caught:
         fetch(model, Progress())
     assert kind.home in caught.value.hint
 

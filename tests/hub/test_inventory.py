@@ -112,7 +112,7 @@ def test_branches_and_commits(caches: Path) -> None:
     assert sorted(here()) == ["o/n", "o/n@v1"]
     (repository / "refs" / "v1").unlink()
     assert sorted(here()) == ["o/n", f"o/n@{OTHER}"]
-    with pytest.raises(ModelNotFoundError, match="is not here"):
+    with pytest.raises(ModelNotFoundError, match="is not in the cache"):
         removal.select(parse("o/n@bbbbbb"))  # six digits are few
     (chosen,) = removal.select(parse("o/n@bbbbbbb"))
     assert (removal.size_bytes(chosen), removal.remove(chosen)) == (3, 3)

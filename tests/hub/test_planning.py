@@ -68,7 +68,7 @@ def test_offline_what_is_in_the_cache(hub: Hub, kind: Kind) -> None:
         [str(AIMIND), "plan", f"{model}2", "--offline"], capture_output=True, text=True, env=dict(os.environ)
     )
     assert done.returncode == 4
-    assert "owner/model2 is not complete in the cache, and offline nothing is fetched" in done.stderr
+    assert "owner/model2 is not complete in the cache, and aimind is offline" in done.stderr
     assert hub.requests == []
 
 

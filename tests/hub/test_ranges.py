@@ -102,11 +102,11 @@ def test_a_server_without_ranges_is_heard_no_longer_than_needed(hub: Hub, kind: 
     [
         (
             Fault("/(resolve|repo$)", location="file:///etc/passwd"),
-            "redirects to an address of the kind 'file'",
+            "redirects to an address with the scheme 'file'",
         ),
         (
             Fault("/(resolve|repo$)", location="ftp://127.0.0.1/x"),
-            "redirects to an address of the kind 'ftp'",
+            "redirects to an address with the scheme 'ftp'",
         ),
         (Fault("/(resolve|repo$)", location="?again"), "redirects more than"),
         (Fault("/cdn/", body=b"short"), "model.gguf has 5 bytes, where 12,582,912 were listed"),

@@ -362,7 +362,7 @@ def test_a_part_of_a_model_does_not_stand_in_for_it(
     if away == "offline":
         assert "not complete in the cache" in caught.value.message
     else:
-        assert "The cache has only a part of owner/model." in caught.value.hint
+        assert "The cache has only some files of owner/model." in caught.value.hint
 
 
 # ── Without its client ─────────────────────────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ def test_what_takes_long_is_asked_in_serving_and_once(home: Home, python: Path) 
     assert calls(home) == []
     said = home.run("serve", *VLLM, *wrong)
     assert said.returncode == 2
-    assert f"asking vllm {vllm.VERSION} which arguments it takes" in said.stderr
+    assert f"asking vllm {vllm.VERSION} which arguments it accepts" in said.stderr
     assert f"error: vllm {vllm.VERSION} does not know --nonsense\n" in said.stderr
     for command in ("plan", "serve"):
         assert home.run(command, *VLLM, *wrong).returncode == 2
@@ -98,5 +98,5 @@ def test_where_nothing_is_to_be_checked_nobody_is_asked(home: Home, python: Path
 def test_a_backend_that_tells_nothing_is_started_all_the_same(home: Home, python: Path) -> None:
     python.write_text(f'#!/bin/sh\necho "$@" >> {home.folder}/calls\n')
     said = home.run("serve", "--no-supervise", *VLLM, "--", "--nonsense", "4")
-    assert "warning: vllm does not say which arguments it takes: yours are not checked" in said.stderr
+    assert "warning: vllm does not list its arguments, so yours are not checked" in said.stderr
     assert calls(home)[-1].endswith("--nonsense 4")

@@ -78,4 +78,4 @@ def test_a_damaged_file_is_said_and_nothing_ends(machine: Machine) -> None:
     (data / "calibration.json").write_text("{")
     done = machine.home.run("plan", "demo", "--backend", "llama-server")
     assert done.returncode == 0
-    assert "calibration.json is ignored: it is no JSON document" in done.stderr
+    assert "calibration.json is ignored: it is not a JSON document" in done.stderr

@@ -39,7 +39,7 @@ def test_of_two_with_one_name_one_wins(home: Home) -> None:
     (loser,) = [each for each in processes if each.poll() is not None]
     _, said = loser.communicate()
     assert loser.returncode == 13
-    assert "instance mine runs already" in said
+    assert "instance mine is already running" in said
     home.wait_for_state("starting", "loading", name="mine")
 
 
@@ -135,4 +135,4 @@ def test_stop_while_it_is_downloading(home: Home) -> None:
         hub.released.set()
     found = home.status("far")
     assert (found["state"], found["exit_code"]) == ("stopped", 143)
-    assert found["reason"] == "it was stopped before there was a backend"
+    assert found["reason"] == "it was stopped before the backend started"

@@ -168,7 +168,7 @@ def test_a_second_starter_waits_for_the_first(home: Home) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process = home.begin("--detach")
         assert process.stderr is not None
-        assert process.stderr.readline() == "waiting for another aimind, which is starting\n"
+        assert process.stderr.readline() == "waiting for another aimind process that is starting\n"
         fcntl.flock(lock, fcntl.LOCK_UN)
         process.communicate()
         assert process.returncode == 0

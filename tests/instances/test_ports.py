@@ -31,7 +31,7 @@ def test_a_port_in_use_is_said_to_be(address: str) -> None:
         with pytest.raises(PortInUseError, match=f"port {port} .*") as raised:
             choose(address, port)
     if LINUX_HERE:
-        assert f"port {port} is taken by " in raised.value.message
+        assert f"port {port} is in use by " in raised.value.message
         assert f" (pid {os.getpid()})" in raised.value.message
 
 

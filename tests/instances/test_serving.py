@@ -98,7 +98,7 @@ def test_a_name_that_is_in_use(home: Home) -> None:
     home.serve("--name", "mine")
     shown = home.run("serve", "demo", "--name", "mine", "--port", "0")
     assert shown.returncode == 13
-    assert "error: instance mine runs already\nhint: `aimind stop mine`" in shown.stderr
+    assert "error: instance mine is already running\nhint: run `aimind stop mine`" in shown.stderr
 
 
 @pytest.mark.parametrize("name", ["Mine", ".hidden", "../mine", "a" * 64, ""])
@@ -189,7 +189,7 @@ def test_stop_all(home: Home) -> None:
     home.good("stop", "--all")
     assert home.is_free("one")
     assert home.is_free("two")
-    assert "no instance runs" in home.run("stop", "--all").stderr
+    assert "no instance is running" in home.run("stop", "--all").stderr
 
 
 def test_stop_of_what_is_not_there_stops_nothing(home: Home) -> None:
@@ -241,7 +241,7 @@ def test_start_is_the_same_command_again(home: Home) -> None:
     first = home.status("mine")
     shown = home.run("start", "mine")
     assert shown.returncode == 13
-    assert "runs already" in shown.stderr
+    assert "is already running" in shown.stderr
     home.good("stop", "mine")
     elsewhere = home.folder / "elsewhere"
     elsewhere.mkdir()
@@ -270,7 +270,7 @@ def test_start_wants_the_key_again(home: Home) -> None:
     del home.env["AIMIND_API_KEY"]
     shown = home.run("start", "demo")
     assert shown.returncode == 13
-    assert "started with an API key, and now there is none\nhint: export AIMIND_API_KEY" in shown.stderr
+    assert "started with an API key, but no key is set now\nhint: export AIMIND_API_KEY" in shown.stderr
 
 
 def test_a_secret_is_not_kept_in_a_file(home: Home) -> None:
@@ -323,7 +323,7 @@ def test_logs(home: Home) -> None:
     assert home.good("logs", "demo", "-n", "1") == f"ready again: {home.status()['url']}\n"
     previous = home.good("logs", "demo", "--previous").splitlines()
     assert previous[:2] == ["first", "second"]
-    assert "aimind: starting the backend again (SIGUSR1)" in previous
+    assert "aimind: restarting the backend (SIGUSR1)" in previous
     entry = json.loads(home.good("logs", "demo", "--json").splitlines()[0])
     assert entry == {"schema": 1, "run": 2, "line": "first"}  # the environment is the supervisor's
 

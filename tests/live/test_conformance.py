@@ -95,7 +95,9 @@ def test_it_serves_as_planned_and_is_stopped(case: Case, model: Path, sound: Pat
         elsewhere = {**env, "AIMIND_STATE_DIR": str(tmp_path)}
         refused = fail_to_serve("--port", port, str(model), *case.words, env=elsewhere)
         assert refused.returncode == 11
-        assert re.search(rf"error: port {port} is taken by .* \(pid {served.backend().pid}\)", refused.stderr)
+        assert re.search(
+            rf"error: port {port} is in use by .* \(pid {served.backend().pid}\)", refused.stderr
+        )
 
 
 @cases("KILL")

@@ -66,7 +66,7 @@ def test_a_crash_and_a_restart(home: Home) -> None:
     home.fake("--print", "'the last line'", "--exit-after", "0.1", "--exit-code", "3")
     with Terminal(env=home.env) as terminal:
         terminal.run("serve", "demo", "--backend", "llama-server", "--port", "0")
-        terminal.wait_for("starting it again in 5 s")
+        terminal.wait_for("restarting it in 5 s")
         terminal.wait_for("log: aimind logs demo")
         terminal.press(CTRL_C)
         assert terminal.wait() == 130

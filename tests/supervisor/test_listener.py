@@ -86,7 +86,7 @@ def test_a_server_is_ours_or_anothers(where: str, host: str) -> None:
         name = psutil.Process(pid).name()
         assert listener.stranger(url(port, host), root=os.getpid()) is None
         assert listener.stranger(url(port, host), root=pid) == f"{name} (pid {pid})"  # not below itself
-        assert listener.taken(url(port, host)) == f"port {port} is taken by {name} (pid {pid})"
+        assert listener.taken(url(port, host)) == f"port {port} is in use by {name} (pid {pid})"
 
 
 def test_a_socket_that_a_child_has_is_ours() -> None:
@@ -137,4 +137,4 @@ def test_another_users_server_is_taken_but_no_stranger() -> None:
         asked = subprocess.run(
             [sys.executable, "-c", script, url(port)], capture_output=True, text=True, check=True
         )
-    assert asked.stdout.splitlines() == [f"port {port} is taken by another process", "None"]
+    assert asked.stdout.splitlines() == [f"port {port} is in use by another process", "None"]

@@ -156,5 +156,5 @@ def test_the_wait_is_bounded(machine: Machine) -> None:
     short = "3.0 of 20.0 GiB are free on NVIDIA A"
     assert asked.stdout.splitlines() == [
         f"waiting for device memory: {short}",
-        f"device memory is not back after 0.5 s: {short}; starting all the same",
+        f"device memory was not freed within 0.5 s: {short}; starting anyway",
     ]

@@ -41,7 +41,7 @@ def test_the_state_follows_the_backend(tmp_path: Path) -> None:
         os.kill(supervised.pids[0], signal.SIGKILL)
         wait_for(lambda: supervised.state["state"] == "backing off", what="the end of the backend")
         second = State(**supervised.state)
-        assert second.phase == "starting it again in 300 s"
+        assert second.phase == "restarting it in 300 s"
         assert second.reason is not None
         assert "was killed by signal 9" in second.reason
         assert (second.backend_pid, second.ready_since) == (None, None)

@@ -76,7 +76,7 @@ def test_a_backend_that_refuses_the_request_is_given_up(tmp_path: Path) -> None:
         assert supervised.wait() == 1
         assert supervised.stdout == ""
         assert 'refused a tiny request (400 {"error": "not like this"})' in supervised.stderr
-        assert "was never ready: not starting it again" in supervised.stderr
+        assert "was never ready: not restarting it" in supervised.stderr
 
 
 @LINUX
@@ -97,7 +97,7 @@ def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path, restart: s
     command = dataclasses.replace(command, argv=politely, signatures=(signature,))
     with Supervised(command, tmp_path, restart=restart) as supervised:
         assert supervised.wait() == 1
-        assert "the backend says that it cannot go on: stopping it" in supervised.stderr
+        assert "the backend reported a fatal error: stopping it" in supervised.stderr
         assert "error: the backend was stopped after" in supervised.stderr
         assert "cause: it is dead" in supervised.stderr
         supervised.assert_nothing_left(supervised.pids)
@@ -107,7 +107,7 @@ def test_a_backend_that_says_it_is_of_no_use_is_ended(tmp_path: Path, restart: s
 def test_a_start_without_any_progress_is_a_stall(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--bind-after", "3600"), tmp_path, stall_seconds=0.4) as supervised:
         assert supervised.wait() == 1
-        assert supervised.stderr.count("has stalled: no line, no computing and no reading for 0.4 s") == 3
+        assert supervised.stderr.count("has stalled: no output, no CPU use and no reads for 0.4 s") == 3
 
 
 @LINUX
@@ -256,7 +256,7 @@ def test_a_second_interrupt_kills(tmp_path: Path) -> None:
 
 def test_it_stops_while_it_waits_to_start_again(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--exit-at-start", "1"), tmp_path, first_delay_seconds=300) as supervised:
-        wait_for(lambda: "starting it again in 300 s" in supervised.stderr, what="the crash")
+        wait_for(lambda: "restarting it in 300 s" in supervised.stderr, what="the crash")
         supervised.send(signal.SIGTERM)
         assert supervised.wait() == 143
 
@@ -274,7 +274,7 @@ def test_without_a_terminal_it_is_reloaded(tmp_path: Path, number: signal.Signal
         supervised.wait_until_ready(times=2)
         assert supervised.starts == 2
         assert not alive(first[0])
-        assert f"starting the backend again ({number.name})" in supervised.stderr
+        assert f"restarting the backend ({number.name})" in supervised.stderr
 
 
 @pytest.mark.parametrize(("number", "stops"), [(signal.SIGHUP, True), (signal.SIGUSR1, False)])
@@ -301,7 +301,7 @@ def test_a_closed_terminal_stops_all(tmp_path: Path) -> None:
 
 def test_it_starts_at_once_where_it_waited_to(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--exit-at-start", "1"), tmp_path, first_delay_seconds=300) as supervised:
-        wait_for(lambda: "starting it again in 300 s" in supervised.stderr, what="the crash")
+        wait_for(lambda: "restarting it in 300 s" in supervised.stderr, what="the crash")
         supervised.send(signal.SIGHUP)
         wait_for(lambda: supervised.starts == 2, what="the second start")
 
@@ -459,13 +459,13 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
     ):
         assert supervised.wait() == 1
         assert re.search(
-            rf"error: the backend cannot start: port {port} is taken by \S+ \(pid {pid}\): not starting it",
+            rf"error: the backend cannot start: port {port} is in use by \S+ \(pid {pid}\): not starting it",
             supervised.stderr,
         )
         assert supervised.starts == 0
         assert supervised.stdout == ""
         assert supervised.state["state"] == "failed"
-        assert "is taken by" in (tmp_path / "logs" / "000001.log").read_text()
+        assert "is in use by" in (tmp_path / "logs" / "000001.log").read_text()
 
 
 @LINUX
@@ -475,7 +475,7 @@ def test_a_port_that_was_stolen_after_a_crash_is_waited_for(tmp_path: Path) -> N
         os.kill(supervised.pids[0], signal.SIGKILL)
         wait_for(lambda: "starting it again" in supervised.stderr, what="the crash")
         with other_server(int(supervised.command.url.rpartition(":")[2])):
-            wait_for(lambda: "is taken by" in supervised.stderr, what="the second start")
+            wait_for(lambda: "is in use by" in supervised.stderr, what="the second start")
             assert supervised.starts == 1
             assert "ready again" not in supervised.stdout
         supervised.wait_until_ready(times=2)
