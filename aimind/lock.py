@@ -17,7 +17,7 @@ from aimind.launchers.flags import flag_name
 from aimind.types import Plan, Request
 
 FORMAT = 1
-# Not among the settings: said apart, or never written down.
+# Fields that are not settings of the lock: recorded elsewhere in it, or never recorded.
 _APART = frozenset({"api_key", "backend", "backend_version", "defaults", "env"})
 # A field whose value follows from that of another one -> that.
 _FOLLOWS = {"kv_cache_tokens": "max_num_seqs"}

@@ -193,7 +193,7 @@ def _changed(request: Request, change: Change) -> Request:
 
 
 def _more_devices(host: Host, like: Device, count: int) -> Host:
-    """With empty devices of this kind added."""
+    """The host with empty devices of this kind added."""
     first = max(device.index for device in host.devices) + 1
     empty = dataclasses.replace(like, uuid="", free_bytes=like.total_bytes, tenants=())
     more = tuple(dataclasses.replace(empty, index=first + number) for number in range(count))
@@ -201,14 +201,14 @@ def _more_devices(host: Host, like: Device, count: int) -> Host:
 
 
 def _one_larger(host: Host, replaced: Device, size_bytes: int) -> Host:
-    """With this device replaced by an empty one that is larger."""
+    """The host with this device replaced by an empty one that is larger."""
     larger = dataclasses.replace(replaced, total_bytes=size_bytes, free_bytes=size_bytes, tenants=())
     devices = tuple(larger if device is replaced else device for device in host.devices)
     return dataclasses.replace(host, devices=devices)
 
 
 def _server(host: Host, like: Device, count: int, size_bytes: int) -> Host:
-    """With so many empty devices of this size, and no others."""
+    """The host with so many empty devices of this size, and no others."""
     empty = dataclasses.replace(like, uuid="", total_bytes=size_bytes, free_bytes=size_bytes, tenants=())
     return dataclasses.replace(
         host, devices=tuple(dataclasses.replace(empty, index=index) for index in range(count))

@@ -1,4 +1,4 @@
-"""From here on the backend: this process becomes its supervisor, or the backend itself."""
+"""Starts a plan's command: this process becomes its supervisor, or the backend itself."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def _make_overlays(overlays: tuple[Overlay, ...]) -> None:
 
 
 def make_overlay(overlay: Overlay) -> None:
-    """Anew: what an earlier model left there must not be taken for this one's."""
+    """Make the overlay anew, without files of an earlier model."""
     if Path(overlay.path).exists():
         shutil.rmtree(overlay.path)
     source = Path(overlay.source)

@@ -65,7 +65,7 @@ def device_nodes(devices: Sequence[Device], gpus: Path = NVIDIA_GPUS) -> tuple[s
 
 
 def outermost_hidden(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Those that a hardened unit would not see, without those inside another one."""
+    """The folders that a hardened unit would not see, without those inside another one."""
     whole = {each for path in paths for each in (path.absolute(), path.resolve())}
     hidden = sorted(path for path in whole if any(path.is_relative_to(folder) for folder in HIDDEN))
     return tuple(path for path in hidden if not any(other in path.parents for other in hidden))
@@ -120,7 +120,7 @@ def _go_on(manager: Manager) -> NoReturn:
 
 
 def user_folder() -> Path:
-    """Of the units of the user who runs this (systemd.unit(5))."""
+    """The folder of this user's units (systemd.unit(5))."""
     home = os.environ.get("XDG_CONFIG_HOME")
     return (Path(home) if home else Path.home() / ".config") / "systemd" / "user"
 

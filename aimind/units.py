@@ -22,7 +22,7 @@ DYNAMIC_USER = "aimind"  # one for all hardened units, so that they share their 
 Manager = Literal["system", "user"]
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=,./~-]+")
 _NVIDIA = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-# Of the supervisor: three probes that fail, each after its interval and as long again, and some time to act.
+# The supervisor's slowest reaction: three failing probes, each of two intervals, and some time to act.
 _WATCHDOG_INTERVALS = 12
 _STOP_EXTRA_SECONDS = 15.0
 
@@ -86,7 +86,7 @@ class Unit:
 
     @property
     def folder(self) -> str:
-        """Of its state and its cache: one a user, for systemd gives such a folder to the user of the unit."""
+        """Name of the state and cache folders: one for each user, since systemd gives them to that user."""
         return f"aimind-{self.user}" if self.user not in (None, DYNAMIC_USER) else "aimind"
 
 
@@ -171,7 +171,7 @@ def _command(unit: Unit) -> str:
 
 
 def _identity(unit: Unit) -> list[str]:
-    """As whom it runs, and where it keeps what. A user's own unit is at home already."""
+    """The user and the folders of the service. A unit of the user manager already runs as the user."""
     if unit.manager == "user":
         return []
     lines = ["DynamicUser=yes", f"User={DYNAMIC_USER}"] if unit.user is None else [f"User={unit.user}"]

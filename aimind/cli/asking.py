@@ -1,4 +1,4 @@
-"""From the options of a command to what is asked."""
+"""Makes a `Wanted` of the options of a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ask(
     backend_argv: tuple[str, ...] = (),
     defaults: Defaults | None = None,
 ) -> Wanted:
-    """What the options of a command and the arguments for the backend ask for.
+    """Return what the options of a command and the arguments for the backend ask for.
 
     Args:
         model: as it was typed.
@@ -81,7 +81,7 @@ def _readable_by_others(*files: Path | None) -> Iterator[str]:
 
 
 def _projector(request: Request) -> str | None:
-    """Said to aimind or to the backend, it counts before the backend is known.
+    """The projector, from aimind's option or the backend's argument: needed before the backend is chosen.
 
     An absolute path is not a file of the repository.
     """

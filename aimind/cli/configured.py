@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aimind.configuration.whole import Configuration
 
 NO_CONFIG = "--no-config"
-FROZEN = "--frozen"  # all is said in the lock
+FROZEN = "--frozen"  # the lock has all settings
 # Variables that come before what a file says.
 _SECRETS = {"api_key_file": (API_KEY_VARIABLE,), "hf_token_file": TOKEN_VARIABLES}
 _APPLIED = "aimind.applied"
@@ -132,7 +132,7 @@ def backend_names() -> tuple[str, ...]:
 
 
 def all_keys() -> Keys:
-    """Those of `serve`, which has all options that can be configured."""
+    """The keys that can be configured: the options of `serve`."""
     from aimind.configuration.keys import keys
 
     return keys(load("serve").params)

@@ -92,7 +92,7 @@ class _Line:
     backend_argv: tuple[str, ...]
 
     def __str__(self) -> str:
-        """As it is typed."""
+        """The command line for a shell."""
         behind = ("--", *self.backend_argv) if self.backend_argv else ()
         return shlex.join(["aimind", self.command.name, *self.args, *behind])
 

@@ -44,7 +44,7 @@ def _unknown_option(name: str, nearest: Sequence[str], hint: str) -> UsageError:
 
 
 def _sentence(message: str) -> str:
-    """As the project's errors are written: without a period, and not capitalized."""
+    """The message in the form of the project's errors: without a period, and not capitalized."""
     for pattern, sentence in _SENTENCES.items():
         if found := re.fullmatch(pattern, message):
             return found.expand(sentence)

@@ -342,7 +342,7 @@ def models_command(
 
 
 def _with_uses(models: Sequence[Cached]) -> list[Cached]:
-    """With what instances know of when a model was last used: file systems may not keep that."""
+    """Add when instances last used each model: file systems may not record that."""
     from aimind import instances
 
     used = [(each, _reference_of(each)) for each in instances.everything()]

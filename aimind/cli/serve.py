@@ -291,7 +291,7 @@ def start_instance(start: Start, rules: Rules, *, detach: bool, lifeline: int | 
     host = steps.equipped(devices.probe(), start.asked.request)
     try:
         plan, command, held = steps.without_reading(offer, lambda known: _claim(start, known, host))
-    except AimindError as problem:  # told when nobody waits for us any more
+    except AimindError as problem:  # reported once no process waits for this one
         steps.point_to_gguf(problem, steps.ask(offer, start.asked, host))
         raise
     signal.signal(signal.SIGTERM, _leave)

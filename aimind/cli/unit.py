@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from aimind.units import Credential, Unit
 
 app = typer.Typer(add_completion=False)
-# Said otherwise in the unit than on the command line; `name` comes with the plan.
+# The unit states these otherwise than the command line; `name` comes from the plan.
 _DECIDED = frozenset({"name", "port", "device", "backend", "api_key_file", "hf_token_file", "no_config"})
-# They say where things are, or which, and the service manager does not have them.
+# Variables that locate things, which the service manager does not set.
 _KEPT = (
     "AIMIND_HUB",
     "AIMIND_DISTRIBUTIONS",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aimind.configuration.schema import Section
 
 FILE = "trusted.json"
-# They choose among what aimind would do anyway, or forbid it. A key that is not listed needs trust.
+# These keys choose among what aimind would do anyway, or forbid it. A key that is not listed needs trust.
 HARMLESS = frozenset(
     """
     backend category color context device gpu_layers gpu_memory_utilization kv_cache_type max_restarts

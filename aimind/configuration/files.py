@@ -79,7 +79,7 @@ def read_file(path: Path) -> Text:
 
 
 def _here(path: Path) -> Text:
-    """That of the current folder, which anybody may have put there."""
+    """Read the file in the current folder, which may come from anybody."""
     from aimind.configuration.values import Text
 
     shown, folder = f"./{path}", Path.cwd()
@@ -94,13 +94,13 @@ def _why(problem: OSError | ValueError) -> str:
 
 
 def _read(path: Path, *, only_trusted: bool = False) -> str:
-    """What the file says.
+    """Read the file.
 
     Raises:
         OSError: the system does not let it be read.
         ValueError: it is no such file, or not to be trusted, as a sentence.
     """
-    # What is no file, a pipe for one, must not be waited for.
+    # O_NONBLOCK: opening a pipe must not wait for its other end.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -120,7 +120,7 @@ def _read(path: Path, *, only_trusted: bool = False) -> str:
 
 
 def _check_owner(status: os.stat_result) -> None:
-    """Of a folder that several write to, only what the user has put there himself is heard."""
+    """Refuse a file that another user owns, for the current folder may be world-writable."""
     if sys.platform == "win32":
         return
     trusted = {os.geteuid(), 0}
@@ -128,6 +128,4 @@ def _check_owner(status: os.stat_result) -> None:
         with contextlib.suppress(ValueError):
             trusted.add(int(os.environ.get("SUDO_UID", "")))
     if status.st_uid not in trusted:
-        raise ValueError(
-            f"it belongs to another user ({status.st_uid}), so it is not trusted; a copy of your own would be"
-        )
+        raise ValueError(f"it belongs to another user ({status.st_uid}), so it is not trusted")

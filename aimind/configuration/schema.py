@@ -123,7 +123,7 @@ def _kind(option: TyperOption) -> Any:
         return Annotated[StrictStr, Field(min_length=1)]
 
     def converted(value: object, info: ValidationInfo) -> str:
-        """As it is typed; a path is one from the file's folder."""
+        """The value as it would be typed; a path is relative to the file's folder."""
         text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
         if kind is Path:
             text = os.path.join(_folder(info), os.path.expanduser(text))  # noqa: PTH111, PTH118 - text
@@ -185,14 +185,14 @@ def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Problem:
-    """What is said of a file that is not in order."""
+    """Builds the error for an invalid file."""
 
     file: Text
     keys: Keys
     backends: tuple[str, ...]
 
     def say(self, found: ValidationError) -> NoReturn:
-        """Of several problems the first in the file."""
+        """Raise the error for the first problem in the file."""
         at_line = lines(self.file.text)
 
         def line(path: tuple[str, ...]) -> int:

@@ -54,7 +54,7 @@ class Configuration:
                 raise found.error()
 
     def special(self, model: str | None) -> dict[str, Said]:
-        """By key, what comes before a backend's own arguments: of this model, and of variables."""
+        """The values, by key, that override a backend's own arguments: the model's and the variables'."""
         found = [said for name, said in self.models.items() if model is not None and _same(name, model)]
         return _merged([*found, self.variables])
 

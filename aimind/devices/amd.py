@@ -37,13 +37,13 @@ class _Node:
 
     @property
     def uuid(self) -> str:
-        """As ROCm writes it; empty for a device without a number of its own."""
+        """The UUID in ROCm's notation; empty for a device without a number of its own."""
         number = self.properties.get("unique_id", 0)
         return f"GPU-{number:016x}" if number else ""
 
     @property
     def architecture(self) -> str:
-        """As compilers name it: the last two digits are hexadecimal."""
+        """The name that compilers use: the last two digits are hexadecimal."""
         major, rest = divmod(self.properties["gfx_target_version"], 10000)
         minor, stepping = divmod(rest, 100)
         return f"gfx{major}{minor:x}{stepping:x}"
@@ -100,7 +100,7 @@ def _nodes(root: Path) -> Iterator[_Node]:
 
 
 def _chosen(asked: str | None, nodes: tuple[_Node, ...]) -> tuple[_Node, ...]:
-    """Those that the outer variable names, up to the first name of none."""
+    """The devices that the outer variable names, up to the first unknown one."""
     named = visible.entries(asked)
     if named is None:
         return nodes

@@ -20,7 +20,7 @@ from aimind.errors import DeviceError
 from aimind.types import Device, Tenant
 
 VARIABLE = "ASCEND_RT_VISIBLE_DEVICES"
-# Of HBM the chip keeps 3 to 3.5 GiB: torch_npu's out-of-memory messages name a capacity of 60.97 GiB on cards
+# The chip keeps 3 to 3.5 GiB of HBM: torch_npu's out-of-memory messages name a capacity of 60.97 GiB on cards
 # of 64 GiB, and of 28.5 to 29.5 GiB on those of 32. What is told of DDR is already without it.
 HBM_KEPT_MIB = 3584
 _MIB = 2**20

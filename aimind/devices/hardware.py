@@ -128,7 +128,7 @@ def _devices(text: str) -> tuple[Device, ...]:
 
 
 def _device(text: str) -> Device:
-    """From a size (`24G`), a card (`H100`), or both (`H100-80G`)."""
+    """Make a device of a size (`24G`), a card (`H100`), or both (`H100-80G`)."""
     size_bytes = _bytes(text)
     if size_bytes:
         return _imagined(f"GPU {text.upper().rstrip('IB')}", size_bytes, CAPABILITY)

@@ -141,7 +141,7 @@ def _seats(nvml: ModuleType, index: int) -> Iterator[Seat]:
         uuid = str(nvml.nvmlDeviceGetUUID(handle))
         instances = [str(nvml.nvmlDeviceGetUUID(instance)) for instance in _instances(nvml, handle)]
     except nvml.NVMLError:
-        # It is an error only where the device is visible, and then it shows when the device is asked.
+        # This is an error only where the device is visible; asking the device then raises it.
         uuid, instances = "", []
     yield from [Seat(index, uuid, mig_uuid) for mig_uuid in instances] or [Seat(index, uuid)]
 
@@ -240,7 +240,7 @@ def _processes(nvml: ModuleType, handle: object, *, kind: str) -> dict[int, int 
 
 
 def _name(root: Path, pid: int) -> str:
-    """As the kernel has it; NVML may name processes of another container, which are not in our /proc."""
+    """The process name from /proc; NVML may list processes of another container, which are not there."""
     try:
         return (root / f"proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

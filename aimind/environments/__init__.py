@@ -68,7 +68,7 @@ def find(backend: str, source: Package | Program) -> tuple[Backend, ...]:
 
 
 def unusable(backend: str, package: Package) -> tuple[Backend, ...]:
-    """What else lies there, each with why: builds for other machines, and what is not whole."""
+    """Environments that cannot be used, with the reason: builds for other machines, and incomplete ones."""
     found = []
     for each in folders.environments(backend):
         installed = each.read()

@@ -1,4 +1,4 @@
-"""What a program says of itself when it is run."""
+"""Runs a program to learn its version and devices."""
 
 from __future__ import annotations
 

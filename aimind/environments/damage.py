@@ -142,7 +142,7 @@ def _compare(file: Path, path: str, recorded: set[tuple[str, str]], *, contents:
 
 
 def _sha256(file: Path) -> str:
-    """As a RECORD writes it; empty where the file cannot be read."""
+    """The file's hash in the notation of RECORD; empty where the file cannot be read."""
     try:
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").digest()

@@ -24,7 +24,7 @@ _COLUMN = re.compile(r"\s{2,}")
 
 
 def known(backend: Backend, source: Package | Program, how: Help) -> frozenset[str] | None:
-    """What the backend has said before; `None` if it was not asked, or has changed since."""
+    """The remembered flags; `None` if the backend was not asked, or has changed since."""
     try:
         said = json.loads(read_regular(_memory(backend, source)))
         return frozenset(map(str, said["flags"])) if said["of"] == _stamp(backend, how) else None
@@ -35,7 +35,7 @@ def known(backend: Backend, source: Package | Program, how: Help) -> frozenset[s
 def ask(
     backend: Backend, source: Package | Program, how: Help, *, patience_seconds: float | None = None
 ) -> frozenset[str] | None:
-    """What the backend says now, which is then remembered; `None` if it does not tell."""
+    """Ask the backend for its flags and remember them; `None` if it does not list them."""
     patience_seconds = patience_seconds or (QUICK_PATIENCE_SECONDS if how.quick else PATIENCE_SECONDS)
     try:
         done = subprocess.run(
@@ -71,7 +71,7 @@ def parse(text: str) -> frozenset[str]:
 
 
 def _environment() -> dict[str, str]:
-    """For a program that shall say something, and do nothing."""
+    """The environment for a program that only prints its help."""
     kept = {name: value for name, value in public(os.environ).items() if not name.startswith("PYTHON")}
     return {**kept, "COLUMNS": "200", "HF_HUB_OFFLINE": "1"}
 
@@ -97,7 +97,7 @@ def _dated(word: str) -> list[str | int]:
 
 
 def remember(path: Path, said: dict[str, object]) -> None:
-    """Keep what was said, if the folder can be written."""
+    """Store the flags, if the folder can be written."""
     with contextlib.suppress(OSError):  # a folder that cannot be written costs some seconds each time
         make_folder(path.parent)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:

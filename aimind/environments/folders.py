@@ -30,17 +30,17 @@ class Environment:
 
     @property
     def version(self) -> str:
-        """Of the backend."""
+        """Version of the backend."""
         return self.folder.name.partition("-")[0]
 
     @property
     def variant(self) -> str:
-        """Of the build."""
+        """Variant of the build."""
         return self.folder.name.partition("-")[2]
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Name that users see."""
         return f"{self.backend} {self.version}{f' ({self.variant})' if self.variant else ''}"
 
     @property
@@ -148,7 +148,7 @@ class Environment:
 
     @property
     def changing(self) -> bool:
-        """Another process installs or removes it now."""
+        """Whether another process is installing or removing it."""
         import fcntl
 
         try:

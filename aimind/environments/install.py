@@ -24,7 +24,7 @@ Progress = uv.Progress
 # A version of the backend -> the names of what uses it.
 Users = Callable[[str], tuple[str, ...]]
 
-# Not an import: vLLM's takes ten seconds, and may want a driver that is not there yet.
+# The package is not imported: vLLM's import takes ten seconds, and may need a driver that is missing.
 _CHECK = """
 import importlib.metadata, importlib.util, platform, sys
 there = importlib.util.find_spec(sys.argv[2])

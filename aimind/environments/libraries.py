@@ -18,7 +18,7 @@ _CHUNK_BYTES = 16 << 20
 
 
 def operations(backend: Backend, file: str, names: tuple[str, ...]) -> frozenset[str] | None:
-    """Those of the names that the library registers; `None` where there is no such file.
+    """The names that the library registers; `None` where there is no such file.
 
     Args:
         backend: in an environment of its own.

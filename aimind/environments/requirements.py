@@ -11,7 +11,7 @@ from aimind.types import Fix, Package
 
 
 def arguments(package: Package, version: str, folder: Path) -> list[str]:
-    """Of `uv pip install`. The files that it reads are written into the folder, for whoever wonders."""
+    """The arguments of `uv pip install`. The files that it reads remain in the folder, for inspection."""
     local = f"+{package.local}" if package.local and "+" not in version else ""
     found = [f"{package.distribution}=={version}{local}", *package.requirements]
     needed = fixes(package, version)
@@ -39,7 +39,7 @@ def as_of(package: Package, version: str) -> list[str]:
 
 
 def fixes(package: Package, version: str) -> tuple[Fix, ...]:
-    """Those that are for the version."""
+    """The fixes for this version."""
     from packaging.specifiers import SpecifierSet
 
     return tuple(

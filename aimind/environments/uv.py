@@ -74,7 +74,7 @@ class Draws(Progress, Protocol):
 
     @property
     def is_live(self) -> bool:
-        """It can be told often."""
+        """Whether frequent reports are useful."""
 
     def advance(self, done_bytes: int, total_bytes: int) -> None:
         """So many bytes of the packages are here, of those that are known to come."""
@@ -237,7 +237,7 @@ def _program() -> str:
 
 
 def _reason(lines: list[str]) -> str:
-    """Of uv's statements about what failed the first, what it was about, and the last."""
+    """The first two statements of uv about a failure, and the last one."""
     statements: list[str] = []
     for line in lines:
         if match := _STATEMENT.match(line):
@@ -250,7 +250,7 @@ def _reason(lines: list[str]) -> str:
 
 
 def _end(statement: str) -> str:
-    """Of a compiler's pages the last words."""
+    """The end of a long statement, such as a compiler's output."""
     return statement if len(statement) <= 300 else f"… {statement[-300:]}"
 
 
@@ -260,7 +260,7 @@ def _remedy(text: str, install: str) -> str:
 
 
 def _bring(install: str) -> str:
-    """How what is missing comes to a machine that has no network."""
+    """How to install on a machine without a network."""
     return (
         f"Where there is a network run `UV_CACHE_DIR=FOLDER {install}`, bring FOLDER here, and run "
         f"`UV_OFFLINE=1 UV_CACHE_DIR=FOLDER {install}`; or bring wheels in a folder that UV_FIND_LINKS names "

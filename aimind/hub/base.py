@@ -1,4 +1,4 @@
-"""What every source of models shares: the progress that is told, and names that are safe to use as paths."""
+"""What every source of models shares: reports of progress, and names that are safe to use as paths."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 class Progress(Protocol):
-    """Is told how a download goes on. `advance` and `wait` are called from several threads at once."""
+    """Receives the progress of a download. `advance` and `wait` are called from several threads at once."""
 
     def start(self, sizes: Mapping[str, int]) -> None:
-        """These files must be downloaded, of so many bytes each."""
+        """Begin the download of these files; the values are sizes in bytes."""
 
     def advance(self, path: str, count_bytes: int) -> None:
-        """So many more bytes of the file are here; fewer than none where it had to begin again."""
+        """Count bytes of the file; negative where its download began again."""
 
     def wait(self, path: str) -> None:
-        """Another program downloads this file: we wait for it."""
+        """Report that another program is downloading this file, and that aimind waits for it."""
 
     def finish(self) -> None:
-        """The download ended, well or not. Called once after every `start`."""
+        """Report the end of the download, successful or not. Called once after every `start`."""
 
 
 def is_offline() -> bool:

@@ -151,7 +151,7 @@ class Cache:
         return commit if COMMIT.fullmatch(commit) else None
 
     def _files(self, model: Model) -> Iterator[File]:
-        """With the hashes that the cache knows: of a content it is the blob's name."""
+        """Add the hashes that the cache knows: the name of a blob is its hash."""
         root, blobs = self.snapshot(model), self.repository(model.reference) / "blobs"
         names = {} if self.by_commit else {path.stat().st_ino: path.name for path in _listed(blobs)}
         for file in files_in(root):

@@ -118,7 +118,7 @@ class _Job:
 
 
 class _Download:
-    """Of one file."""
+    """The download of one file."""
 
     def __init__(self, job: _Job, file: File) -> None:
         self._hub, self._model, self._file = job.hub, job.model, file

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import httpx2
 
 MOST_REDIRECTS = 5
-# Of lists of files: some 50,000 of them. A repository of a model has hundreds.
+# Enough for a list of some 50,000 files; the repository of a model has hundreds.
 LARGEST_ANSWER_BYTES = 16 << 20
 _LARGEST_REFUSAL_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20
@@ -77,7 +77,7 @@ class Facts:
 
     @classmethod
     def of(cls, responses: Sequence[httpx2.Response]) -> Facts:
-        """From the answer to HEAD and the redirects before it.
+        """Read the facts from the answer to HEAD and the redirects before it.
 
         As `get_hf_file_metadata` of huggingface_hub 2.4 reads them. An `ETag` is a hash of the content only
         where the server is a hub, which names a commit; those of other servers may be anything.
@@ -159,7 +159,7 @@ class Remote:
                 return replace(found, size_bytes=_total_bytes(response))
 
     def _facts_of_head(self) -> Facts:
-        """Nothing where the server does not answer HEAD, as those that sign addresses for GET alone."""
+        """The facts; empty where the server does not answer HEAD, as with addresses signed for GET alone."""
         passed: list[httpx2.Response] = []
         headers = {"Accept-Encoding": "identity"}
         try:

@@ -90,7 +90,7 @@ class HuggingFace(RemoteHub):
         return f"{self.repository_url(reference.name)}{revision}?blobs=true"
 
     def file_url(self, model: Model, file: File) -> str:
-        """Of the commit, where it is known."""
+        """The address of a file at the commit, or at the revision where the commit is unknown."""
         commit = model.commit or model.reference.revision or self.cache.default_revision
         revision = quote(self._made_up.get(commit, commit), safe="")
         return f"{_endpoint()}/{model.reference.name}/resolve/{revision}/{quote(file.path)}"
@@ -112,7 +112,7 @@ class HuggingFace(RemoteHub):
         return Model(reference=reference, commit=commit, files=tuple(files))
 
     def why(self, response: httpx2.Response, body: bytes) -> Why:  # noqa: ARG002 - the headers say it
-        """As the client tells them apart: 401 is for what is private, and for what is not there."""
+        """What a refusal means, by the client's rules: 401 is for private and for missing repositories."""
         why = _WHY.get(response.headers.get("X-Error-Code", ""), "other")
         wrong = response.headers.get("X-Error-Message") == "Invalid credentials in Authorization header"
         return "repository" if why == "other" and response.status_code == 401 and not wrong else why
@@ -175,7 +175,7 @@ def _is_logged_in() -> bool:
 
 
 def _token_of_client() -> str | None:
-    """As the client has it: a token may have to be refreshed, or exchanged."""
+    """The token from the client, which may refresh or exchange it."""
     from huggingface_hub import get_token
 
     try:

@@ -86,7 +86,7 @@ def _is_in(leftover: Leftover, where: Path) -> bool:
 
 
 def _models(repository: Repository, halves: Sequence[Leftover]) -> Iterator[Cached]:
-    """Those of one repository. What a download has only begun is one of them, too."""
+    """The models of one repository, including those whose download has only begun."""
     reference, busy = repository.reference, any(each.busy for each in halves)
     begun: dict[str, File] = {}
     for revision in repository.revisions:

@@ -210,7 +210,7 @@ def _remove(path: Path) -> None:
 
 
 def unremovable(path: Path, error: OSError) -> AimindError:
-    """What is said where something cannot be removed."""
+    """The error for a path that cannot be removed."""
     return AimindError(
         f"{path} cannot be removed: {error.strerror or error}",
         hint="Check the permissions of the cache, and whether its disk can be written.",

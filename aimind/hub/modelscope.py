@@ -65,13 +65,13 @@ class ModelScopeCache(Cache):
         return tuple(self.folder() / ".lock" / f"file_{digest}.lock" for digest in digests)
 
     def elsewhere(self, model: Model, file: File) -> Iterator[Path]:
-        """Also in the folders of older versions, which know no revisions."""
+        """Also look in the folders of older versions, which have no revisions."""
         yield from super().elsewhere(model, file)
         for folder in self._older(model.reference):
             yield folder / file.path
 
     def resolve(self, reference: Reference) -> Model | None:
-        """Also from the folder of an older version: a local model then."""
+        """Also resolve from the folder of an older version, as a local model."""
         found = super().resolve(reference)
         if found is not None or reference.revision is not None:
             return found
@@ -124,7 +124,7 @@ class ModelScope(RemoteHub):
         return f"{self.repository_url(reference.name)}/repo/files?Revision={revision}&Recursive=True"
 
     def file_url(self, model: Model, file: File) -> str:
-        """Of the commit, where it is known."""
+        """The address of a file at the commit, or at the revision where the commit is unknown."""
         revision = model.commit or model.reference.revision or self.cache.default_revision
         query = f"Revision={quote(revision, safe='')}&FilePath={quote(file.path, safe='')}"
         return f"{self.repository_url(model.reference.name)}/repo?{query}"
@@ -147,7 +147,7 @@ class ModelScope(RemoteHub):
         return Model(reference=reference, commit=_commit(reference, data, entries), files=files)
 
     def why(self, response: httpx2.Response, body: bytes) -> Why:
-        """Here 403 is for what one has to apply for; some refusals say more in a code of their own."""
+        """What a refusal means: 403 is for gated repositories, and some refusals have a code of their own."""
         try:
             code = json.loads(body).get("Code")
         except (ValueError, AttributeError, RecursionError):
@@ -160,7 +160,7 @@ class ModelScope(RemoteHub):
         return known.get(response.status_code, "other")
 
     def resolve(self, reference: Reference, *, waits: Sequence[float] | None = None) -> Model:
-        """As everywhere; what is not found may be the revision alone, which the hub does not tell."""
+        """Resolve as other hubs do; where nothing is found, check whether only the revision is missing."""
         try:
             return super().resolve(reference, waits=waits)
         except ModelNotFoundError:
@@ -214,7 +214,7 @@ def _token() -> str | None:
 
 
 def _token_of_who_logged_in() -> str | None:
-    """From the client's cookies, unless they have expired."""
+    """Read the token from the client's cookies, unless they have expired."""
     home = Path(os.environ.get("MODELSCOPE_HOME") or "~/.modelscope").expanduser()
     try:
         jar = _Inert.read(home / "credentials" / "cookies")

@@ -27,14 +27,14 @@ def folder(source: Source) -> Path:
 
 
 def names() -> Iterator[str]:
-    """Of all repositories, as they can be typed; from the names of folders alone."""
+    """The names of all repositories, as they can be typed; from the names of folders alone."""
     for source in REMOTE:
         for reference, _ in repositories(source):
             yield unparse(reference)
 
 
 def repositories(source: Source) -> Iterator[tuple[Reference, Path]]:
-    """Those of a cache, and where they are; of ModelScope's maybe in several places."""
+    """The repositories of a cache and their folders; one of ModelScope's may be in several places."""
     root = folder(source)
     if source == "huggingface":
         for path in entries(root):
@@ -57,7 +57,7 @@ def is_old(reference: Reference, where: Path) -> bool:
 
 
 def locks(source: Source, reference: Reference | None) -> list[Path]:
-    """Those of which somebody who downloads of this repository holds one; of ModelScope, of any."""
+    """The locks, one of which a program holds that downloads from this repository (ModelScope: from any)."""
     root = folder(source)
     if source == "modelscope":
         return sorted((root / ".lock").glob("*"))
@@ -74,7 +74,7 @@ def entries(where: Path) -> list[Path]:
 
 
 def _named(prefix: str, name: str, path: Path) -> Iterator[tuple[Reference, Path]]:
-    """With its reference, if that is what a hub would call a repository."""
+    """The folder with its reference, if its name is one that a hub allows."""
     try:
         reference = parse(f"{prefix}:{name}")
     except BadReferenceError:

@@ -18,7 +18,7 @@ GROWTH = 8
 LARGEST_BLOCK_BYTES = 4 << 20
 # A block may take a minute, and more by its size.
 LEAST_BYTES_PER_SECOND = 16 << 10
-# Of a file on a server that cannot send ranges, no more is fetched than this.
+# The most that is downloaded of a file whose server cannot send ranges.
 MOST_SKIPPED_BYTES = 32 << 20
 
 

@@ -28,14 +28,14 @@ from aimind.types import File, Model, Reader, Reference
 if TYPE_CHECKING:
     import httpx2
 
-# To look whether the other hub has a model, while an error waits to be shown.
+# The time to ask the other hub for a model, while an error waits to be shown.
 GLANCE_SECONDS = 3.0
 # Converts most models that are much used, under their own names.
 CONVERTER = "unsloth"
 # What its name ends in where a repository has the same model in other weights than the first ones.
 QUANTIZED = re.compile(r"(?i)(-(FP8|NVFP4|MXFP4|AWQ|GPTQ|INT[48]|BNB-4BIT|W\d+A\d+|DYNAMIC))+$")
 
-# Of files whose size is not listed: as many are asked for at once, and no more than so many in all.
+# Limits for files whose size is not listed: how many are asked for at once, and in all.
 UNMEASURED = -1
 PARALLEL_QUESTIONS = 8
 MOST_UNMEASURED = 3000
@@ -214,7 +214,7 @@ class RemoteHub:
         return self._measured(model) if measure else model
 
     def _measured(self, model: Model) -> Model:
-        """With what mirrors leave out of their lists, from the headers of the files themselves.
+        """Add what mirrors leave out of their lists, from the headers of the files themselves.
 
         What is listed and not there is left out. A cache by commits gets a name made of the contents where no
         commit is known.

@@ -184,7 +184,7 @@ def _paths(revision: Revision) -> list[Path]:
 
 
 def _remove_by_client(removal: Removal) -> None:
-    """As Hugging Face's client does, which also knows of contents that repositories share."""
+    """Remove with Hugging Face's client, which also knows of contents that repositories share."""
     from huggingface_hub import scan_cache_dir
 
     root = removal.repository.folder.parent
@@ -216,7 +216,7 @@ def _without_link(path: Path) -> Path:
 
 
 def _remove_files(removal: Removal) -> None:
-    """The names first, then the contents: whatever it is killed in, no name leads to nowhere."""
+    """Remove the names first, then the contents, so that a kill leaves no dangling link."""
     repository = removal.repository
     try:
         if removal.whole:

@@ -26,7 +26,7 @@ MOST_MODELS = 200
 # The most that ModelScope gives at once.
 PAGE_MODELS = 50
 FORMATS = ("gguf", "safetensors", "pytorch", "mlx", "onnx")
-# In what is said of an answer.
+# The references that stand for a search in error messages.
 _ASKED = {source: Reference(source=source, name="its search") for source in REMOTE}
 
 # A category of ours, and the tasks that each hub files such models under: `pipeline_tag` of Hugging Face,
@@ -140,13 +140,13 @@ def _of_hugging_face(told: Any) -> Found | None:
 
 
 def _weights_bytes(elements: Mapping[str, Any]) -> int | None:
-    """From the number of elements of each type."""
+    """The size of the weights, from the number of elements of each type."""
     sizes = [(_count(number) or 0) * _ELEMENT_BYTES.get(name, 1.0) for name, number in elements.items()]
     return int(sum(sizes)) or None
 
 
 def _quantizations(paths: Iterator[str]) -> tuple[str, ...]:
-    """Those of the repository's model in GGUF, without projectors and importance matrices."""
+    """The quantizations of the repository's model in GGUF, without projectors and importance matrices."""
     listed = tuple(File(str(path), 0) for path in paths if str(path).lower().endswith(".gguf"))
     model = Model(reference=Reference(source="huggingface", name="", quantization="GGUF"), files=listed)
     try:
@@ -187,7 +187,7 @@ def _of_modelscope(told: Any) -> Found | None:
         return None
     libraries = {str(tag).removeprefix("library:") for tag in told.get("tags") or ()}
     formats = tuple(name for name in FORMATS if name in libraries)
-    # That of all files: of a GGUF repository, of all its quantizations.
+    # The size of all files: in a GGUF repository, of all quantizations together.
     size = None if "gguf" in formats else _count(told.get("file_size"))
     return Found(
         reference=reference,
@@ -232,7 +232,7 @@ def _get(source: Source, path: str) -> Any:
 
 @contextlib.contextmanager
 def _sensible(source: Source) -> Iterator[None]:
-    """Say what is wrong, where an answer is not as it should be."""
+    """Explain an answer that is not as it should be."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -29,7 +29,7 @@ ANSWER_VARIABLE = "HF_HUB_ETAG_TIMEOUT"
 DOWNLOAD_VARIABLE = "HF_HUB_DOWNLOAD_TIMEOUT"
 # The whole of a small answer, or the headers of a file, may take so many timeouts: 60 s.
 TIMEOUTS_PER_ANSWER = 6
-# Of a file at least so many bytes come in so many timeouts: 4 KiB in 30 s, less than a modem brings.
+# The least of a file that must arrive in three timeouts: 4 KiB in 30 s, slower than a modem.
 LEAST_BYTES = 4 << 10
 TIMEOUTS_PER_LEAST_BYTES = 3
 

@@ -34,7 +34,7 @@ class Held:
 
     @property
     def name(self) -> str:
-        """Of the instance."""
+        """Name of the instance."""
         return self.folder.name
 
     def say(
@@ -160,7 +160,7 @@ def check_free(name: str) -> None:
 
 
 def runs_already(name: str) -> InstanceError:
-    """What is said of a name in use."""
+    """The error for a name that is in use."""
     return InstanceError(
         f"instance {name} is already running", hint=f"run `aimind stop {name}`, or choose another --name"
     )

@@ -73,7 +73,7 @@ class Listing:
     ended: tuple[tuple[float, str], ...]
 
     def look(self, most_ended: int | None = None) -> tuple[Sight, ...]:
-        """Those that run and the newest of those that have ended, by name; only their records are read."""
+        """The running instances and the most recently ended ones, by name; only their records are read."""
         chosen = [*self.running, *(name for _, name in self.ended[:most_ended])]
         found = [sight for name in chosen if (sight := _look(name)) is not None]
         return tuple(sorted(found, key=lambda sight: (not sight.running, sight.name)))
@@ -98,7 +98,7 @@ def everything() -> tuple[Sight, ...]:
 
 
 def living() -> tuple[Sight, ...]:
-    """Those that run."""
+    """The running instances."""
     return tuple(sight for sight in listing().look(most_ended=0) if sight.running)
 
 
@@ -118,7 +118,7 @@ def _written(folder: Path) -> float:
 
 
 def all_names() -> tuple[str, ...]:
-    """Of all instances, in order."""
+    """The names of all instances, sorted."""
     if sys.platform == "win32":  # nothing is served there
         return ()
     records.check_to_look()

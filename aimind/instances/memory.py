@@ -29,7 +29,7 @@ class Used:
 
 
 def used(sights: Iterable[Sight], devices: Sequence[Device]) -> dict[str, Used]:
-    """By name, what those of the instances hold that run; `devices` as their driver sees them now."""
+    """The memory that each running instance holds, by name; `devices`: as the driver reports them now."""
     running = [sight for sight in sights if sight.running and sight.state is not None]
     if not running:
         return {}
@@ -48,7 +48,7 @@ def used(sights: Iterable[Sight], devices: Sequence[Device]) -> dict[str, Used]:
 
 
 def device_key(device: Device) -> str:
-    """By which a claim knows the device."""
+    """The key of the device in claims."""
     return device.uuid or str(device.index)
 
 

@@ -78,7 +78,7 @@ def _bind(address: str, port: int) -> int:
 
 
 def _taken(address: tuple[object, ...]) -> str | None:
-    """By whom, where that can be seen."""
+    """The process that uses the port, where that is visible."""
     from aimind.supervisor.listener import taken
 
     name, port = str(address[0]), address[1]

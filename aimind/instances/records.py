@@ -155,7 +155,7 @@ def read_instance(folder: Path) -> Instance:
 
 
 def read_state(folder: Path) -> State:
-    """What `state.json` says.
+    """Read `state.json`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -185,14 +185,14 @@ def _values(path: Path) -> dict[str, object]:
 
 
 def unreadable(path: Path, problem: OSError) -> InstanceError:
-    """What is said of what the system does not let be read."""
+    """The error for a record that the system does not let aimind read."""
     return InstanceError(
         f"{path} cannot be read: {problem.strerror}", hint="set AIMIND_STATE_DIR to another folder"
     )
 
 
 def damaged(path: Path, why: str) -> InstanceError:
-    """What is said of a record that is none."""
+    """The error for a record that is not valid."""
     name = path.parent.name
     return InstanceError(f"{path} is damaged: {why}", hint=f"`aimind remove {name}` removes it")
 
@@ -209,7 +209,7 @@ def _is_bytes_by_name(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_whole, value.values()))
 
 
-# By the annotations of the records.
+# Checks by the annotations of the records.
 _KINDS: Mapping[str, Callable[[object], bool]] = {
     "str": lambda value: isinstance(value, str),
     "str | None": lambda value: value is None or isinstance(value, str),

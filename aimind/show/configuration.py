@@ -1,4 +1,4 @@
-"""What is configured, and where that is said."""
+"""Prints what is configured, and where each value was set."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
 
 
 def _text(value: object) -> str:
-    """As it is written in the file."""
+    """The value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

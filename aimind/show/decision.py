@@ -153,7 +153,7 @@ def _print_memory(plan: Plan, *, err: bool) -> None:
 
 
 def _sources(plan: Plan) -> Iterator[tuple[str, str | Cell]]:
-    """From what each size is known, and whether to the byte or about."""
+    """The source of each size, and whether it is exact or approximate."""
     titles = {field: title for title, field in COMPONENTS}
     places = [shard.estimate for shard in plan.shards] + [plan.host]
     for name, source in plan.sources.items():

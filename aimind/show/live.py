@@ -62,13 +62,13 @@ class Step:
         self._screen.end()
 
     def update(self, text: str) -> None:
-        """Something else is under way now; without a terminal print it, unless only its percent is new."""
+        """Change the text; without a terminal, print it unless only its percentage is new."""
         before, self.text = self.text, text
         if not self.is_live and _PERCENT.sub("", text) != _PERCENT.sub("", before):
             note(text)
 
     def say(self, line: str) -> None:
-        """A line that stays, above the one that ticks."""
+        """Print a line above the one that ticks."""
         if not self.is_live:
             note(line)
             return
@@ -76,7 +76,7 @@ class Step:
             self._screen.line(visible(without_secrets(line)))
 
     def complete(self, line: str) -> None:
-        """It is complete: a line that stays in place of the one that ticks."""
+        """Replace the ticking line by a line that stays."""
         self.__exit__()
         if self.is_live:
             self._screen.line(self._look.done(visible(without_secrets(line))))
@@ -84,7 +84,7 @@ class Step:
             note(line)
 
     def done(self, word: str, rest: str) -> None:
-        """It is complete: a line that says so and how long it took."""
+        """End with a line that states how long it took."""
         gap = "   " if self.is_live else " "
         self.complete(f"{word}{gap}{rest} in {duration(time.monotonic() - self.began)}")
 
@@ -108,7 +108,7 @@ class Transfer(Step):
         self._next_line = self.began + LINE_SECONDS
 
     def advance(self, done_bytes: int, total_bytes: int) -> None:
-        """So many bytes of so many are here."""
+        """Show how many bytes have arrived, and of how many."""
         now = time.monotonic()
         self._done_bytes, self._total_bytes = done_bytes, total_bytes
         if not self._samples or now - self._samples[-1][0] > TICK_SECONDS:

@@ -51,7 +51,7 @@ def _user(tenant: Tenant) -> str:
 
 
 def _instruction_sets(host: Host) -> list[str]:
-    """Those of the processor that a person knows by name."""
+    """The processor's instruction sets that people know by name."""
     names = {"avx2": "AVX2", "avx512f": "AVX-512", "amx_tile": "AMX", "i8mm": "I8MM", "sve": "SVE"}
     found = [name for feature, name in names.items() if feature in host.cpu_features]
     if "AVX-512" in found:

@@ -1,4 +1,4 @@
-"""Errors, bugs, and what is said when a server is ready."""
+"""Prints errors, bugs, and the address of a server that is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aimind.types import API_KEY_VARIABLE, Command, Plan
 
 
 def error(problem: AimindError) -> None:
-    """What happened, and what to do."""
+    """Print an error and its hint."""
     tell(f"error: {problem.message}")
     for line in problem.output:
         tell(f"| {line}")
@@ -52,9 +52,13 @@ def bug(problem: BaseException) -> BugError:
 
 
 def announcement(plan: Plan, command: Command) -> str:
+<<<<<<< HEAD
     """What is said when the server answers: where, and a line to try it with."""
     from aimind.launchers.hello import example
 
+=======
+    """The lines for a server that is ready: its address, and a command to try it."""
+>>>>>>> ad67876 (words: docstrings are sentences about what a function does or returns)
     line = curl(example(plan, command.url), has_key=plan.settings.api_key is not None)
     return f"ready: {command.url}\ntry:   {line}"
 

@@ -43,7 +43,7 @@ class Progress:
                 self._step.advance(self._done_bytes, self._total_bytes)
 
     def wait(self, path: str) -> None:
-        """Another program downloads the file."""
+        """Show that another program is downloading the file."""
         with self._lock:
             if self._step is not None:
                 self._step.say(f"waiting for another program that is downloading {path}")
@@ -87,7 +87,7 @@ class Installation:
 
     @property
     def is_live(self) -> bool:
-        """It is drawn, and can be told often."""
+        """Whether it is drawn, so that frequent updates make sense."""
         return self._step is not None and self._step.is_live
 
     def __exit__(

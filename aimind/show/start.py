@@ -137,7 +137,7 @@ def screen(plan: Plan, *, name: str) -> Screen | None:
 
 
 def ready(instance: Instance, *, seconds: float, announcement: str, again: bool = False) -> None:
-    """An instance in the background serves.
+    """Show that an instance in the background is ready.
 
     Args:
         instance: which one.

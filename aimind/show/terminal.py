@@ -40,17 +40,17 @@ SCHEMA = 1  # of every document that aimind prints
 
 
 def be_quiet(*, quiet: bool) -> None:
-    """Whether nothing is said of how things go on: only what was asked for, warnings and errors."""
+    """Print only results, warnings and errors from now on."""
     _Voice.quiet = quiet
 
 
 def is_quiet() -> bool:
-    """Whether that was wished."""
+    """Whether only results, warnings and errors are printed."""
     return _Voice.quiet
 
 
 def put_above(write: Callable[[str], None] | None) -> None:
-    """Lines go there from now on; `None`: to stderr."""
+    """Send lines there from now on; `None`: to stderr."""
     _Voice.above = write
 
 

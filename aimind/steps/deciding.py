@@ -1,4 +1,4 @@
-"""From a text to a plan: what is offered, the question, and its answer."""
+"""Turns a model's name into a plan: the files on offer, the question, and its answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 def offer(asked: Wanted) -> Offer:
-    """From the text to the files that could be served, and how to read them."""
+    """Find the files that could be served, and how to read them."""
     from aimind import files, hub, metadata, reference
     from aimind.alternatives import Offer
 
@@ -124,7 +124,7 @@ def _indexed(model: Model, open_file: Callable[[File], Reader]) -> frozenset[str
 
 
 def only(model: Model, asked: Wanted) -> Offer:
-    """These files, and no others."""
+    """Narrow the offer to these files."""
     from aimind import metadata
     from aimind.alternatives import Offer
 
@@ -144,7 +144,7 @@ def _prepare_hub(asked: Wanted) -> None:
 
 
 class _UnreadError(Exception):
-    """Of this candidate the headers are needed, and were not read yet."""
+    """The headers of this candidate are needed, and have not been read."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
@@ -229,7 +229,7 @@ def survey(question: Question, found: Plan | None) -> tuple[Option, ...]:
 
 
 def decided(found: Plan | AimindError) -> Plan:
-    """The plan, once its warnings are said.
+    """Return the plan, after printing its warnings.
 
     Raises:
         AimindError: there is none.
@@ -271,7 +271,7 @@ def hinted(found: Plan, asked: Wanted) -> Plan:
 
 
 def called(found: Plan) -> str:
-    """The name of what is served: in the API, or the model's own where the backend gives it none."""
+    """The name of the model in the API, or its own where the backend gives it none."""
     from aimind import plan
 
     return found.settings.served_name or plan.name_of(found.model)

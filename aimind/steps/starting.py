@@ -1,4 +1,4 @@
-"""From a plan to what is started: its command, and the backend that has to be there."""
+"""Turns a plan into what is started: its command, and the installed backend."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def install(plan: Plan, host: Host) -> None:
 
 
 def _check_model(plan: Plan, host: Host) -> None:
-    """Now that the backend is here it can be asked whether it knows the model."""
+    """Check whether the installed backend supports the model."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import KnowsArchitectures, Narrows
     from aimind.select import lacking, named
@@ -252,7 +252,7 @@ def _unchecked(plan: Plan) -> bool:
 
 
 def note_unchecked(plan: Plan) -> None:
-    """Say so where nothing is started that could be asked."""
+    """Print a note that arguments were not checked, for commands that start nothing."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import TellsFlags
     from aimind.select import named

@@ -120,7 +120,7 @@ class SharedMemory:
         return bool(self._missed)
 
     def add(self, segments: set[Segment]) -> set[Segment]:
-        """Take them for seen."""
+        """Add segments that were seen elsewhere."""
         self._seen |= segments
         return segments
 
@@ -156,7 +156,7 @@ def tell_of_segments() -> int | None:
 
 
 def _segments() -> set[Segment]:
-    """Those of our user."""
+    """The segments of this user."""
     found = set()
     with suppress(FileNotFoundError), os.scandir(SHARED_MEMORY) as entries:
         for entry in entries:
@@ -190,9 +190,9 @@ def device() -> str:
 
 
 def _held_by(pid: int, mark: bytes) -> set[int]:
-    """Those of one process; `mark` is in the lines of its maps that are about shared memory."""
+    """The segments of one process; `mark` is in the lines of its maps that are about shared memory."""
     inodes = set()
-    # It has ended meanwhile, or is another user's.
+    # The process has ended, or belongs to another user.
     with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         with open(f"/proc/{pid}/maps", "rb") as file:  # noqa: PTH123 (pathlib costs memory)
             inodes = {int(line.split(None, 5)[4]) for line in file if mark in line}

@@ -1,4 +1,4 @@
-"""Who listens on a port: a process of the backend's tree, or another.
+"""Finds who listens on a port: a process of the backend's tree, or another.
 
 Linux tells it, to those who may see the process. What cannot be known is no objection.
 """
@@ -26,7 +26,7 @@ def taken(url: str) -> str | None:
     try:
         family, address = _resolve(url)
         with socket.socket(family, socket.SOCK_STREAM) as trial:
-            # As servers do: connections of an earlier one that still end are no obstacle.
+            # Servers set this too: connections of an earlier server that are still closing do not matter.
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except OSError as error:
@@ -101,7 +101,7 @@ def _holder(inodes: set[bytes], pids: Iterable[int]) -> int | None:
     """One of the processes that has one of the sockets open, and lets us see it."""
     wanted = {f"socket:[{inode.decode()}]" for inode in inodes}
     for pid in pids if wanted else ():
-        # It has ended meanwhile, or is another user's.
+        # The process has ended, or belongs to another user.
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 (pathlib costs memory)
                 with suppress(FileNotFoundError):

@@ -321,7 +321,7 @@ class Supervisor:
         run.stop(now)
 
     def _on_end(self, run: Run, now: float) -> None:
-        """Nothing of the run's tree is left: what now?"""
+        """Decide what follows when no process of the run is left."""
         self._taken.close()
         returncode = run.close()
         self._run = None
@@ -337,12 +337,12 @@ class Supervisor:
             self._on_crash(run, returncode, now)
 
     def _on_unstarted(self, problem: str, now: float, *, run: Run | None = None) -> None:
-        """There was no other process to be had for it."""
+        """Handle a start for which no process could be created."""
         what = f"the backend cannot be started: {problem}"
         self._on_failure(what, returncode=1, now=now, run=run, hint=PROCESSES_HINT)
 
     def _on_crash(self, run: Run, returncode: int | None, now: float) -> None:
-        """It has ended, and nobody asked for that."""
+        """Handle a backend that ended by itself."""
         ready_at = run.health.ready_at
         code = -signal.SIGKILL if returncode is None else returncode
         killed = returncode == -signal.SIGKILL
@@ -414,7 +414,7 @@ class Supervisor:
 
 
 def _describe(returncode: int | None) -> str:
-    """How it ended, as a verb."""
+    """How the backend ended, as a verb phrase."""
     if returncode is None:
         return "was stopped because its guardian process was killed,"
     if returncode < 0:

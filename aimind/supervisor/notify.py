@@ -1,4 +1,4 @@
-"""What systemd is told: sd_notify(3), over the socket that it names in the environment."""
+"""Notifications to systemd: sd_notify(3), over the socket that it names in the environment."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ class Manager:
             self._socket.settimeout(0)
 
     def preparing(self) -> None:
-        """There is no supervisor yet, and what comes before it goes on."""
+        """Report that aimind is still preparing the start."""
         self._tell(f"STATUS=preparing\n{_extension(EXTENSION_SECONDS)}")
 
     def ready(self) -> None:
-        """It serves; also the end of a reload."""
+        """Report that the server is ready; this also ends a reload."""
         self._tell(f"READY=1\nMAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        """It was asked to start the backend again; `ready` follows."""
+        """Report a restart of the backend; `ready` follows."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """It will end."""
+        """Report that the service is stopping."""
         self._tell("STOPPING=1")
 
     def status(self, line: str) -> None:
-        """What `systemctl status` shows."""
+        """Set the text that `systemctl status` shows."""
         self._tell(f"STATUS={line}")
 
     def extend(self, seconds: float = EXTENSION_SECONDS) -> None:
-        """Neither the start nor the stop has failed before so long from now."""
+        """Ask for more time to start or stop, in seconds from now."""
         self._tell(_extension(seconds))
 
     def alive(self) -> None:
-        """The watchdog's sign of life."""
+        """Send the watchdog's sign of life."""
         if self.watchdog_seconds:
             self._tell("WATCHDOG=1")
 

@@ -41,7 +41,7 @@ class Mask:
         return data[: len(data) - kept]
 
     def end(self) -> bytes:
-        """What was kept."""
+        """Return what was retained."""
         kept, self._kept = self._kept, b""
         return kept
 
@@ -207,7 +207,7 @@ class Log:
 
     @property
     def fatal(self) -> bool:
-        """It has said that it is of no use any more."""
+        """Whether the backend logged that it cannot continue."""
         return self.cause is not None and self.cause["fatal"]
 
     def _read(self, line: bytes) -> None:
@@ -252,7 +252,7 @@ def _text(line: bytes) -> str:
     return line[:LINE_BYTES].decode(errors="replace").rstrip("\r").rpartition("\r")[2]
 
 
-# As in `aimind.phrases`, of which nothing can be imported here.
+# The same as in `aimind.phrases`, which cannot be imported here.
 _INVISIBLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -285,7 +285,7 @@ class Terminal:
         return _OBEYED.sub(_shown, data[: len(data) - len(self._kept)])
 
     def end(self) -> bytes:
-        """What was kept."""
+        """Return what was retained."""
         kept, self._kept = self._kept, b""
         return _OBEYED.sub(_shown, kept)
 

@@ -188,7 +188,7 @@ class Health:
         return self._env.get(name) if name else None
 
     def _true(self, status: int, body: str) -> int:
-        """The status, or what the body says instead."""
+        """The status, or the error in the body."""
         lie = self._ready["lie"]
         found = re.search(lie, body) if lie else None
         if found is None:
@@ -228,7 +228,7 @@ class Health:
         if self._requesting and status >= 400:
             self._errors += 1
             if status < 500 or self._errors == FAILURES:
-                # It would say so again: no waiting makes this answer a better one.
+                # Another probe would get the same answer, so there is no point in waiting.
                 self.refusal = f"{status} {body.strip()[:500]}"
                 return "unhealthy"
         self._requesting = False

@@ -56,7 +56,7 @@ def processes() -> dict[int, tuple[int, int]]:
 
 
 def descendants(root: int, known: dict[int, tuple[int, int]]) -> set[int]:
-    """Those of the `known` processes that descend from `root`, without itself."""
+    """The `known` processes that descend from `root`, without `root`."""
     children: dict[int, list[int]] = {}
     for pid, (parent, _) in known.items():
         children.setdefault(parent, []).append(pid)

@@ -15,7 +15,7 @@ READ_BYTES = 1 << 20
 
 
 class Progress:
-    """Of one run, until it is ready.
+    """The progress of one run until it is ready.
 
     Attributes:
         stall_seconds: without progress, after which the start is given up; 0 for never.
@@ -56,13 +56,13 @@ class Progress:
         return self._stall_at < float("inf")
 
     def watch_weights(self, now: float) -> None:
-        """It begins to load them, and does not log how far it is."""
+        """Watch the weights being read, for a backend that does not log a percentage."""
         if self._loaded_before is None and self._weights_bytes and LINUX:
             self._loaded_before = _loaded(self._root)
             self._weights_at = now + WEIGHTS_SECONDS
 
     def made(self, now: float) -> None:
-        """It printed something."""
+        """Note that the backend printed something."""
         self._made_at = now
 
     def silent_seconds(self, now: float) -> float:
@@ -70,7 +70,7 @@ class Progress:
         return now - self._made_at
 
     def end(self) -> None:
-        """It is ready, or being stopped: look no more."""
+        """Stop watching: the backend is ready or being stopped."""
         self._stall_at = self._weights_at = float("inf")
 
     def look(self, now: float) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aimind.supervisor.spec import Spec
     from aimind.supervisor.views import Kind
 
-# In these, time passes that no limit of the service manager shall cut short.
+# States in which the service manager's time limits are extended.
 PATIENT = ("starting", "loading", "stopping")
 
 
@@ -72,7 +72,7 @@ class Report:
             self._logs.write(data)
 
     def end_output(self) -> None:
-        """It prints no more."""
+        """Handle the end of the backend's output."""
         self.view.end_output()
         if self._logs is not None:
             self._logs.end_line()
@@ -87,7 +87,7 @@ class Report:
         self.change("starting", run=run, temporary=temporary, restarts=restarts)
 
     def ready(self) -> None:
-        """It serves: the first time in the words of the spec, later in ours."""
+        """Report that the server is ready; the first time with the announcement of the spec."""
         self.change("ready", ready_since=time.time())
         first = self.state.fields["restarts"] == 0
         text = self._spec["announce"] if first else f"ready again: {self._spec['url']}"
@@ -97,7 +97,7 @@ class Report:
         self.manager.ready()
 
     def change(self, state: str, *, phase: str | None = None, **fields: object) -> None:
-        """It is in another state, or in another phase of it; `fields` as in `aimind.types.State`."""
+        """Record another state or phase; `fields` as in `aimind.types.State`."""
         if state != "ready":
             fields["ready_since"] = None
         self.view.change(state, phase)
@@ -119,7 +119,7 @@ class Report:
             self.manager.alive()
 
     def alive(self) -> None:
-        """It has answered a probe."""
+        """Report that the backend answered a probe."""
         self.manager.alive()
 
     def pump(self, *, timeout_seconds: float = 0.0) -> None:

@@ -21,7 +21,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Run:
-    """From the start of the backend until nothing of its tree is left.
+    """One run: from the start of the backend until no process of its tree is left.
 
     Attributes:
         tree, log, health, progress: its parts.
@@ -70,11 +70,11 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        """It was told to end."""
+        """Whether the backend was told to stop."""
         return self._terms > 0
 
     def settle(self) -> None:
-        """It is ready: watch its progress no more."""
+        """Stop watching the progress of a backend that is ready."""
         self.progress.end()
 
     def stop(self, now: float) -> None:

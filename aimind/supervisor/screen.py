@@ -92,7 +92,7 @@ class Screen:
         self.deadline = now
 
     def end(self) -> None:
-        """Nothing is under way: take the line away."""
+        """Remove the line."""
         self._text = None
         self.deadline = float("inf")
         self._clear()

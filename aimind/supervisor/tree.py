@@ -221,7 +221,7 @@ def _descend(
     keep: Sequence[int],
     tell: int,
 ) -> NoReturn:
-    """In a child of the supervisor: become the outer sentinel, and in children of that what is below it.
+    """Become the outer sentinel in a child of the supervisor, and in its children what is below it.
 
     The guardian closes what is in `close`; the sentinels keep what is in `keep`. All process ids are written
     to `tell` once all are there.

@@ -76,7 +76,7 @@ class Quiet(Plain):
         """Leave it to the log's file."""
 
     def end_output(self) -> None:
-        """Nothing was begun."""
+        """Do nothing: no line was begun."""
 
     def say(self, sentence: str, kind: Kind) -> None:
         """Only what went wrong."""
@@ -84,7 +84,7 @@ class Quiet(Plain):
             self._stderr.write_line(sentence)
 
     def ready(self, announcement: str, *, again: bool) -> None:
-        """Nothing went wrong."""
+        """Print nothing: a server that is ready is no error."""
 
 
 class Live(Plain):
