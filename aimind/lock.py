@@ -204,7 +204,7 @@ def _difference(name: str, locked: object, here: object) -> Iterator[str]:
 
 
 def _locked_text(value: object) -> str:
-    return "nothing" if value is None else repr(value)
+    return "not set" if value is None else repr(value)
 
 
 def _plain(value: object) -> object:

@@ -206,7 +206,7 @@ def test_what_a_running_instance_uses_is_not_removed(run: Run, installed: Instal
     living("chat", "vllm", "0.31.0")
     for what in ("vllm", "vllm==0.31.0"):
         assert_one_error(
-            run("backends", "remove", what), 10, "vllm 0.31.0 (cpu) is used by chat", "stop chat"
+            run("backends", "remove", what), 10, "vllm 0.31.0 (cpu) is in use by chat", "stop chat"
         )
     assert used.exists()
     assert free.exists()
@@ -232,7 +232,7 @@ def test_update_says_what_remains_and_who_uses_it(run: Run, installed: Install, 
     for arguments in ((), ("xllamacpp",)):
         lines = run("backends", "update", *arguments).stderr.splitlines()
         assert lines[0].startswith(f"xllamacpp {source.version} is installed")
-        assert lines[1].startswith("xllamacpp 2026.2.2 remains, ")
+        assert lines[1].startswith("xllamacpp 2026.2.2 is still installed, ")
         assert lines[1].endswith(": `aimind backends remove xllamacpp==2026.2.2`")
         assert lines[2].endswith(": used by chat")
         assert len(lines) == 3

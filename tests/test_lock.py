@@ -209,7 +209,7 @@ def test_another_version_of_the_backend_is_refused(home: Home) -> None:
         (
             'flag = "--cache-ram"\nvalue = "0"',
             'flag = "--gone"\nvalue = "0"',
-            "--gone: '0' is locked, nothing",
+            "--gone is '0' in the lock and not set",
         ),
         ("gpu_layers = 0", "gpu_layers = 3", "devices"),
         ("[settings]\n", "[settings]\nbatch_size = 64\n", ""),
@@ -230,7 +230,7 @@ def test_what_would_be_otherwise_is_refused(home: Home, old: str, new: str, diff
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("lock = 1\n", "lock = 2\n", "reads locks of format 1"),
+        ("lock = 1\n", "lock = 2\n", "is not a lock of format 1"),
         ("lock = 1\n", "lock = 1\nmore = 1\n", "more: Unexpected keyword argument"),
         ('model = "demo"', "model = 1", "model: Input should be a valid string"),
         (

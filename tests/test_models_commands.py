@@ -72,8 +72,8 @@ def test_search_hears_which_hub_is_meant_and_no_more(shop: Shop, search: SearchH
 
 def test_offline_is_configured_for_all(shop: Shop, search: SearchHub) -> None:
     shop.env["AIMIND_OFFLINE"] = "1"
-    shop.fails(4, "offline nothing can be searched", "search", "small")
-    shop.fails(4, "offline nothing is fetched", "pull", NAME)
+    shop.fails(4, "search needs the network", "search", "small")
+    shop.fails(4, "aimind is offline", "pull", NAME)
     assert search.asked == []
     shop.env["HF_ENDPOINT"] = shop.hub.url
     del shop.env["AIMIND_OFFLINE"]

@@ -165,7 +165,7 @@ def test_remove_one_quantization(shop: Shop) -> None:
     assert list(shop.here()) == [f"{NAME}:Q4_K_M"]
     assert len(shop.here()[f"{NAME}:Q4_K_M"]["files"]) == 2
     sound(shop)
-    shop.fails(3, "there is Q4_K_M of main", "remove", f"{NAME}:Q8_0", "-y")
+    shop.fails(3, "Q4_K_M of main", "remove", f"{NAME}:Q8_0", "-y")
     shop.json("remove", f"{NAME}/small-Q4_K_M.gguf", "-y")  # the last one takes its projector with it
     assert not shop.repository().exists()
 
@@ -239,7 +239,7 @@ def answered(shop: Shop, answer: bytes, *words: str) -> tuple[int, str]:
 
 def test_remove_asks(shop: Shop) -> None:
     shop.good("pull", f"{NAME}:Q8_0")
-    shop.fails(2, "nobody is here to ask", "remove", NAME)
+    shop.fails(2, "cannot ask for confirmation", "remove", NAME)
     code, shown = answered(shop, b"n\n", "remove", NAME)
     assert code == 1
     assert str(shop.repository()) in shown
@@ -275,7 +275,7 @@ def test_remove_refuses_what_an_instance_uses(shop: Shop) -> None:
             shop.fails(13, "instance chat uses", "remove", reference, "--yes")
         assert set(shop.here()) == {f"{NAME}:Q8_0", f"{NAME}:Q4_K_M"}
         shop.good("remove", f"{NAME}:Q4_K_M", "--yes")
-        shop.fails(13, "instance chat runs", "remove", "chat", "--yes")
+        shop.fails(13, "instance chat is running", "remove", "chat", "--yes")
     shop.good("stop", "chat")
     shop.good("remove", NAME, "chat", "--yes")
     assert shop.here() == {}
@@ -338,7 +338,7 @@ def test_what_remove_refuses(shop: Shop) -> None:
     shop.fails(3, "is not in", "remove", "owner/other", "--yes")
     shop.fails(3, "is not in", "remove", f"ms:{NAME}", "--yes")
     shop.fails(3, "is not in the cache", "remove", f"{NAME}@v9", "--yes")
-    shop.fails(2, "no hub's cache", "remove", "./model.gguf", "--yes")
+    shop.fails(2, "not a model in the cache", "remove", "./model.gguf", "--yes")
     shop.fails(2, "is no file of weights", "remove", "a/b/c", "--yes")
     shop.fails(13, "no instance", "remove", NAME, "nobody", "--yes")
     assert shop.here()

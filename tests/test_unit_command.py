@@ -256,7 +256,7 @@ def test_a_token_of_the_environment_is_told_about(home: Home, tmp_path: Path) ->
     for each in (done, later, at_home):
         assert each.returncode == 0, each.stderr
         assert CANARY not in each.stdout + each.stderr
-    assert "it gets no HF_TOKEN" in done.stderr
+    assert "HF_TOKEN is not passed" in done.stderr
     assert f"--hf-token-file {token}" in later.stderr
     assert "oken" not in at_home.stderr  # it is found there
     assert environment(done.stdout)["HF_ENDPOINT"] == hub.url
@@ -335,7 +335,7 @@ def test_what_was_there_before_comes_back(home: Home, systemctl: Path) -> None:
 
 def test_without_systemd_it_is_only_printed(home: Home) -> None:
     home.env["PATH"] = str(home.folder / "programs")
-    assert "no systemd" in refused(home, "demo", "--user", "--install", code=7)
+    assert "systemctl is not on PATH" in refused(home, "demo", "--user", "--install", code=7)
 
 
 def test_a_folder_that_cannot_be_written(home: Home, systemctl: Path) -> None:

@@ -123,4 +123,4 @@ def test_a_file_that_cannot_be_read_is_not_trusted(at: Configured) -> None:
     assert "there is no key 'nonsense'" in at.refused("config", "trust")
     write(at.here, "[env]\nA = 1")
     at.here.chmod(0o666)
-    assert "anybody can write it" in at.refused("config", "trust")
+    assert "every user can write" in at.refused("config", "trust")

@@ -138,7 +138,7 @@ def test_a_table_that_cannot_be_read_is_an_error(machine: Path, tmp_path: Path, 
     program.write_text(
         '#!/bin/sh\n[ "$2" = -m ] && printf "\\t0  0  0  Ascend 999\\n" || echo "| new table |"\n'
     )
-    with pytest.raises(DeviceError, match="device 0 is not in the table"):
+    with pytest.raises(DeviceError, match="does not list Ascend device 0"):
         ascend.probe(root=root)
 
 

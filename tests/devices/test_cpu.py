@@ -149,12 +149,12 @@ def test_a_limit_that_is_no_number_is_an_error(tmp_path: Path) -> None:
 def test_memory_that_cannot_be_read_is_an_error(tmp_path: Path, text: str) -> None:
     kernel(tmp_path)
     (tmp_path / "proc/meminfo").write_text(text, encoding="ascii")
-    with pytest.raises(DeviceError, match="does not say how much memory"):
+    with pytest.raises(DeviceError, match="does not report the memory"):
         cpu.memory(tmp_path)
 
 
 def test_no_proc_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match="does not say how much memory"):
+    with pytest.raises(DeviceError, match="does not report the memory"):
         cpu.memory(tmp_path)
 
 

@@ -145,7 +145,7 @@ def test_visible_devices_keep_their_own_numbers(library: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [(4, "may not talk"), (18, "different versions"), (999, "does not answer: Unknown Error")],
+    [(4, "no permission"), (18, "different versions"), (999, "does not answer: Unknown Error")],
 )
 def test_a_driver_that_does_not_answer_is_an_error(
     library: Path, tmp_path: Path, root: Path, code: int, words: str

@@ -69,7 +69,7 @@ def test_a_repetition_behind_the_end_of_the_list_is_never_read() -> None:
 
 @pytest.mark.parametrize("text", ["3", "99999999999999999999999", "GPU-dead", "GPU-893", "MIG-1111"])
 def test_a_first_device_that_is_not_here_is_an_error(text: str) -> None:
-    with pytest.raises(DeviceError, match="not here") as caught:
+    with pytest.raises(DeviceError, match="does not exist") as caught:
         choose(text, GPUS)
     assert "2 (GPU-1c3d2e4f-0000-4000-8000-000000000002)" in caught.value.hint
 
@@ -98,7 +98,7 @@ def test_one_instance_of_a_divided_gpu_is_used_alone(
 
 
 def test_an_ambiguous_instance_is_not_here() -> None:
-    with pytest.raises(DeviceError, match="not here"):
+    with pytest.raises(DeviceError, match="does not exist"):
         choose("MIG-11", DIVIDED)
 
 

@@ -141,7 +141,7 @@ DAMAGES: dict[Callable[[Path], None], tuple[str, bool]] = {
     cut_module: ("toy/engine.py has 4096 bytes instead of 12000", False),
     half_write: (" is missing (2 more files changed or missing)", True),
     remove_dependency: ("aimind_part is missing", True),
-    replace_by_folder: ("toy/engine.py is no file", True),
+    replace_by_folder: ("toy/engine.py is not a file", True),
     remove_configuration: ("pyvenv.cfg is missing", True),
     upgrade_python: ("bin/python is Python 3.99, but the packages are for ", True),
     remove_packages: ("site-packages is missing", True),
@@ -173,7 +173,7 @@ def test_other_contents_of_the_same_size_are_noticed_by_a_whole_look(toy: Path) 
     assert environments.find_damage(found(), TOY) is None
     said: list[str] = []
     install.renew_damaged("toy", TOY, progress=said.append)
-    assert "toy/core.abi3.so has other contents" in said[0]
+    assert "toy/core.abi3.so was changed after" in said[0]
     assert (packages(toy) / "toy" / "core.abi3.so").read_bytes() == LIBRARY
 
 

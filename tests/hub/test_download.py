@@ -161,7 +161,7 @@ def test_what_an_earlier_one_left_is_gone_on_with(hub: Hub, kind: Kind) -> None:
     hub.faults.append(Fault("/cdn/", status=500))
     hub.faults[0].times = 1
     progress = Progress()
-    with pytest.raises(HubError, match="out of order"):
+    with pytest.raises(HubError, match="HTTP 50"):
         fetch(model, progress)
     (part,) = begun(hub)
     here = part.stat().st_size

@@ -203,7 +203,7 @@ def test_a_missing_path(tmp_path: Path, name: str) -> None:
 
 
 def test_no_such_user() -> None:
-    with pytest.raises(ModelNotFoundError, match="home folder of nobody"):
+    with pytest.raises(ModelNotFoundError, match="home folder of an unknown user"):
         resolved("~nobody-of-this-name/model")
 
 

@@ -168,8 +168,8 @@ def test_nonsense(hub: SearchHub, source: Source, body: bytes) -> None:
     ("status", "said"),
     [
         (401, "refused access to its search"),
-        (429, "too many requests"),
-        (503, "out of order"),
+        (429, "HTTP 429"),
+        (503, "HTTP 503"),
         (418, "HTTP 418"),
     ],
 )
