@@ -142,6 +142,10 @@ def test_an_unreachable_hub(kind: Kind, monkeypatch: pytest.MonkeyPatch, closed:
     with pytest.raises(HubError, match=f"{closed} cannot be reached: .*refused") as caught:
         resolve(kind.reference)
     assert kind.endpoint in caught.value.hint
+    assert ("mirror" in caught.value.hint, "ModelScope" in caught.value.hint) == (
+        kind.source == "huggingface",
+        kind.source == "huggingface",
+    )
     assert "has a model of this name" not in caught.value.hint
 
 
