@@ -43,7 +43,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [(None, "cannot be read"), ("{", "cannot be read"), ("[]", "no JSON object")]
+    ("text", "words"), [(None, "cannot be read"), ("{", "cannot be read"), ("[]", "JSON object")]
 )
 def test_an_installation_that_is_not_whole_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, words: str

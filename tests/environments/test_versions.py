@@ -242,7 +242,7 @@ def test_an_index_without_dates_gives_the_newest_and_it_is_said(
         monkeypatch.setenv("UV_DEFAULT_INDEX", url)
         made = install.ensure("toy", dataclasses.replace(TOY, resolved="2022-01-01"), progress=said.append)
     assert distributions(made) == {"aimind-toy": "2.0", "aimind-part": "2.0"}
-    assert any("does not tell when its files were uploaded" in line for line in said)
+    assert any("does not report upload dates" in line for line in said)
 
 
 # ── Without a network ──────────────────────────────────────────────────────────────────────────────────────

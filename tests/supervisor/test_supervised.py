@@ -84,7 +84,7 @@ def test_a_backend_that_logs_our_questions_gets_nowhere(tmp_path: Path) -> None:
     silent = fake(tmp_path, "--unready", "3600", "--log-requests")
     with Supervised(silent, tmp_path, stall_seconds=0.6, restart="never") as supervised:
         assert supervised.wait() == 1
-        assert "has stalled: no line" in supervised.stderr
+        assert "has stalled: no output" in supervised.stderr
         assert '"GET /health HTTP/1.0" 503' in supervised.stdout
 
 
@@ -459,7 +459,7 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
     ):
         assert supervised.wait() == 1
         assert re.search(
-            rf"error: the backend cannot start: port {port} is in use by \S+ \(pid {pid}\): not starting it",
+            rf"error: the backend cannot start: port {port} is in use by \S+ \(pid {pid}\): not restarting it",
             supervised.stderr,
         )
         assert supervised.starts == 0
@@ -473,7 +473,7 @@ def test_a_port_that_was_stolen_after_a_crash_is_waited_for(tmp_path: Path) -> N
     with Supervised(fake(tmp_path), tmp_path, first_delay_seconds=2) as supervised:
         supervised.wait_until_ready()
         os.kill(supervised.pids[0], signal.SIGKILL)
-        wait_for(lambda: "starting it again" in supervised.stderr, what="the crash")
+        wait_for(lambda: "restarting it" in supervised.stderr, what="the crash")
         with other_server(int(supervised.command.url.rpartition(":")[2])):
             wait_for(lambda: "is in use by" in supervised.stderr, what="the second start")
             assert supervised.starts == 1
@@ -489,11 +489,9 @@ def test_the_answer_of_another_is_not_the_backends(tmp_path: Path) -> None:
     with Supervised(fake(tmp_path, "--bind-when", str(tmp_path / "now"), port=port), tmp_path) as supervised:
         wait_for(lambda: supervised.pids, what="the start")
         with other_server(port) as pid:
-            wait_for(
-                lambda: f"(pid {pid}) answers in the backend's place" in supervised.stderr, what="a word"
-            )
+            wait_for(lambda: f"(pid {pid}) answers on the backend's port" in supervised.stderr, what="a word")
             assert supervised.stdout == ""
         (tmp_path / "now").touch()
         supervised.wait_until_ready()
-        assert supervised.stderr.count("answers in the backend's place") == 1
+        assert supervised.stderr.count("answers on the backend's port") == 1
         assert supervised.starts == 1
