@@ -52,13 +52,9 @@ def bug(problem: BaseException) -> BugError:
 
 
 def announcement(plan: Plan, command: Command) -> str:
-<<<<<<< HEAD
-    """What is said when the server answers: where, and a line to try it with."""
+    """The lines for a server that is ready: its address, and a command to try it."""
     from aimind.launchers.hello import example
 
-=======
-    """The lines for a server that is ready: its address, and a command to try it."""
->>>>>>> ad67876 (words: docstrings are sentences about what a function does or returns)
     line = curl(example(plan, command.url), has_key=plan.settings.api_key is not None)
     return f"ready: {command.url}\ntry:   {line}"
 

@@ -128,7 +128,7 @@ def test_stop_while_it_is_downloading(home: Home) -> None:
         )
         wait_for(lambda: home.file("far").get("phase") == "downloading", what="the download")
         shown = home.run("restart", "far")
-        assert (shown.returncode, "still preparing" in shown.stderr) == (13, True)
+        assert (shown.returncode, "still being prepared" in shown.stderr) == (13, True)
         os.kill(home.file("far")["pid"], signal.SIGUSR1)  # is for a backend that runs
         home.good("stop", "far")
         assert process.wait() == 143

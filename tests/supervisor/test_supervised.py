@@ -459,7 +459,7 @@ def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
     ):
         assert supervised.wait() == 1
         assert re.search(
-            rf"error: the backend cannot start: port {port} is in use by \S+ \(pid {pid}\): not restarting it",
+            rf"the backend cannot start: port {port} is in use by \S+ \(pid {pid}\): not restarting it",
             supervised.stderr,
         )
         assert supervised.starts == 0
