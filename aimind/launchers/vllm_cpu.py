@@ -74,8 +74,8 @@ def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
     amx = host.arch == "x86_64" and "amx_tile" in host.cpu_features
     has_experts = any(layer.num_experts for layer in metadata.layers)
 
-    if name == "NVFP4":
-        return f"{build} has no kernels for NVFP4"
+    if name in ("NVFP4", "MXFP8"):
+        return f"{build} has no kernels for {name}"
     if name in ("GPTQ", "W8A16") and bits == 8:
         return f"{build} has kernels for weights of 4 bits beside 16, and these ({name}) have 8"
     if name == "FP8" and "weight-only" in metadata.quantization_traits:

@@ -173,6 +173,7 @@ def test_quantizations_that_it_reads_nowhere(metadata: Metadata, why: str) -> No
         (gptq(bits=8, sym=True), "kernels for weights of 4 bits beside 16, and these (GPTQ) have 8"),
         (integers(8), "kernels for weights of 4 bits beside 16, and these (W8A16) have 8"),
         (quantized(quant_method="modelopt", quant_algo="NVFP4"), "no kernels for NVFP4"),
+        (quantized(quant_method="modelopt", quant_algo="MXFP8"), "no kernels for MXFP8"),
     ],
 )
 def test_quantizations_that_its_build_for_the_cpu_has_no_kernels_for(metadata: Metadata, why: str) -> None:
