@@ -39,28 +39,28 @@ def written() -> str:
 
 def part() -> Iterator[str]:
     """The lines that are told by the launchers."""
-    yield "## How a model finds its backend"
+    yield "## How is a backend chosen?"
     yield ""
-    yield "The first in the row that is there, or can be brought, and does not refuse the model:"
+    yield "aimind uses the first backend in the row that it finds or can install, and that accepts the model:"
     yield ""
     yield from _diagram()
     yield ""
-    yield "## What each serves"
+    yield "## What does each backend serve?"
     yield ""
     yield from _table(
-        ("backend", "formats", "for", "on", "with", "comes from", "version", "memory"),
+        ("backend", "formats", "categories", "platforms", "devices", "source", "version", "memory"),
         (_row(launcher) for launcher in LAUNCHERS),
     )
     yield ""
-    yield "## Which build is installed"
+    yield "## Which build is installed?"
     yield ""
     yield from _table(
-        ("backend", "where there is", "distribution", "build", "from", "Python", "on disk"), _builds()
+        ("backend", "platform and device", "distribution", "build", "index", "Python", "size"), _builds()
     )
     yield ""
-    yield "## What versions need beside what they ask for"
+    yield "## Which dependencies are replaced?"
     yield ""
-    yield from _table(("backend", "versions", "instead, or taken away", "since"), _fixes())
+    yield from _table(("backend", "versions", "replacement or removal", "reason"), _fixes())
 
 
 def _diagram() -> Iterator[str]:
@@ -124,7 +124,7 @@ def _row(launcher: Launcher) -> tuple[str, ...]:
         ", ".join(able.platforms),
         ", ".join(able.devices),
         "aimind installs it" if package else "your system",
-        source.version if isinstance(source, Package) else "yours",
+        source.version if isinstance(source, Package) else "as installed",
         _memory(launcher),
     )
 
@@ -151,12 +151,12 @@ def _builds() -> Iterator[tuple[str, ...]]:
                 for each in (dataclasses.replace(build, instead=(), slim=None), *build.instead):
                     found.setdefault(each, []).append(where)
         for package, places in found.items():
-            chosen = f" (only where chosen: {package.origin})" if _is_third(launcher, package) else ""
+            chosen = f" (only if you choose it: {package.origin})" if _is_third(launcher, package) else ""
             yield (
                 launcher.NAME,
                 "<br>".join(_shortened(places)),
                 f"`{package.distribution}`{chosen}",
-                package.variant + (f" ({package.only} alone)" if package.only else ""),
+                package.variant + (f" (only {package.only})" if package.only else ""),
                 f"`{package.index.format(version=package.version)}`" if package.index else "the registry",
                 package.python,
                 gib(package.size_bytes) if package.size_bytes else "",

@@ -64,7 +64,7 @@ def source(host: Host) -> Package:
     if nvidia and not runs_cuda_13(host):  # the registry's PyTorch is for CUDA 13
         torch = "cu129"
     newest = Fix(
-        reason="a newer one for CUDA would win over the one for the CPU", overrides=("torch==2.13.0",)
+        reason="a newer CUDA build would be preferred to the CPU build", overrides=("torch==2.13.0",)
     )
     return Package(
         distribution="transformers",

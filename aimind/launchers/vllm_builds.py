@@ -14,13 +14,13 @@ ROCM_INDEX = "https://wheels.vllm.ai/rocm/{version}"
 # What the builds for ROCm have code for: its documentation, "Requirements" of AMD ROCm.
 TARGETS = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1101", "gfx1150", "gfx1151", "gfx1200", "gfx1201")
 _WITHOUT = Fix(
-    reason="the registry has these for CUDA only, which breaks the import on a CPU; nothing here needs them",
+    reason="the registry has them only for CUDA, which breaks the import on a CPU; nothing needs them",
     overrides=tuple(
         f"{name} ; sys_platform == 'never'" for name in ("torchvision", "torchaudio", "torchcodec")
     ),
 )
 _WITHOUT_TRITON = Fix(
-    reason="it compiles kernels for GPUs, and 1 GB of it would be here for nothing (xgrammar asks for it)",
+    reason="it compiles kernels for GPUs only and needs 1 GB (xgrammar requires it)",
     overrides=("triton ; sys_platform == 'never'",),
 )
 _OWN = "a build of vLLM's project, on its own package index"

@@ -16,31 +16,31 @@ _FIXES = (
     ),
     Fix(
         versions=_VERSIONS,
-        reason="later ones have no set_audio_backend, which CosyVoice calls",
+        reason="later versions have no set_audio_backend, which CosyVoice calls",
         overrides=("torchaudio==2.8.0",),
     ),
     Fix(
         versions=_VERSIONS,
-        reason="later ones have no BetterTransformer, which Bark is made one of",
+        reason="later versions have no BetterTransformer, which vox-box uses for Bark",
         overrides=("transformers>=4.47.1,<4.49",),
     ),
     Fix(
         versions=_VERSIONS,
-        reason="later ones break HyperPyYAML, which reads cosyvoice.yaml",
+        reason="later versions break HyperPyYAML, which reads cosyvoice.yaml",
         overrides=("ruamel.yaml<0.19",),
     ),
     Fix(
         versions=_VERSIONS,
-        reason="FunASR imports pkg_resources, which later ones have not",
+        reason="FunASR imports pkg_resources, which later versions do not contain",
         overrides=("setuptools<81",),
     ),
 )
 _ON_CPU = (
-    Fix(reason="a newer one for CUDA would win over the one for the CPU", overrides=("torch==2.13.0",)),
-    Fix(reason="0.7 GB that only a GPU can use", overrides=("triton ; sys_platform == 'never'",)),
+    Fix(reason="a newer CUDA build would be preferred to the CPU build", overrides=("torch==2.13.0",)),
+    Fix(reason="it needs 0.7 GB, and only a GPU can use it", overrides=("triton ; sys_platform == 'never'",)),
     Fix(
         versions=_VERSIONS,
-        reason="made for another PyTorch: it could not be imported with this one, and nothing needs them",
+        reason="they belong to another PyTorch and break the import with this one; nothing needs them",
         removed=("torchaudio/lib/*.so",),
     ),
 )
@@ -48,12 +48,12 @@ _ON_CPU = (
 _ELSEWHERE = (
     Fix(
         versions=_VERSIONS,
-        reason="the one that this torchaudio was made for",
+        reason="this torchaudio was built for it",
         overrides=("torch==2.8.0",),
     ),
 )
 _NOT_WHISPER = Fix(
-    reason="half of all that is installed, which faster-whisper does not need",
+    reason="faster-whisper does not need them, and they are half of the installation",
     overrides=tuple(
         f"{name} ; sys_platform == 'never'"
         for name in (
