@@ -542,5 +542,5 @@ def test_a_dry_run_names_the_file_that_is_missing(machine: dict[str, str], weigh
     )
     path = f"{machine['AIMIND_DATA_DIR']}/runs/mindie-8000/config.json"
     assert f"MIES_CONFIG_JSON_PATH={path}" in done.stdout
-    assert f"writes before it: {path}" in done.stderr
+    assert f"writes first: {path}" in done.stderr
     assert not Path(path).exists()
