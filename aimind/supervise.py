@@ -101,7 +101,7 @@ def supervise(command: Command, *, announce: str, how: How = How()) -> NoReturn:
     Raises:
         BackendError: the backend's program or working folder is missing, or a file cannot be written.
     """
-    fd = _told(command, announce=announce, how=how)
+    fd = _write_spec(command, announce=announce, how=how)
     if how.instance is not None:
         os.set_inheritable(how.instance.lock, True)  # noqa: FBT003 (it takes no keyword)
     _flush()
@@ -115,7 +115,7 @@ def detach(command: Command, *, announce: str, how: How) -> subprocess.Popen[byt
     Raises:
         BackendError: as `supervise`.
     """
-    fd = _told(command, announce=announce, how=how)
+    fd = _write_spec(command, announce=announce, how=how)
     kept = [fd]
     if how.instance is not None:
         kept.append(how.instance.lock)
@@ -178,7 +178,7 @@ def document(command: Command, *, announce: str) -> dict[str, object]:
     }
 
 
-def _told(command: Command, *, announce: str, how: How) -> int:
+def _write_spec(command: Command, *, announce: str, how: How) -> int:
     """The descriptor of the supervisor's document, once it is known that the backend can be started."""
     _check(command)
     _write_files(command.files)

@@ -98,7 +98,7 @@ class _Aimind(Group):
         """The command that was called, and its arguments."""
         if ctx.resilient_parsing and ALIASES.get(args[0], args[0]) not in COMMANDS:
             return None, None, args[1:]
-        name = known(args[0])
+        name = find_command(args[0])
         return name, load(name), args[1:]
 
 
@@ -108,7 +108,7 @@ def _prefers_chinese() -> bool:
     return language.startswith("zh")
 
 
-def known(word: str) -> str:
+def find_command(word: str) -> str:
     """The command that is called by this name.
 
     Raises:

@@ -88,7 +88,7 @@ def install_command(
     from aimind import devices
     from aimind.environments import install
 
-    name, version = _named(backend)
+    name, version = _parse_name(backend)
     source = _package(name, devices.probe())
     if distribution is not None:
         source = _from(source, name, distribution)
@@ -143,7 +143,7 @@ def remove_command(backend: _Named) -> None:
     from aimind import devices
     from aimind.environments import install
 
-    name, version = _named(backend)
+    name, version = _parse_name(backend)
     steps.source(name, devices.probe())
     for removed in install.remove(name, version, users=_users(name)):
         show.note(f"{removed} is removed")
@@ -249,7 +249,7 @@ def _remains(backend: Backend, users: Users) -> str:
     return f"{backend.name} {backend.version} is still installed{size}: {then}"
 
 
-def _named(text: str) -> tuple[str, str | None]:
+def _parse_name(text: str) -> tuple[str, str | None]:
     name, equals, version = text.partition("==")
     if equals and not version:
         raise UsageError(f"{text} does not name a version", hint="expected NAME or NAME==VERSION")

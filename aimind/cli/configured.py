@@ -20,7 +20,7 @@ from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Plan, Pres
 
 if TYPE_CHECKING:
     from aimind.configuration.keys import Keys
-    from aimind.configuration.values import Said
+    from aimind.configuration.values import Setting
     from aimind.configuration.whole import Configuration
 
 NO_CONFIG = "--no-config"
@@ -38,13 +38,13 @@ class _Applied:
     `configuration`: what it was read from, where anything is configured.
     """
 
-    general: Mapping[str, Said] = field(default_factory=dict)
-    special: Mapping[str, Said] = field(default_factory=dict)
+    general: Mapping[str, Setting] = field(default_factory=dict)
+    special: Mapping[str, Setting] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
     configuration: Configuration | None = None
 
     @property
-    def said(self) -> dict[str, Said]:
+    def settings(self) -> dict[str, Setting]:
         return {**self.general, **self.special}
 
 
@@ -66,11 +66,11 @@ class Configured(Command):
             applied = self._applied(ctx, args)
         ctx.meta[_APPLIED] = applied
         ctx.default_map = {
-            each.name: said.value
+            each.name: setting.value
             for each in self.params
             if isinstance(each, TyperOption)
-            and (said := applied.said.get(key(each))) is not None
-            and said.value is not False
+            and (setting := applied.settings.get(key(each))) is not None
+            and setting.value is not False
         }
         try:
             return super().parse_args(ctx, args)
@@ -79,7 +79,7 @@ class Configured(Command):
                 _report(applied.configuration)  # once --quiet was seen
 
     def _applied(self, ctx: Any, args: list[str]) -> _Applied:
-        if not _is_anything_said():
+        if not _is_configured():
             return _Applied()
         configuration = configured()
         configuration.check_trust()
@@ -120,7 +120,7 @@ def _names_file(model: str) -> bool:
     try:
         parsed = reference.parse(model)
     except BadReferenceError:
-        return False  # it is said later
+        return False  # it is reported later
     return bool(parsed.quantization or parsed.file or parsed.name.endswith(".gguf"))
 
 
@@ -149,7 +149,7 @@ def configured() -> Configuration:
     return load(all_keys(), backend_names())
 
 
-def _is_anything_said() -> bool:
+def _is_configured() -> bool:
     from aimind.configuration import files
     from aimind.configuration.keys import OTHERS, PREFIX
 
@@ -164,14 +164,14 @@ def use_configured_hub() -> None:
     """
     from aimind import hub
 
-    if not _is_anything_said():
+    if not _is_configured():
         return
     found = configured()
     found.check_trust("hub")
-    said = {**found.options, **found.variables}
-    if "hub" in said:
-        os.environ[HUB_VARIABLE] = str(said["hub"].value)
-    if "offline" in said and said["offline"].value:
+    settings = {**found.options, **found.variables}
+    if "hub" in settings:
+        os.environ[HUB_VARIABLE] = str(settings["hub"].value)
+    if "offline" in settings and settings["offline"].value:
         hub.go_offline()
 
 
@@ -188,22 +188,22 @@ def defaults(context: typer.Context) -> Defaults:
     applied: _Applied = context.meta[_APPLIED]
     fields: dict[str, str] = {}
     general: set[str] = set()
-    for option, said in given_by_default(context):
+    for option, setting in configured_options(context):
         found = request_field(option.name)
         if found is not None:
-            fields[found] = said.where
+            fields[found] = setting.where
             general |= set() if key(option) in applied.special else {found}
     return Defaults(fields=fields, general=frozenset(general), backends=applied.presets)
 
 
-def given_by_default(context: typer.Context) -> Iterator[tuple[TyperOption, Said]]:
+def configured_options(context: typer.Context) -> Iterator[tuple[TyperOption, Setting]]:
     """The options that have a value which is configured."""
     from aimind.configuration.keys import key
 
     applied: _Applied = context.meta[_APPLIED]
     for option in context.command.params:
         if isinstance(option, TyperOption) and source(context, option.name) == "DEFAULT_MAP":
-            yield option, applied.said[key(option)]
+            yield option, applied.settings[key(option)]
 
 
 def source(context: typer.Context, name: str) -> str:
@@ -213,8 +213,8 @@ def source(context: typer.Context, name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What is configured and holds for a plan, to be said in words whatever will be configured later.
+class ResolvedDefaults:
+    """What is configured and holds for a plan, as options that hold whatever is configured later.
 
     Attributes:
         options: by name, and `env` the variables for the backend as `--env` takes them.
@@ -225,7 +225,7 @@ class Settled:
     backend_argv: tuple[str, ...]
 
 
-def settled(context: typer.Context, request: Request, plan: Plan) -> Settled:
+def resolve_defaults(context: typer.Context, request: Request, plan: Plan) -> ResolvedDefaults:
     """What is configured and holds for the plan, which was made of the request."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.defaults import take
@@ -234,8 +234,8 @@ def settled(context: typer.Context, request: Request, plan: Plan) -> Settled:
     launcher = named(plan.backend.name, LAUNCHERS)
     taken, preset = take(launcher, request), request.defaults.of(launcher.NAME)
     options: dict[str, object] = {
-        option.name: said.value
-        for option, said in given_by_default(context)
+        option.name: setting.value
+        for option, setting in configured_options(context)
         if request_field(option.name) not in taken.beaten
     }
     if request.backend is None and (taken.args or preset.version):
@@ -243,7 +243,7 @@ def settled(context: typer.Context, request: Request, plan: Plan) -> Settled:
     if request.backend_version is None and preset.version:
         options["backend_version"] = preset.version
     options["env"] = [f"{name}={value}" for name, value in preset.env.items() if name not in request.env]
-    return Settled(options, taken.args)
+    return ResolvedDefaults(options, taken.args)
 
 
 def words(params: Sequence[object], values: Mapping[str, object]) -> Iterator[str]:

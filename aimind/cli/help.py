@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from aimind import __version__, show
-from aimind.cli.app import Command, call, known
+from aimind.cli.app import Command, call, find_command
 from aimind.cli.declare import argument
 from aimind.cli.options import Json
 
@@ -23,7 +23,7 @@ def help_command(
 ) -> None:
     """Show the help of a command."""
     if names:
-        call(known(names[0]), [*names[1:], "--help"], ())
+        call(find_command(names[0]), [*names[1:], "--help"], ())
     elif ctx.parent is not None:
         ctx.parent.get_help()
 

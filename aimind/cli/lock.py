@@ -59,7 +59,7 @@ def lock_command(
     wanted = ask(model, asked, context=context, backend_argv=ctx.obj, defaults=defaults(ctx))
     offer = steps.offer(wanted)
     host = steps.this_machine(wanted.request, instances.living())
-    plan = steps.decided(steps.answer(steps.ask(offer, wanted, host)))
+    plan = steps.require_plan(steps.answer(steps.ask(offer, wanted, host)))
     found = locked(plan, wanted.request, files=_hashed(plan.model))
     typed = ("aimind", "lock", *ctx.meta[ARGV], *(("--", *ctx.obj) if ctx.obj else ()))
     try:

@@ -371,14 +371,14 @@ def _reference_of(sight: Sight) -> Reference | None:
     if sight.instance is None:
         return None
     argv = sight.instance.argv
-    shape = _said("--quant", argv)
+    shape = _typed_value("--quant", argv)
     try:
         return parse(sight.instance.model, quantization=None if shape == BEST else shape, hub="huggingface")
     except BadReferenceError:
         return None
 
 
-def _said(option: str, argv: Sequence[str]) -> str | None:
+def _typed_value(option: str, argv: Sequence[str]) -> str | None:
     for at, word in enumerate(argv):
         if word == option:
             return next(iter(argv[at + 1 :]), None)

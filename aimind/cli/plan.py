@@ -106,7 +106,7 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.candidates(options_here, found, here=[hub.is_complete(each.model) for each in options_here])
     if isinstance(answer, AimindError):
         steps.point_to_gguf(answer, question)
-    decided = steps.hinted(steps.decided(answer), wanted)
+    decided = steps.hinted(steps.require_plan(answer), wanted)
     command = steps.command(decided)
     steps.note_unchecked(decided)
     sizes = steps.exact_sizes(decided, command) if exact else ()

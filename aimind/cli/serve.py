@@ -17,7 +17,7 @@ import typer
 from aimind import show, steps
 from aimind.cli import waiting
 from aimind.cli.asking import ask
-from aimind.cli.configured import ARGV, FROZEN, Configured, defaults, settled, typed_values, words
+from aimind.cli.configured import ARGV, FROZEN, Configured, defaults, resolve_defaults, typed_values, words
 from aimind.cli.declare import MODEL, OUTPUT, RUNNING, option
 from aimind.cli.options import TALK_FIELDS, Context, OptionalModel, RequestOptions, RunOptions, with_options
 from aimind.errors import AimindError, InstanceError, UnsupportedError, UsageError
@@ -180,9 +180,9 @@ class Start:
         """The files that could be served."""
         return self.lock.offer if self.lock else steps.offer(self.asked)
 
-    def decided(self, found: Plan | AimindError) -> Plan:
+    def require_plan(self, found: Plan | AimindError) -> Plan:
         """The plan, if there is one, and no other one is locked."""
-        plan = steps.decided(found)
+        plan = steps.require_plan(found)
         if self.lock:
             self.lock.check(plan)
         return plan
@@ -212,7 +212,7 @@ class Started:
 
 def same_again(ctx: typer.Context, request: Request, plan: Plan) -> tuple[str, ...]:
     """The arguments with which `aimind start` serves the same again, whatever is configured by then."""
-    configured = settled(ctx, request, plan)
+    configured = resolve_defaults(ctx, request, plan)
     typed = typed_values(ctx.command, ctx, ctx.meta[ARGV])
     model = typed.pop("model", None)
     lasting = {name: value for name, value in typed.items() if name not in _ABOUT_THIS_START}
@@ -237,7 +237,7 @@ def _without_instance(start: Start, *, dry_run: bool) -> None:
     offer = start.offer()
     living = instances.living()
     host = steps.this_machine(asked.request, living)
-    plan = start.decided(steps.answer(steps.ask(offer, asked, host)))
+    plan = start.require_plan(steps.answer(steps.ask(offer, asked, host)))
     if not dry_run or plan.settings.port == 0:
         claimed = instances.claimed_by(living)
         plan = _on_port(plan, lambda address, port: instances.choose(address, port, claimed))
@@ -249,7 +249,7 @@ def _without_instance(start: Start, *, dry_run: bool) -> None:
             paths = ", ".join(file.path for file in command.files)
             show.note(f"note: the command reads files that `aimind serve` writes first: {paths}")
         return
-    show.start(plan, name=steps.called(plan))
+    show.start(plan, name=steps.served_name(plan))
     if not start.may_install:
         steps.check_installed(plan)
     steps.check_damage(plan, host)
@@ -333,11 +333,11 @@ def _claim(start: Start, offer: Offer, host: Host) -> tuple[Plan, Command, Held]
     ) as claims:
         now = dataclasses.replace(devices.probe(), backends=host.backends, measurements=host.measurements)
         free = claims.free(steps.allowed(now, request))
-        plan = start.decided(steps.answer(steps.ask(offer, start.asked, free)))
+        plan = start.require_plan(steps.answer(steps.ask(offer, start.asked, free)))
         if not start.may_install:
             steps.check_installed(plan)
         plan = _on_port(plan, claims.port)
-        name = claims.name(start.name, steps.called(plan) + start.suffix)
+        name = claims.name(start.name, steps.served_name(plan) + start.suffix)
         command = steps.command(plan, ready_probe=start.ready_probe, scratch=instances.scratch(name))
         instance = _instance(start, plan, command, name=name)
         return plan, command, claims.write(instance)
@@ -359,8 +359,8 @@ def _instance(start: Start, plan: Plan, command: Command, *, name: str) -> Insta
         argv=start.again(plan),
         cwd=os.getcwd(),  # noqa: PTH109 - text
         created=time.time(),
-        model=_named(start.asked.text, plan.model.reference.source),
-        served_name=steps.called(plan),
+        model=_with_hub(start.asked.text, plan.model.reference.source),
+        served_name=steps.served_name(plan),
         backend=plan.backend.name,
         backend_version=plan.backend.version,
         url=command.url,
@@ -372,7 +372,7 @@ def _instance(start: Start, plan: Plan, command: Command, *, name: str) -> Insta
     )
 
 
-def _named(text: str, source: Source) -> str:
+def _with_hub(text: str, source: Source) -> str:
     """The model as it was typed, meaning the same whatever hub is the usual one later."""
     return f"ms:{text}" if source == "modelscope" and not text.startswith("ms:") else text
 
@@ -384,13 +384,13 @@ def _prepare(plan: Plan, host: Host, held: Held) -> None:
     systemd.extend_start()
     steps.check_damage(plan, host)
     if not plan.backend.installed:
-        held.say("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
+        held.set_state("preparing", phase=f"installing {plan.backend.name} {plan.backend.version}")
         steps.install(plan, host)
     steps.check_arguments(plan, host)
     if plan.model.root is None:
-        held.say("preparing", phase="downloading")
+        held.set_state("preparing", phase="downloading")
         hub.fetch(plan.model, show.Progress())
-        held.say("preparing")
+        held.set_state("preparing")
 
 
 @contextlib.contextmanager
@@ -414,7 +414,7 @@ def _noted(held: Held) -> Iterator[None]:
 
 def _last_word(held: Held, state: StateName, reason: str, *, exit_code: int, hint: str | None = None) -> None:
     with contextlib.suppress(InstanceError):  # a full disk: what went wrong is being said already
-        held.say(state, reason=reason, hint=hint, exit_code=exit_code)
+        held.set_state(state, reason=reason, hint=hint, exit_code=exit_code)
 
 
 def _leave(number: int, _: object) -> NoReturn:

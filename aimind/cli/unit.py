@@ -18,10 +18,10 @@ from aimind.cli.configured import (
     ARGV,
     NO_CONFIG,
     Configured,
-    Settled,
+    ResolvedDefaults,
+    configured_options,
     defaults,
-    given_by_default,
-    settled,
+    resolve_defaults,
     typed_values,
     words,
 )
@@ -154,7 +154,7 @@ def unit_command(  # noqa: PLR0913 - one per option
     here = Path.cwd()
     asked = _Asked(
         typed=ctx.meta[ARGV] + (("--", *ctx.obj) if ctx.obj else ()),
-        given={**{each.name: said.value for each, said in given_by_default(ctx)}, **given},
+        given={**{each.name: said.value for each, said in configured_options(ctx)}, **given},
         run=run,
         backend_argv=tuple(whole_path(word, here) for word in ctx.obj),
         wanted=ask(model, options, context=context, backend_argv=ctx.obj, defaults=defaults(ctx)),
@@ -164,7 +164,7 @@ def unit_command(  # noqa: PLR0913 - one per option
     )
     _check(asked)
     plan, package = _plan(asked)
-    asked = _settle(asked, given, settled(ctx, asked.wanted.request, plan))
+    asked = _with_defaults(asked, given, resolve_defaults(ctx, asked.wanted.request, plan))
     decided = _decide(asked, plan, package=package)
     unit = _unit(asked, decided)
     text = units.text(unit)
@@ -219,11 +219,11 @@ def _plan(asked: _Asked) -> tuple[Plan, bool]:
     request = asked.wanted.request
     offer = steps.offer(asked.wanted)
     host = steps.equipped(instances.without_promises(devices.probe(), instances.living()), request)
-    plan = steps.decided(steps.answer(steps.ask(offer, asked.wanted, host)))
+    plan = steps.require_plan(steps.answer(steps.ask(offer, asked.wanted, host)))
     return plan, isinstance(steps.source(plan.backend.name, host), Package)
 
 
-def _settle(asked: _Asked, typed: Mapping[str, object], found: Settled) -> _Asked:
+def _with_defaults(asked: _Asked, typed: Mapping[str, object], found: ResolvedDefaults) -> _Asked:
     """What is configured, as if it had been typed."""
     given: dict[str, object] = {**found.options, **typed}
     of_typed, of_files = typed.get("env"), found.options["env"]
@@ -268,7 +268,7 @@ def _unit(asked: _Asked, decided: _Decided) -> Unit:
     from aimind.instances import names
 
     plan, settings = decided.plan, decided.plan.settings
-    name = names.check(asked.run.name) if asked.run.name else next(names.proposals(steps.called(plan)))
+    name = names.check(asked.run.name) if asked.run.name else next(names.proposals(steps.served_name(plan)))
     port = settings.port or instances.choose(settings.address or "", 0)
     devices = ",".join(str(shard.device.index) for shard in plan.shards) or "none"
     said = (

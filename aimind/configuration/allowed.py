@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aimind.configuration.values import Said, Text
+from aimind.configuration.values import Setting, Text
 from aimind.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Untrusted:
     """
 
     file: Text
-    settings: Mapping[str, Said]
+    settings: Mapping[str, Setting]
 
     def error(self) -> UsageError:
         """The refusal to go on without these settings, since they may change what the rest means."""
@@ -53,13 +53,13 @@ class Untrusted:
         )
 
 
-def restricted(section: Section) -> dict[str, Said]:
+def restricted(section: Section) -> dict[str, Setting]:
     """The settings of a file that need trust, by the path of their key, in the order of the file."""
     found = dict([*_options(section), *_of_backends(section)])
     return dict(sorted(found.items(), key=lambda item: _line(item[1])))
 
 
-def _options(section: Section) -> Iterator[tuple[str, Said]]:
+def _options(section: Section) -> Iterator[tuple[str, Setting]]:
     for name, value in section.options.items():
         if not _is_harmless(name, value):
             yield name, value
@@ -69,7 +69,7 @@ def _options(section: Section) -> Iterator[tuple[str, Said]]:
                 yield f'models."{model}".{name}', value
 
 
-def _of_backends(section: Section) -> Iterator[tuple[str, Said]]:
+def _of_backends(section: Section) -> Iterator[tuple[str, Setting]]:
     """Programs are run with all of these."""
     for name, value in section.env.items():
         yield f"env.{name}", value
@@ -82,14 +82,14 @@ def _of_backends(section: Section) -> Iterator[tuple[str, Said]]:
             yield f"backends.{backend}.env.{name}", value
 
 
-def _line(value: Said) -> int:
+def _line(value: Setting) -> int:
     return int(value.where.rpartition(":")[2])
 
 
 def harmless(section: Section) -> Section:
     """The section without the settings that need trust."""
 
-    def only_harmless(options: Mapping[str, Said]) -> dict[str, Said]:
+    def only_harmless(options: Mapping[str, Setting]) -> dict[str, Setting]:
         return {name: value for name, value in options.items() if _is_harmless(name, value)}
 
     return replace(
@@ -103,7 +103,7 @@ def harmless(section: Section) -> Section:
     )
 
 
-def _is_harmless(name: str, value: Said) -> bool:
+def _is_harmless(name: str, value: Setting) -> bool:
     """Whether any file may set it: a flag that is false allows nothing."""
     return name in HARMLESS or value.value is False
 

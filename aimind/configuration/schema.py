@@ -27,7 +27,7 @@ from typer.core import TyperOption
 
 from aimind.configuration.keys import Keys, flag, variable
 from aimind.configuration.lines import lines
-from aimind.configuration.values import Said, Text
+from aimind.configuration.values import Setting, Text
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
 from aimind.launchers.flags import whole_path
@@ -49,12 +49,12 @@ class Section:
         versions, args, envs: by backend.
     """
 
-    options: Mapping[str, Said]
-    models: Mapping[str, Mapping[str, Said]]
-    env: Mapping[str, Said]
-    versions: Mapping[str, Said]
-    args: Mapping[str, Said]
-    envs: Mapping[str, Mapping[str, Said]]
+    options: Mapping[str, Setting]
+    models: Mapping[str, Mapping[str, Setting]]
+    env: Mapping[str, Setting]
+    versions: Mapping[str, Setting]
+    args: Mapping[str, Setting]
+    envs: Mapping[str, Mapping[str, Setting]]
 
 
 def _text(value: object) -> str:
@@ -152,32 +152,34 @@ def read(file: Text, keys: Keys, backends: tuple[str, ...]) -> Section:
     try:
         found = form.model_validate(data, context={"folder": str(file.folder)})
     except ValidationError as problem:
-        _Problem(file, keys, backends).say(problem)
+        _Problem(file, keys, backends).raise_first(problem)
     at_line = lines(file.text)
 
-    def said(value: object, *path: str) -> Said:
-        return Said(value, f"{file.path}:{at_line[path]}")
+    def setting(value: object, *path: str) -> Setting:
+        return Setting(value, f"{file.path}:{at_line[path]}")
 
-    def options(of: BaseModel, *path: str) -> dict[str, Said]:
+    def options(of: BaseModel, *path: str) -> dict[str, Setting]:
         names = sorted(of.model_fields_set.intersection(keys))
-        return {name: said(getattr(of, name), *path, name) for name in names}
+        return {name: setting(getattr(of, name), *path, name) for name in names}
 
     whole: Any = found
     sections: dict[str, Backend] = whole.backends
     return Section(
         options=options(found),
         models={name: options(of, "models", name) for name, of in whole.models.items()},
-        env={name: said(value, "env", name) for name, value in whole.env.items()},
+        env={name: setting(value, "env", name) for name, value in whole.env.items()},
         versions={
-            name: said(of.version, "backends", name, "version") for name, of in sections.items() if of.version
+            name: setting(of.version, "backends", name, "version")
+            for name, of in sections.items()
+            if of.version
         },
         args={
-            name: said(tuple(of.args), "backends", name, "args")
+            name: setting(tuple(of.args), "backends", name, "args")
             for name, of in sections.items()
             if of.args is not None
         },
         envs={
-            name: {each: said(value, "backends", name, "env", each) for each, value in of.env.items()}
+            name: {each: setting(value, "backends", name, "env", each) for each, value in of.env.items()}
             for name, of in sections.items()
         },
     )
@@ -191,7 +193,7 @@ class _Problem:
     keys: Keys
     backends: tuple[str, ...]
 
-    def say(self, found: ValidationError) -> NoReturn:
+    def raise_first(self, found: ValidationError) -> NoReturn:
         """Raise the error for the first problem in the file."""
         at_line = lines(self.file.text)
 

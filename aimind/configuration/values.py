@@ -1,4 +1,4 @@
-"""What is said, and where."""
+"""Values of the configuration, and where each was set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A value as the option takes it (a flag is true or false), and where it was said: `./aimind.toml:3`."""
+class Setting:
+    """A value as the option takes it (a flag is true or false), and where it was set: `./aimind.toml:3`."""
 
     value: object
     where: str

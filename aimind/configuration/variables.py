@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from aimind.configuration.keys import OTHERS, PREFIX, Keys, flag, variable
-from aimind.configuration.values import Said
+from aimind.configuration.values import Setting
 from aimind.errors import UsageError
 from aimind.launchers.base import nearest
 from aimind.parameters import convert
@@ -18,7 +18,7 @@ _SERVICE_VARIABLE = re.compile(
 )
 
 
-def read(keys: Keys) -> dict[str, Said]:
+def read(keys: Keys) -> dict[str, Setting]:
     """What the variables say of which key; an empty one says nothing.
 
     Raises:
@@ -36,7 +36,7 @@ def read(keys: Keys) -> dict[str, Said]:
             if option.is_flag:
                 hint = f"set it to true or false; it stands for {flag(name)}"
             raise UsageError(f"{variable(name)}: {problem}", hint=hint) from problem
-        found[name] = Said(bool(value) if option.is_flag else text, variable(name))
+        found[name] = Setting(bool(value) if option.is_flag else text, variable(name))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aimind.configuration import files, variables
 from aimind.configuration.keys import Keys
-from aimind.configuration.values import Said, Text
+from aimind.configuration.values import Setting, Text
 from aimind.errors import BadReferenceError
 from aimind.types import Preset
 
@@ -32,13 +32,13 @@ class Configuration:
     """
 
     files: tuple[Text, ...] = ()
-    options: Mapping[str, Said] = field(default_factory=dict)
-    models: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
-    variables: Mapping[str, Said] = field(default_factory=dict)
-    env: Mapping[str, Said] = field(default_factory=dict)
-    versions: Mapping[str, Said] = field(default_factory=dict)
-    args: Mapping[str, Said] = field(default_factory=dict)
-    envs: Mapping[str, Mapping[str, Said]] = field(default_factory=dict)
+    options: Mapping[str, Setting] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    variables: Mapping[str, Setting] = field(default_factory=dict)
+    env: Mapping[str, Setting] = field(default_factory=dict)
+    versions: Mapping[str, Setting] = field(default_factory=dict)
+    args: Mapping[str, Setting] = field(default_factory=dict)
+    envs: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     untrusted: tuple[Untrusted, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -53,21 +53,21 @@ class Configuration:
             if not keys or not found.settings.keys().isdisjoint(keys):
                 raise found.error()
 
-    def special(self, model: str | None) -> dict[str, Said]:
+    def special(self, model: str | None) -> dict[str, Setting]:
         """The values, by key, that override a backend's own arguments: the model's and the variables'."""
-        found = [said for name, said in self.models.items() if model is not None and _same(name, model)]
+        found = [setting for name, setting in self.models.items() if model is not None and _same(name, model)]
         return _merged([*found, self.variables])
 
     def presets(self, backends: tuple[str, ...]) -> dict[str, Preset]:
         """What is configured of each of these backends."""
         return {
             name: Preset(
-                version=str(said.value) if (said := self.versions.get(name)) else None,
+                version=str(setting.value) if (setting := self.versions.get(name)) else None,
                 args=tuple(map(str, args.value)) if (args := self.args.get(name)) else (),  # type: ignore[call-overload]
                 where=args.where if args else "",
                 env={
-                    each: str(said.value)
-                    for each, said in _merged([self.env, self.envs.get(name, {})]).items()
+                    each: str(setting.value)
+                    for each, setting in _merged([self.env, self.envs.get(name, {})]).items()
                 },
             )
             for name in backends
@@ -115,7 +115,7 @@ def load(keys: Keys, backends: tuple[str, ...]) -> Configuration:
     )
 
 
-def restricted(file: Text, keys: Keys, backends: tuple[str, ...]) -> Mapping[str, Said]:
+def restricted(file: Text, keys: Keys, backends: tuple[str, ...]) -> Mapping[str, Setting]:
     """The settings of the file that need trust, by the path of their key.
 
     Raises:
@@ -139,9 +139,9 @@ def _section(file: Text, keys: Keys, backends: tuple[str, ...]) -> tuple[Section
     return allowed.harmless(section), allowed.Untrusted(file, restricted)
 
 
-def _merged(parts: Iterable[Mapping[str, Said]]) -> dict[str, Said]:
+def _merged(parts: Iterable[Mapping[str, Setting]]) -> dict[str, Setting]:
     """All of them; of what several say, the last."""
-    return {name: said for part in parts for name, said in part.items()}
+    return {name: setting for part in parts for name, setting in part.items()}
 
 
 def _same(name: str, model: str) -> bool:
@@ -153,7 +153,7 @@ def _same(name: str, model: str) -> bool:
     try:
         asked, meant = reference.parse(model), reference.parse(name)
     except BadReferenceError:
-        return False  # what was typed wrongly is said later
+        return False  # what was typed wrongly is reported later
     if meant.revision or meant.quantization or meant.file or asked.source != meant.source:
         return False
     if asked.source != "local":

@@ -168,10 +168,10 @@ def _tenants(root: Path, node: _Node) -> Iterator[Tenant]:
         except (OSError, ValueError):  # it has ended, or uses another device
             continue
         if used:
-            yield Tenant(pid=int(folder.name), name=_called(root, folder.name), used_bytes=used)
+            yield Tenant(pid=int(folder.name), name=_process_name(root, folder.name), used_bytes=used)
 
 
-def _called(root: Path, pid: str) -> str:
+def _process_name(root: Path, pid: str) -> str:
     try:
         return (root / f"proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -61,7 +61,7 @@ def choose(text: str | None, seats: Sequence[Seat]) -> tuple[Seat, ...]:
         return _usable_together(whole_first)
     chosen: list[Seat] = []
     for entry in named:
-        seat = _named(entry, seats)
+        seat = _match(entry, seats)
         if seat is None:
             break
         if seat in chosen:
@@ -88,7 +88,7 @@ def _leading(words: Sequence[Entry | None]) -> tuple[Entry, ...]:
     return tuple(valid)
 
 
-def _named(entry: Entry, seats: Sequence[Seat]) -> Seat | None:
+def _match(entry: Entry, seats: Sequence[Seat]) -> Seat | None:
     if isinstance(entry, int):
         found = [seat for seat in _first_of_each_gpu(seats) if seat.index == entry]
     elif entry.startswith("GPU-"):

@@ -23,7 +23,7 @@ _FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w.-]*")
 _COLUMN = re.compile(r"\s{2,}")
 
 
-def known(backend: Backend, source: Package | Program, how: Help) -> frozenset[str] | None:
+def remembered(backend: Backend, source: Package | Program, how: Help) -> frozenset[str] | None:
     """The remembered flags; `None` if the backend was not asked, or has changed since."""
     try:
         said = json.loads(read_regular(_memory(backend, source)))

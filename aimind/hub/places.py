@@ -39,16 +39,16 @@ def repositories(source: Source) -> Iterator[tuple[Reference, Path]]:
     if source == "huggingface":
         for path in entries(root):
             if path.name.startswith("models--"):
-                yield from _named("hf", path.name.removeprefix("models--").replace("--", "/"), path)
+                yield from _with_reference("hf", path.name.removeprefix("models--").replace("--", "/"), path)
         return
     for path in entries(root / "models"):
         if "--" in path.name:
-            yield from _named("ms", path.name.replace("--", "/"), path)
+            yield from _with_reference("ms", path.name.replace("--", "/"), path)
     for start in ("models", "hub/models", ".", "hub"):
         for owner in entries(root / start):
             for path in entries(owner) if owner.name not in _NO_OWNERS else ():
                 if not path.is_symlink():  # newer versions make one with the dots, to the other
-                    yield from _named("ms", f"{owner.name}/{path.name.replace('___', '.')}", path)
+                    yield from _with_reference("ms", f"{owner.name}/{path.name.replace('___', '.')}", path)
 
 
 def is_old(reference: Reference, where: Path) -> bool:
@@ -73,7 +73,7 @@ def entries(where: Path) -> list[Path]:
         return []
 
 
-def _named(prefix: str, name: str, path: Path) -> Iterator[tuple[Reference, Path]]:
+def _with_reference(prefix: str, name: str, path: Path) -> Iterator[tuple[Reference, Path]]:
     """The folder with its reference, if its name is one that a hub allows."""
     try:
         reference = parse(f"{prefix}:{name}")

@@ -37,7 +37,7 @@ class Held:
         """Name of the instance."""
         return self.folder.name
 
-    def say(
+    def set_state(
         self,
         state: StateName,
         *,
@@ -117,7 +117,7 @@ class Claims:
         try:
             _remove_leftovers(folder)
             held = Held(folder, lock)
-            held.say("preparing")
+            held.set_state("preparing")
             records.write(folder / records.INSTANCE, instance)  # the last: only now it is there for others
         except BaseException:
             os.close(lock)

@@ -65,7 +65,7 @@ def _bind(address: str, port: int) -> int:
     except OSError as problem:
         if problem.errno == errno.EADDRINUSE:
             raise PortInUseError(
-                _taken(where) or f"port {port} on {address} is in use",
+                _holder(where) or f"port {port} on {address} is in use",
                 hint="--port 0 chooses a free one, or use another",
             ) from problem
         if problem.errno == errno.EACCES:
@@ -77,9 +77,9 @@ def _bind(address: str, port: int) -> int:
         ) from problem
 
 
-def _taken(address: tuple[object, ...]) -> str | None:
+def _holder(address: tuple[object, ...]) -> str | None:
     """The process that uses the port, where that is visible."""
-    from aimind.supervisor.listener import taken
+    from aimind.supervisor.listener import port_conflict
 
     name, port = str(address[0]), address[1]
-    return taken(f"http://{f'[{name}]' if ':' in name else name}:{port}")
+    return port_conflict(f"http://{f'[{name}]' if ':' in name else name}:{port}")

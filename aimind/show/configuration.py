@@ -12,7 +12,7 @@ from aimind.phrases import visible
 from aimind.show.columns import Column, print_table
 
 if TYPE_CHECKING:
-    from aimind.configuration.values import Said, Text
+    from aimind.configuration.values import Setting, Text
     from aimind.configuration.whole import Configuration
 
 _DEFAULT = "default"
@@ -31,13 +31,13 @@ def configuration_document(
     `others`: variables that are no options, as they may be shown; `trusted`: files that the user has allowed.
     """
     options = {name: {"value": value, "from": _DEFAULT} for name, value in defaults.items()}
-    options |= _said({**found.options, **found.variables})
+    options |= _values({**found.options, **found.variables})
     backends: dict[str, dict[str, object]] = {}
     for name in sorted({*found.versions, *found.args, *found.envs}):
         of: dict[str, Any] = backends.setdefault(name, {})
-        of |= _said({"version": found.versions[name]}) if name in found.versions else {}
-        of |= _said({"args": found.args[name]}) if name in found.args else {}
-        of |= {"env": _said(found.envs[name])} if found.envs.get(name) else {}
+        of |= _values({"version": found.versions[name]}) if name in found.versions else {}
+        of |= _values({"args": found.args[name]}) if name in found.args else {}
+        of |= {"env": _values(found.envs[name])} if found.envs.get(name) else {}
     return {
         "user_file": str(own),
         "files": [
@@ -46,9 +46,9 @@ def configuration_document(
         ],
         "trusted_files": list(trusted),
         "options": dict(sorted(options.items())),
-        "env": _said(found.env),
+        "env": _values(found.env),
         "backends": backends,
-        "models": {name: _said(options) for name, options in found.models.items()},
+        "models": {name: _values(options) for name, options in found.models.items()},
         "variables": dict(others),
     }
 
@@ -58,19 +58,19 @@ def _left_out(found: Configuration, file: Text) -> list[str]:
     return [name for untrusted in found.untrusted if untrusted.file == file for name in untrusted.settings]
 
 
-def trusted(path: str, settings: Mapping[str, Said]) -> None:
+def trusted(path: str, settings: Mapping[str, Setting]) -> None:
     """Everything that a file may set now that it is trusted, and needed trust."""
     typer.echo(f"{visible(path)} is trusted until it changes.")
     if not settings:
         typer.echo("It sets nothing that needs trust.")
         return
     typer.echo("It sets:")
-    for name, said in settings.items():
-        typer.echo(f"  {visible(name)} = {visible(_text(said.value))}")
+    for name, setting in settings.items():
+        typer.echo(f"  {visible(name)} = {visible(_text(setting.value))}")
 
 
-def _said(values: Mapping[str, Said]) -> dict[str, dict[str, object]]:
-    return {name: {"value": said.value, "from": said.where} for name, said in values.items()}
+def _values(values: Mapping[str, Setting]) -> dict[str, dict[str, object]]:
+    return {name: {"value": setting.value, "from": setting.where} for name, setting in values.items()}
 
 
 def configuration(document: Mapping[str, Any]) -> None:
@@ -95,19 +95,19 @@ def _state(file: Mapping[str, Any] | None) -> str:
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, object, str]]:
-    for name, said in document["options"].items():
-        yield name, said["value"], said["from"]
-    for name, said in document["env"].items():
-        yield f"env.{name}", said["value"], said["from"]
+    for name, setting in document["options"].items():
+        yield name, setting["value"], setting["from"]
+    for name, setting in document["env"].items():
+        yield f"env.{name}", setting["value"], setting["from"]
     for model, options in document["models"].items():
-        for name, said in options.items():
-            yield f'models."{model}".{name}', said["value"], said["from"]
+        for name, setting in options.items():
+            yield f'models."{model}".{name}', setting["value"], setting["from"]
     for backend, of in document["backends"].items():
         for name in ("version", "args"):
             if name in of:
                 yield f"backends.{backend}.{name}", of[name]["value"], of[name]["from"]
-        for name, said in of.get("env", {}).items():
-            yield f"backends.{backend}.env.{name}", said["value"], said["from"]
+        for name, setting in of.get("env", {}).items():
+            yield f"backends.{backend}.env.{name}", setting["value"], setting["from"]
     for name, value in document["variables"].items():
         yield name, value, "variable"
 

@@ -140,7 +140,7 @@ def _instance_facts(
         ("devices", ", ".join(_device(device, indices) for device in claim.devices)),
         ("planned", _memory(claim.ram_bytes, claim.devices)),
         ("used", _used(used)),
-        ("at most", _taken(claim.devices, taken, indices) if taken else ""),
+        ("at most", _memory_in_use(claim.devices, taken, indices) if taken else ""),
         ("command", shell_join(["aimind", "serve", *instance.argv])),
         ("folder", instance.cwd),
         ("created", _date(instance.created)),
@@ -222,7 +222,7 @@ def _memory(ram_bytes: int, devices: Mapping[str, int]) -> str:
     return " + ".join([*parts, f"{gib(ram_bytes)} RAM"])
 
 
-def _taken(planned: Mapping[str, int], taken: Mapping[str, int], indices: Mapping[str, int]) -> str:
+def _memory_in_use(planned: Mapping[str, int], taken: Mapping[str, int], indices: Mapping[str, int]) -> str:
     """What the backend's processes held on each device by the driver's count, beside what was planned."""
     parts = [
         f"{gib(size)} on device {_device(device, indices)}, planned {gib(planned.get(device, 0))}"

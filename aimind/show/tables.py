@@ -80,14 +80,14 @@ def comparison(rows: Sequence[tuple[str, int | None, Plan | AimindError]]) -> No
     print_table(_COMPARISON, [_compared(machine, asked, answer) for machine, asked, answer in rows])
     for machine, asked, answer in rows:
         if isinstance(answer, AimindError):
-            context = "" if asked is None else f", context {_asked(asked)}"
+            context = "" if asked is None else f", context {_context_text(asked)}"
             note(f"{machine}{context}: {answer.message}")
 
 
 def _compared(machine: str, asked: int | None, answer: Plan | AimindError) -> Row:
     from aimind.alternatives import label
 
-    wanted = _asked(asked)
+    wanted = _context_text(asked)
     if isinstance(answer, AimindError):
         return [machine, wanted, *[""] * 4, _fit_cell(None), "", ""]
     on_devices = sum(shard.estimate.total_bytes for shard in answer.shards)
@@ -122,7 +122,7 @@ def _beside(place: str, estimate: Estimate, real: Exact) -> Row:
     return [place, *(f"{gib(planned)} / {gib(reported)}" for planned, reported in pairs)]
 
 
-def _asked(tokens: int | None) -> str:
+def _context_text(tokens: int | None) -> str:
     if tokens is None:
         return ""
     return "max" if tokens == 0 else _tokens(tokens)

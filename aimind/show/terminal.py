@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aimind.supervisor.screen import Look
 
 
-class _Voice:
+class _Verbosity:
     """How much is shown, and where, by all threads.
 
     Attributes:
@@ -41,17 +41,17 @@ SCHEMA = 1  # of every document that aimind prints
 
 def be_quiet(*, quiet: bool) -> None:
     """Print only results, warnings and errors from now on."""
-    _Voice.quiet = quiet
+    _Verbosity.quiet = quiet
 
 
 def is_quiet() -> bool:
     """Whether only results, warnings and errors are printed."""
-    return _Voice.quiet
+    return _Verbosity.quiet
 
 
 def put_above(write: Callable[[str], None] | None) -> None:
     """Send lines there from now on; `None`: to stderr."""
-    _Voice.above = write
+    _Verbosity.above = write
 
 
 def is_live() -> bool:
@@ -61,13 +61,13 @@ def is_live() -> bool:
 
 def set_color(when: ColorChoice) -> None:
     """Decide when output is colored; `auto`: on a terminal, unless NO_COLOR is set or TERM is dumb."""
-    _Voice.color = when
+    _Verbosity.color = when
 
 
 def is_colored(stream: TextIO) -> bool:
     """Whether what is written to a stream has colors."""
-    if _Voice.color != "auto":
-        return _Voice.color == "always"
+    if _Verbosity.color != "auto":
+        return _Verbosity.color == "always"
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -109,8 +109,8 @@ def tell(line: str) -> None:
     Raises:
         BrokenPipeError: nobody reads it any more.
     """
-    if _Voice.above is not None:
-        _Voice.above(line)
+    if _Verbosity.above is not None:
+        _Verbosity.above(line)
         return
     try:
         typer.echo(_painted(visible(without_secrets(line))), err=True, color=True)

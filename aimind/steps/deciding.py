@@ -228,7 +228,7 @@ def survey(question: Question, found: Plan | None) -> tuple[Option, ...]:
         )
 
 
-def decided(found: Plan | AimindError) -> Plan:
+def require_plan(found: Plan | AimindError) -> Plan:
     """Return the plan, after printing its warnings.
 
     Raises:
@@ -270,7 +270,7 @@ def hinted(found: Plan, asked: Wanted) -> Plan:
     return dataclasses.replace(found, reasons=(*found.reasons, Reason("hint", sentence)))
 
 
-def called(found: Plan) -> str:
+def served_name(found: Plan) -> str:
     """The name of the model in the API, or its own where the backend gives it none."""
     from aimind import plan
 

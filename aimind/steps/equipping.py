@@ -129,7 +129,7 @@ def _with_flags(launcher: Launcher, came_from: Package | Program, backend: Backe
 
     if not isinstance(launcher, TellsFlags) or backend.problem is not None:
         return backend
-    told = flags.known(backend, came_from, launcher.HELP)
+    told = flags.remembered(backend, came_from, launcher.HELP)
     if told is None and launcher.HELP.quick:
         told = flags.ask(backend, came_from, launcher.HELP)
     return dataclasses.replace(backend, flags=told)

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import suppress
 
-from aimind.supervisor.leftovers import SHARED_MEMORY, make_folder, remove_folder, tell_of_segments
+from aimind.supervisor.leftovers import SHARED_MEMORY, make_folder, remove_folder, watch_segments
 from aimind.supervisor.processes import become_subreaper, die_with_parent, end_descendants
 from aimind.supervisor.sentinel import ignore_signals
 
@@ -75,7 +75,7 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         try:
             backend = os.fork()
         except OSError as error:
-            say(channel, f"{UNSTARTED} {error.strerror}\n")  # the sentinels remove the folder
+            send_message(channel, f"{UNSTARTED} {error.strerror}\n")  # the sentinels remove the folder
             os._exit(code)
         if backend == 0:
             _become(start, guardian)
@@ -84,10 +84,10 @@ def guard(start: Start, channel: socket.socket) -> NoReturn:
         os.close(unexecuted)
         os.read(executed, 1)
         os.close(executed)
-        say(channel, f"{BACKEND} {backend}\n")
+        send_message(channel, f"{BACKEND} {backend}\n")
         returncode = _Watch(start, backend, channel=channel, wakeup=wakeup).run()
         clear(start.folder, start.shared)
-        say(channel, f"{RETURNED} {returncode}\n")
+        send_message(channel, f"{RETURNED} {returncode}\n")
         code = 0
     except BaseException:  # noqa: BLE001 (shown; then the supervisor, which sees the end, kills the tree)
         sys.excepthook(*sys.exc_info())
@@ -113,13 +113,13 @@ def _listen_to_children() -> int:
     return reader
 
 
-def say(channel: socket.socket, words: str) -> None:
+def send_message(channel: socket.socket, words: str) -> None:
     """Tell the other side of the channel."""
-    with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `hear` tells
+    with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `read_message` tells
         channel.sendall(os.fsencode(words))
 
 
-def hear(channel: socket.socket) -> str:
+def read_message(channel: socket.socket) -> str:
     """What the other side said; nothing when it has ended."""
     try:
         return os.fsdecode(channel.recv(4096))
@@ -136,7 +136,7 @@ class _Watch:
         self._wakeup = wakeup
         self._shared = start.shared
         self._alive = start.alive
-        self._news = tell_of_segments()
+        self._news = watch_segments()
         self._pause_seconds = SHORTEST_PAUSE_SECONDS
         self._looked_at = time.monotonic()
         self._look_at = self._looked_at + self._pause_seconds  # it may have been quicker than we
@@ -160,7 +160,7 @@ class _Watch:
                 end_descendants(self._backend, self._look)
                 return returncode
             if self._channel.fileno() in ready:
-                orders = hear(self._channel)
+                orders = read_message(self._channel)
                 if not orders or KILL in orders:
                     return end_descendants(self._backend, self._look)
                 self._terminate()
@@ -182,7 +182,7 @@ class _Watch:
         self._look_at = self._looked_at + self._pause_seconds if again else math.inf
         for name, inode in found or ():
             if "\n" not in name:
-                say(self._channel, f"{SEGMENT} {inode} {name}\n")
+                send_message(self._channel, f"{SEGMENT} {inode} {name}\n")
                 for sentinel in self._alive:
                     with suppress(BrokenPipeError):  # it was killed
                         os.write(sentinel, os.fsencode(f"{SHARED_MEMORY}/{name}\n"))

@@ -141,7 +141,7 @@ class SharedMemory:
                     os.unlink(f"{SHARED_MEMORY}/{name}")  # noqa: PTH108 (pathlib costs memory)
 
 
-def tell_of_segments() -> int | None:
+def watch_segments() -> int | None:
     """A descriptor that is readable when a segment was made; `None` where the kernel gives none (inotify)."""
     if not LINUX:
         return None

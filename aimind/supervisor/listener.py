@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LISTENING = b"0A"  # TCP_LISTEN (linux/net/tcp_states.h), as /proc/net/tcp has it
 
 
-def taken(url: str) -> str | None:
+def port_conflict(url: str) -> str | None:
     """Why nobody else can listen where the URL points to, as a sentence; `None` where one can."""
     try:
         family, address = _resolve(url)

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 from aimind.supervisor.leftovers import choose_folder
-from aimind.supervisor.listener import taken
+from aimind.supervisor.listener import port_conflict
 from aimind.supervisor.memory import Memory
 from aimind.supervisor.policy import GiveUp, Rules, decide
 from aimind.supervisor.probe import FOREVER
@@ -130,7 +130,7 @@ class Supervisor:
     def _begin(self, now: float) -> None:
         """Start the backend, unless its port is taken."""
         self._restart_at = FOREVER
-        why = taken(self._spec["ready"]["url"])
+        why = port_conflict(self._spec["ready"]["url"])
         folder = None if why or "TMPDIR" in self._spec["env"] else choose_folder()
         if why is None or not self._runs:  # a first attempt has a log of its own, whatever comes of it
             self._report.start(temporary=folder, restarts=self._runs)  # it is known before it is there

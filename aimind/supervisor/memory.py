@@ -64,7 +64,7 @@ class Memory:
 
         The wait is over when `fd` is `None` afterwards.
         """
-        if io and not self._hear():
+        if io and not self._read_child():
             self.close()
             return None
         short = self._short()
@@ -89,7 +89,7 @@ class Memory:
             self._asked_before = True
         self.deadline = FOREVER
 
-    def _hear(self) -> bool:
+    def _read_child(self) -> bool:
         """Read what the child found; whether it goes on."""
         told = os.read(self.fd or 0, 4096)
         *lines, self._told = (self._told + told).split(b"\n")

@@ -37,34 +37,34 @@ class Manager:
 
     def preparing(self) -> None:
         """Report that aimind is still preparing the start."""
-        self._tell(f"STATUS=preparing\n{_extension(EXTENSION_SECONDS)}")
+        self._send(f"STATUS=preparing\n{_extension(EXTENSION_SECONDS)}")
 
     def ready(self) -> None:
         """Report that the server is ready; this also ends a reload."""
-        self._tell(f"READY=1\nMAINPID={os.getpid()}")
+        self._send(f"READY=1\nMAINPID={os.getpid()}")
 
     def reloading(self) -> None:
         """Report a restart of the backend; `ready` follows."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Report that the service is stopping."""
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     def status(self, line: str) -> None:
         """Set the text that `systemctl status` shows."""
-        self._tell(f"STATUS={line}")
+        self._send(f"STATUS={line}")
 
     def extend(self, seconds: float = EXTENSION_SECONDS) -> None:
         """Ask for more time to start or stop, in seconds from now."""
-        self._tell(_extension(seconds))
+        self._send(_extension(seconds))
 
     def alive(self) -> None:
         """Send the watchdog's sign of life."""
         if self.watchdog_seconds:
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
 
-    def _tell(self, message: str) -> None:
+    def _send(self, message: str) -> None:
         if not self.listens:
             return
         try:

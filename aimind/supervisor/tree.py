@@ -42,8 +42,8 @@ from aimind.supervisor.guardian import (
     Start,
     clear,
     guard,
-    hear,
-    say,
+    read_message,
+    send_message,
 )
 from aimind.supervisor.leftovers import SharedMemory
 from aimind.supervisor.processes import LINUX, become_subreaper, end_descendants, kill
@@ -134,15 +134,15 @@ class Tree:
 
     def terminate(self) -> None:
         """Ask the backend's process group to end."""
-        say(self.channel, TERMINATE)
+        send_message(self.channel, TERMINATE)
 
     def kill(self) -> None:
         """End every process of the tree."""
-        say(self.channel, KILL)
+        send_message(self.channel, KILL)
 
     def listen(self) -> bool:
         """Read what the guardian says; whether it has ended."""
-        told = hear(self.channel)
+        told = read_message(self.channel)
         *lines, self._told = (self._told + told).split("\n")
         for line in lines:
             kind, _, words = line.partition(" ")

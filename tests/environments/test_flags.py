@@ -93,33 +93,33 @@ def test_what_is_no_help_has_no_flags() -> None:
 
 def test_a_program_is_asked_once(tmp_path: Path) -> None:
     toy = program(tmp_path / "bin" / "toy", 'echo "  $1  is what it was given" >&2')
-    assert flags.known(toy, PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, HELP) is None
     assert flags.ask(toy, PROGRAM, HELP) == frozenset({"--help"})
-    assert flags.known(toy, PROGRAM, HELP) == frozenset({"--help"})
+    assert flags.remembered(toy, PROGRAM, HELP) == frozenset({"--help"})
     assert runs(toy) == 1
 
 
 def test_another_program_of_that_name_or_another_question_is_not_known(tmp_path: Path) -> None:
     toy = program(tmp_path / "bin" / "toy", "echo ' --flag'")
     flags.ask(toy, PROGRAM, HELP)
-    assert flags.known(toy, PROGRAM, Help(args=("--help=all",))) is None
-    assert flags.known(dataclasses.replace(toy, version="2"), PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, Help(args=("--help=all",))) is None
+    assert flags.remembered(dataclasses.replace(toy, version="2"), PROGRAM, HELP) is None
     program(tmp_path / "bin" / "toy", "echo ' --other-flag'")
-    assert flags.known(toy, PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, HELP) is None
 
 
 def test_flags_of_an_environment_are_kept_in_it(tmp_path: Path) -> None:
     toy = program(tmp_path / "toy" / "1" / "bin" / "python", "echo ' --flag'")
     flags.ask(toy, PACKAGE, HELP)
     assert (tmp_path / "toy" / "1" / "flags.json").exists()
-    assert flags.known(toy, PACKAGE, HELP) == frozenset({"--flag"})
+    assert flags.remembered(toy, PACKAGE, HELP) == frozenset({"--flag"})
 
 
 @pytest.mark.parametrize("text", ["exit 3", "echo nothing", "exec sleep 100", "kill -SEGV $$"])
 def test_a_backend_that_does_not_tell(tmp_path: Path, text: str) -> None:
     toy = program(tmp_path / "bin" / "toy", text)
     assert flags.ask(toy, PROGRAM, HELP, patience_seconds=0.5) is None
-    assert flags.known(toy, PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, HELP) is None
 
 
 def test_a_backend_that_is_gone(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_memory_is_none(tmp_path: Path, data: Path, text: str) -> None
     toy = program(tmp_path / "bin" / "toy", "echo ' --flag'")
     flags.ask(toy, PROGRAM, HELP)
     (data / "flags-toy.json").write_text(text)
-    assert flags.known(toy, PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, HELP) is None
 
 
 def test_a_folder_that_cannot_be_written_only_costs_time(
@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_only_costs_time(
     monkeypatch.setenv("AIMIND_DATA_DIR", str(tmp_path / "file" / "data"))
     toy = program(tmp_path / "bin" / "toy", "echo ' --flag'")
     assert flags.ask(toy, PROGRAM, HELP) == frozenset({"--flag"})
-    assert flags.known(toy, PROGRAM, HELP) is None
+    assert flags.remembered(toy, PROGRAM, HELP) is None
 
 
 def test_modules_of_the_folder_and_of_the_user_are_not_taken(

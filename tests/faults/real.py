@@ -39,7 +39,7 @@ def command(model: str, *, backend: str, extra: tuple[str, ...] = ()) -> Command
             request=request,
         )
         host = steps.equipped(devices.probe(), request)
-        plan = steps.decided(steps.answer(steps.ask(steps.offer(asked), asked, host)))
+        plan = steps.require_plan(steps.answer(steps.ask(steps.offer(asked), asked, host)))
         steps.install(plan, host)
         hub.fetch(plan.model, show.Progress())
         return steps.command(plan)

@@ -64,7 +64,7 @@ def test_every_documented_argument_meets_the_parser_of_vllm() -> None:
     assert parser == set(recorded["parser"])
     assert not {plain(flag) for flag in parser} & set(vllm.HELP.dropped)
     assert flags.ask(backend, source, vllm.HELP) == parser
-    assert flags.known(backend, source, vllm.HELP) == parser
+    assert flags.remembered(backend, source, vllm.HELP) == parser
 
 
 @pytest.mark.parametrize("launcher", [mlx, transformers, vox_box, xllamacpp], ids=lambda each: each.NAME)

@@ -129,7 +129,7 @@ def test_it_tells_its_flags(python: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert told is not None
     assert not told & set(sglang.HELP.also)
     assert told | set(sglang.HELP.also) == set(parse(python, ("--model-path", "/weights"))["spellings"])
-    assert flags.known(backend, source, sglang.HELP) == told
+    assert flags.remembered(backend, source, sglang.HELP) == told
 
 
 def test_it_has_every_parser_that_is_chosen(python: Path) -> None:

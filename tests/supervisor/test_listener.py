@@ -86,7 +86,7 @@ def test_a_server_is_ours_or_anothers(where: str, host: str) -> None:
         name = psutil.Process(pid).name()
         assert listener.stranger(url(port, host), root=os.getpid()) is None
         assert listener.stranger(url(port, host), root=pid) == f"{name} (pid {pid})"  # not below itself
-        assert listener.taken(url(port, host)) == f"port {port} is in use by {name} (pid {pid})"
+        assert listener.port_conflict(url(port, host)) == f"port {port} is in use by {name} (pid {pid})"
 
 
 def test_a_socket_that_a_child_has_is_ours() -> None:
@@ -108,19 +108,19 @@ def test_the_one_that_is_bound_to_the_address_answers() -> None:
         assert listener.stranger(url(port), root=pid) is None
         assert listener.stranger(url(port, "127.0.0.2"), root=pid) is not None
     with server("127.0.0.2", port):
-        assert listener.taken(url(port)) is None
+        assert listener.port_conflict(url(port)) is None
 
 
 def test_a_free_port_is_nobodys() -> None:
     port = free_port()
-    assert listener.taken(url(port)) is None
+    assert listener.port_conflict(url(port)) is None
     assert listener.stranger(url(port), root=os.getpid()) is None
 
 
 def test_what_cannot_be_known_is_no_objection() -> None:
-    assert listener.taken("http://no.such.host.invalid:80") is None
+    assert listener.port_conflict("http://no.such.host.invalid:80") is None
     assert listener.stranger("http://no.such.host.invalid:80", root=1) is None
-    assert listener.taken("http://192.0.2.1:80") is None  # no address of this machine
+    assert listener.port_conflict("http://192.0.2.1:80") is None  # no address of this machine
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
@@ -131,7 +131,8 @@ def test_another_users_server_is_taken_but_no_stranger() -> None:
         "import os, sys\n"
         "from aimind.supervisor import listener\n"
         "os.setgid(65534); os.setuid(65534)\n"
-        "print(listener.taken(sys.argv[1]), listener.stranger(sys.argv[1], root=os.getpid()), sep='\\n')"
+        "print(listener.port_conflict(sys.argv[1]))\n"
+        "print(listener.stranger(sys.argv[1], root=os.getpid()))"
     )
     with server("127.0.0.1", port):
         asked = subprocess.run(
