@@ -252,7 +252,7 @@ def test_a_blank_key_is_refused(home: Home, text: str) -> None:
     home.env["AIMIND_API_KEY"] = text
     done = home.run("serve", "demo", "--backend", "llama-server", "--no-supervise", "--port", "0")
     assert done.returncode == 2
-    assert "AIMIND_API_KEY is set and holds no key" in done.stderr
+    assert "AIMIND_API_KEY is set but does not contain a key" in done.stderr
 
 
 def test_a_file_with_a_secret_that_others_can_read(home: Home) -> None:
@@ -274,7 +274,7 @@ def test_a_file_that_holds_no_secret(home: Home, option: str, text: str) -> None
     (home.folder / "secret").write_bytes(text.encode("latin-1"))
     done = home.run("plan", "demo", option, "secret")
     assert done.returncode == 2
-    assert "holds no key" in done.stderr
+    assert "contains neither a key nor a token" in done.stderr
 
 
 @pytest.mark.parametrize(
