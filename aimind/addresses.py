@@ -44,7 +44,7 @@ def short_form(text: str) -> str:
     if has_scheme:
         raise BadReferenceError(
             f"{_shown(text)} is not an address on Hugging Face or ModelScope",
-            hint="Download the file, and name it by its path: ./model.gguf",
+            hint="Download the file and use its path, for example ./model.gguf",
         )
     return text
 
@@ -55,13 +55,13 @@ def begins_with_site(text: str) -> bool:
 
 
 def refuse_ollama(text: str) -> None:
-    """Raise for a name without an owner, as models are called in Ollama's library: `llama3`, `qwen3:0.6b`."""
+    """Raise for a name without an owner, as in Ollama's library: `llama3`, `qwen3:0.6b`."""
     if _OLLAMA_NAME.fullmatch(text) and not text.endswith((".gguf", ".safetensors", ".bin")):
         raise _of_ollama(text, text)
 
 
 def _hugging_face(text: str, path: str) -> str:
-    """`owner/name`, or with a view behind it: `owner/name/blob/main/sub/model.gguf`."""
+    """Read `owner/name`, optionally followed by a view: `owner/name/blob/main/sub/model.gguf`."""
     parts = path.removeprefix("models/").split("/")
     if parts[0] in _OTHER_KINDS or len(parts) < 2:
         raise _not_a_model(text)
@@ -71,7 +71,7 @@ def _hugging_face(text: str, path: str) -> str:
 
 
 def _modelscope(text: str, path: str) -> str:
-    """`models/owner/name`, or with a view behind it: `…/file/view/master/model.gguf`, `…/summary`."""
+    """Read `models/owner/name`, optionally with a view: `…/file/view/master/model.gguf`, `…/summary`."""
     parts = path.removeprefix("models/").split("/")
     if parts[0] in _OTHER_KINDS or len(parts) < 2:
         raise _not_a_model(text)
@@ -84,7 +84,7 @@ def _modelscope(text: str, path: str) -> str:
 
 
 def _viewed(text: str, hub: str, name: str, behind: list[str], *, has_file: bool) -> str:
-    """With a revision, and a file where there is one; `refs/pr/3` is a revision of three parts."""
+    """Read the revision and the file, if any, of a view; `refs/pr/3` is a revision of three parts."""
     decoded = [unquote(part) for part in behind]
     is_special = decoded[0] == "refs" and len(decoded) >= 3
     size = 3 if is_special else 1
@@ -118,9 +118,9 @@ def _of_ollama(text: str, path: str) -> BadReferenceError:
     match = _OLLAMA_NAME.fullmatch(path)
     words = " ".join(filter(None, (match["name"], match["tag"]))) if match else "WORDS"
     return BadReferenceError(
-        f"{_shown(text)} has no owner, as in Ollama's library; aimind takes models from Hugging Face, "
-        "ModelScope and files",
-        hint=f"aimind search {words} --gguf",
+        f"{_shown(text)} looks like a name from Ollama's library; aimind serves models from "
+        "Hugging Face, ModelScope and local files",
+        hint=f"run `aimind search {words} --gguf`",
     )
 
 

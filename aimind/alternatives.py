@@ -1,7 +1,7 @@
-"""What else could be served: other quantizations of a model; a refusal names what would fit (remedies.py).
+"""Choose among the quantizations of a model, and list what would fit when none does (remedies.py).
 
-All of it is `plan.make`, tried with something changed. Of the other quantizations the bytes are first guessed
-from the one that was read, by the sizes of the files; only what then looks right is read, too.
+Every candidate is tried with `plan.make`. The sizes of quantizations whose headers have not been read are
+scaled from the one that was read, by file size; only the headers of promising candidates are read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aimind.remedies import Remedies
 from aimind.types import Host, Metadata, Model, Plan, Reason, Request, Tensor
 
 # The hint where neither an option, a smaller file nor hardware of a usual size was found to fit.
-NOTHING_FITS = "no option, file or device that was tried makes it fit; a smaller model may"
+NOTHING_FITS = "choose a smaller model: no option, quantization or common device size makes this one fit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What shall be served, where; `prefer_quality`: with the largest file that fits, not the usual one."""
+    """The model to serve and the machine; `prefer_quality` selects the largest quantization that fits."""
 
     offer: Offer
     host: Host
@@ -119,18 +119,18 @@ def survey(question: Question, chosen: Plan | None) -> tuple[Option, ...]:
 
 
 def label(model: Model) -> str:
-    """What a person calls this candidate: its quantization, or its largest file."""
+    """Name a candidate for the user: its quantization, or else its largest file."""
     path = max((file for file in model.files if not file.is_projector), key=lambda file: file.size_bytes).path
     return quantization(path) or path
 
 
 def file_bytes(model: Model) -> int:
-    """Of the model's files without its projector."""
+    """Total size of the model's files, excluding the projector."""
     return sum(file.size_bytes for file in model.files if not file.is_projector)
 
 
 def by_size(models: Sequence[Model]) -> list[Model]:
-    """The largest first."""
+    """Sort models by size, largest first."""
     return sorted(models, key=lambda model: (-file_bytes(model), label(model)))
 
 
@@ -157,7 +157,7 @@ def _largest(question: Question, described: Metadata, preferred: Plan | None, *,
 
 
 def _is_fast(found: Plan, question: Question) -> bool:
-    """All of it is where it runs fast, with a useful context; layers that the user has placed are fine."""
+    """Whether all layers are on devices with a useful context, or the user placed the layers."""
     request = question.request
     if request.gpu_layers is not None:
         return True
@@ -179,8 +179,10 @@ def _scaled(metadata: Metadata, of: Model, to: Model) -> Metadata:
 
 def _with_reason(found: Plan, question: Question) -> Plan:
     usual, count = question.offer.candidates[0], len(question.offer.candidates)
-    sizes = [f"{label(model)}, {gib(file_bytes(model))}" for model in (found.model, usual)]
-    sentence = f"{sizes[0]}: the largest of {count} quantizations that fits; the usual one is {sizes[1]}"
+    sizes = [f"{label(model)} ({gib(file_bytes(model))})" for model in (found.model, usual)]
+    sentence = (
+        f"{sizes[0]} is the largest of {count} quantizations that fits; the default would be {sizes[1]}"
+    )
     return dataclasses.replace(found, reasons=(Reason("model", sentence), *found.reasons))
 
 
@@ -188,7 +190,7 @@ def _with_reason(found: Plan, question: Question) -> Plan:
 
 
 def _refusal(question: Question, described: Metadata, problem: DoesNotFitError) -> DoesNotFitError:
-    """What does not fit, with a hint that names only what was planned and fits."""
+    """The error that nothing fits; its hint names only changes that were planned and fit."""
     first = question.offer.candidates[0]
     ways = Remedies(
         model=first,
@@ -198,7 +200,7 @@ def _refusal(question: Question, described: Metadata, problem: DoesNotFitError) 
         problem=problem,
     )
     found = (*ways.by_request(), *_smaller(question, described), *ways.by_hardware())
-    hint = f"this would fit: {'; '.join(found)}" if found else NOTHING_FITS
+    hint = f"to make it fit, try {'; or '.join(found)}" if found else NOTHING_FITS
     return DoesNotFitError(problem.message, hint=hint, changes=problem.changes, request=problem.request)
 
 
@@ -208,5 +210,5 @@ def _smaller(question: Question, described: Metadata) -> Iterator[str]:
     for model in by_size((first, *question.offer.siblings)):
         smaller = file_bytes(model) < file_bytes(first)
         if smaller and question.fits(model, _scaled(described, first, model), detail="fit"):
-            yield f"{label(model)}, {gib(file_bytes(model))}"
+            yield f"{label(model)} ({gib(file_bytes(model))})"
             return

@@ -1,4 +1,4 @@
-"""What a model is used for: what its files say, or what the user wants instead, where they allow that."""
+"""Decide what a model is used for: the category of its files, or a requested one that the files support."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _CONVERSIONS = {
 
 
 def used_as(metadata: Metadata, wanted: Category | None) -> Metadata:
-    """The model in the category that is wanted; `made_for` then says which one its files name.
+    """Change the model's category to the requested one; `made_for` keeps the category of its files.
 
     Raises:
-        UsageError: its files cannot be that.
+        UsageError: the files do not support the requested category.
     """
     if wanted in (None, metadata.category):
         return metadata
     if (why := _contradiction(metadata, wanted)) is not None:
         raise UsageError(
-            f"the model cannot be used for {wanted}: {why}",
-            hint=f"its files are those of a model for {metadata.category}; else it is served as that",
+            f"the model cannot serve --category {wanted}: {why}",
+            hint=f"omit --category to serve it as {metadata.category}",
         )
     changed = dataclasses.replace(metadata, category=wanted, made_for=metadata.category)
     if metadata.format == "gguf":
@@ -47,58 +47,60 @@ def used_as(metadata: Metadata, wanted: Category | None) -> Metadata:
     return dataclasses.replace(changed, tied=not any(_HEAD.search(each.name) for each in metadata.others))
 
 
-def heard(request: Request) -> Request:
-    """The request with llama-box's `--images` as what it stands for, since that decides which backend serves.
+def expand_images_flag(request: Request) -> Request:
+    """Replace llama-box's `--images` with the category `image`, which the choice of the backend depends on.
 
     Raises:
-        UsageError: `--category` says another.
+        UsageError: `--category` names another category.
     """
     if _IMAGES not in request.extra:
         return request
     if request.category not in (None, "image"):
         raise UsageError(
-            f"{_IMAGES} is for models that paint, and --category says {request.category}", hint="say it once"
+            f"{_IMAGES} is for image models and conflicts with --category {request.category}",
+            hint=f"omit {_IMAGES} or --category",
         )
     extra = tuple(word for word in request.extra if word != _IMAGES)
     return dataclasses.replace(request, category="image", extra=extra)
 
 
-def said(metadata: Metadata, launcher: Launcher, request: Request) -> Category | None:
-    """The category that the user's backend arguments stand for, once they are read into the request.
+def category_from_arguments(metadata: Metadata, launcher: Launcher, request: Request) -> Category | None:
+    """Return the category that the user's backend arguments imply, after they were read into the request.
 
     Raises:
-        UsageError: `--category` says another.
+        UsageError: `--category` names another category.
     """
-    found = next(_said(metadata, launcher, request), None)
+    found = next(_implied_categories(metadata, launcher, request), None)
     if found is not None and request.category not in (None, found):
         raise UsageError(
-            f"the arguments of {launcher.NAME} are those for {found}, and --category says {request.category}",
-            hint="say it once",
+            f"the arguments for {launcher.NAME} select {found}, which conflicts with --category "
+            f"{request.category}",
+            hint=f"omit these arguments, or use --category {found}",
         )
     return found
 
 
 def reasons(metadata: Metadata, request: Request) -> tuple[Reason, ...]:
-    """Why the category is what it is, where that was not left to the files."""
+    """Explain the category where it was requested or is ambiguous."""
     if metadata.made_for is not None:
-        sentence = f"{metadata.category}: asked for; its files are those of a model for {metadata.made_for}"
+        sentence = f"{metadata.category} was requested; the model's files are for {metadata.made_for}"
     elif request.category is not None:
-        sentence = f"{metadata.category}: asked for, and what its files say"
+        sentence = f"{metadata.category} was requested, and the model's files agree"
     elif metadata.category == "reranker" and metadata.architecture in SCORERS:
         sentence = (
-            "reranker: by its name or its files beside; --category llm serves it as what its layers are"
+            "the model's name or its accompanying files mark it as a reranker; use --category llm to override"
         )
     else:
         return ()
     return (Reason("category", sentence),)
 
 
-def told(metadata: Metadata, launcher: Launcher, request: Request) -> Request:
-    """The request with the task as the backend has to be told of it."""
+def set_task(metadata: Metadata, launcher: Launcher, request: Request) -> Request:
+    """Set the fields of the request by which this backend selects its task."""
     found: dict[str, str | bool] = {"embedding": True} if metadata.category == "embedding" else {}
     if metadata.made_for is not None:
-        # How one vector is made of those of all tokens: one that sees only those before it knows the whole
-        # text when it is the last; encoders are trained to gather it in the first.
+        # In a causal model only the last token attends to the whole text; encoders are trained to collect it
+        # in the first token.
         if metadata.category == "embedding":
             found |= {"pooling": "last" if _is_causal(metadata) else "cls"}
         found |= _CONVERSIONS.get(metadata.category, {"runner": "generate"})
@@ -109,11 +111,11 @@ def told(metadata: Metadata, launcher: Launcher, request: Request) -> Request:
     )
 
 
-def _said(metadata: Metadata, launcher: Launcher, request: Request) -> Iterator[Category]:
+def _implied_categories(metadata: Metadata, launcher: Launcher, request: Request) -> Iterator[Category]:
     if request.reranking or request.convert == "classify":
         yield "reranker"
     flag = launcher.FLAGS.get("embedding")
-    # A server that is told to embed by a switch then does nothing else.
+    # A server with a switch for embeddings serves nothing else once it is set.
     if request.embedding and flag is not None and flag.kind == "switch":
         yield "embedding"
     if request.convert == "embed" or (request.runner == "pooling" and not metadata.pools):
@@ -121,26 +123,26 @@ def _said(metadata: Metadata, launcher: Launcher, request: Request) -> Iterator[
 
 
 def _contradiction(metadata: Metadata, wanted: Category) -> str | None:
-    """Why its files cannot be a model of this category, as half a sentence; `None` where they can."""
+    """Why the files do not support this category, as a clause; `None` if they do."""
     made_for = metadata.category
     if wanted == "image" and metadata.format == "gguf" and not metadata.known:
-        return None  # diffusion models in GGUF have names that differ with who has made them
+        return None  # tensor names of diffusion models in GGUF differ by converter
     speech = ("speech-to-text", "text-to-speech")
     if {wanted, made_for} & {"image", *speech}:
-        return f"{metadata.architecture} is a model for {made_for}"
+        return f"{metadata.architecture} is a model of the category {made_for}"
     if wanted == "vision-language":
-        return "it has no part that sees"
+        return "it has no vision encoder"
     if wanted == "llm":
         generates = metadata.architecture.endswith(_GENERATORS) or metadata.format == "gguf"
-        return None if generates and _is_causal(metadata) else "it generates no text"
+        return None if generates and _is_causal(metadata) else "it does not generate text"
     if wanted == "reranker":
         scores = metadata.architecture in SCORERS or any(
             _SCORES.search(tensor.name) for tensor in metadata.others
         )
-        return None if scores else "it has no head that gives a text a score"
+        return None if scores else "it has no classification head"
     if made_for in _GENERATES or metadata.format == "gguf":
         return None
-    return "its head gives a score in place of a vector"
+    return "its head returns a score instead of a vector"
 
 
 def _is_causal(metadata: Metadata) -> bool:

@@ -1,10 +1,10 @@
-"""What an installed llama.cpp says that it would reserve for a plan, without allocating: `--exact`.
+"""Ask an installed llama.cpp how much memory it would reserve for a plan, without allocating it (`--exact`).
 
-Two can be asked. xllamacpp, in the environment that aimind installed, by a shim with the plan's own flags: to
-the byte. A llama-server on PATH, by the llama-fit-params beside it: in whole MiB, without what the CPU
-repacks, and, since it knows none of the server's own flags, with a cache in equal parts and an output for
-every token of a batch, so that it computes with something else. Both open the model's file for its header
-alone, so that `sparse` is enough of a file that is not here.
+There are two sources. xllamacpp, in the environment that aimind installed, answers to the byte, through a
+shim with the plan's own flags. llama-fit-params, beside a llama-server on PATH, answers in whole MiB, without
+the weights that the CPU repacks. It does not know the server's own flags, and therefore assumes a KV cache in
+equal parts and an output for every token of a batch. Both read only the header of the model's file, so a
+file from `sparse` is enough for a model that is not downloaded.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _SERVER_ONLY = {
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """What one device, or RAM (`host`), would hold in llama.cpp's own buffers; `error_bytes` at most off.
+    """llama.cpp's own buffers on one device, or in RAM (`host`), to within `error_bytes`.
 
-    The output buffer and what no buffer holds (the driver's context) are not in it.
+    The output buffer and memory outside buffers (the driver's context) are not included.
     """
 
     place: str
@@ -48,24 +48,27 @@ class Exact:
 
 
 def exact(command: Command) -> tuple[Exact, ...]:
-    """The answer of the llama.cpp that a command would start: devices first, RAM last.
+    """Query the llama.cpp that a command would start: devices first, RAM last.
 
     Args:
-        command: of a plan; its model's file must be there, or be one that `sparse` made.
+        command: the command of a plan; its model's file must exist, if only as made by `sparse`.
 
     Raises:
-        ExactSizesError: it cannot tell, or it cannot open the model.
+        ExactSizesError: llama.cpp cannot report its sizes, or cannot open the model.
     """
     if xllamacpp.SHIM in command.argv:
         argv = [SIZES_SHIM if word == xllamacpp.SHIM else word for word in command.argv]
         found, unit = json.loads(_output(argv, command)), 1
     else:
         tool = _fit_params(command.argv[0])
-        lines = _FIT_LINE.findall(_output([tool, *_known(command.argv[1:]), "--fit-print", "on"], command))
+        lines = _FIT_LINE.findall(
+            _output([tool, *_without_server_flags(command.argv[1:]), "--fit-print", "on"], command)
+        )
         found, unit = {place.replace("Host", "host"): [*map(int, sizes)] for place, *sizes in lines}, _MIB
     if not found:
         raise ExactSizesError(
-            "llama.cpp's answer is not understood", hint="leave --exact out; the estimate needs no llama.cpp"
+            "the answer of llama.cpp cannot be read",
+            hint="omit --exact; the estimate does not need llama.cpp",
         )
     places = sorted(found, key=lambda place: (place == "host", place))
     return tuple(
@@ -76,12 +79,12 @@ def exact(command: Command) -> tuple[Exact, ...]:
 
 
 def sparse(path: Path, reader: Reader, *, header_bytes: int) -> None:
-    """A file as long as the model's that holds its first bytes alone.
+    """Write a sparse file with the size and the first bytes of the model's file.
 
     Args:
-        path: of the file to make.
-        reader: of the model's file.
-        header_bytes: from its start, at least to the end of the tensors' descriptions.
+        path: the file to write.
+        reader: the model's file.
+        header_bytes: length of the header, which ends after the tensors' descriptions.
     """
     with path.open("wb") as file:
         file.write(reader.read(0, min(header_bytes, reader.size_bytes)))
@@ -101,39 +104,41 @@ def _output(argv: list[str], command: Command) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise ExactSizesError(
-            f"llama.cpp has not answered for {PATIENCE_SECONDS:.0f} s", hint="leave --exact out"
+            f"llama.cpp did not answer within {PATIENCE_SECONDS:.0f} s", hint="omit --exact"
         ) from error
     except OSError as error:
-        raise ExactSizesError(f"{argv[0]} cannot be started: {error}", hint="aimind backends") from error
+        raise ExactSizesError(
+            f"{argv[0]} cannot be started: {error}", hint="see `aimind backends`"
+        ) from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
         raise ExactSizesError(
-            f"llama.cpp cannot tell: {lines[-1] if lines else f'exit code {done.returncode}'}",
-            hint="leave --exact out; the estimate needs no llama.cpp",
+            f"llama.cpp cannot report its sizes: {lines[-1] if lines else f'exit code {done.returncode}'}",
+            hint="omit --exact; the estimate does not need llama.cpp",
         )
     return done.stdout
 
 
 def _fit_params(server: str) -> str:
-    """The program of that name beside the server, or on PATH."""
+    """Find llama-fit-params beside the server, or on PATH."""
     beside = Path(server).with_name("llama-fit-params")
     found = str(beside) if beside.exists() else shutil.which("llama-fit-params")
     if found is None:
         raise ExactSizesError(
-            f"no llama.cpp here can tell sizes: {server} has no llama-fit-params beside it",
-            hint="--backend xllamacpp, installed by `aimind backends install xllamacpp`, can",
+            f"--exact needs llama-fit-params, which was not found beside {server}",
+            hint="run `aimind backends install xllamacpp` and use --backend xllamacpp",
         )
     return found
 
 
-def _known(argv: tuple[str, ...]) -> list[str]:
-    """The arguments without those of the server alone."""
-    kept: list[str] = []
+def _without_server_flags(argv: tuple[str, ...]) -> list[str]:
+    """Drop the arguments that only the server knows."""
+    arguments: list[str] = []
     words = iter(argv)
     for word in words:
         if word in _SERVER_ONLY:
             for _ in range(_SERVER_ONLY[word]):
                 next(words, None)
         else:
-            kept.append(word)
-    return kept
+            arguments.append(word)
+    return arguments

@@ -119,7 +119,7 @@ class _Gguf:
 
     @property
     def size_bytes(self) -> int:
-        """Of all its parts."""
+        """Total size of all parts."""
         return sum(file.size_bytes for file in self.files)
 
     @property
@@ -138,7 +138,7 @@ def _of_file(model: Model, path: str, projector: str | None) -> Sequence[File]:
         return _with_projector(model, _gguf(_siblings(file, model.files)), projector)
     if not path.lower().endswith((".safetensors", ".bin", ".pt", ".pth")):
         raise UnsupportedError(
-            f"{path} holds no weights",
+            f"{path} contains no weights",
             hint="Name a .gguf file, or the folder that holds config.json and the weights.",
         )
     return [*_complete(_siblings(file, model.files)), *_support(model.files)]
@@ -161,7 +161,7 @@ def _of_quantization(model: Model, asked: str | None) -> Sequence[_Gguf]:
     if len(preferred) > 1:
         names = ", ".join(one.files[0].path for one in preferred)
         raise ModelNotFoundError(
-            f"{_name(model)} has more than one model that fits: {names}", hint="Name one of these files."
+            f"{_name(model)} has more than one matching model: {names}", hint="Name one of these files."
         )
     first = preferred[0]
     return [first, *_others(found, first)] if asked is None else [first]
@@ -256,8 +256,8 @@ def _asked_projector(model: Model, projectors: Sequence[File], asked: str) -> Fi
         return found
     names = ", ".join(file.path for file in projectors)
     raise ModelNotFoundError(
-        f"{_name(model)} has no file {asked} to be its projector",
-        hint=f"it has {names}" if names else "it has none: leave --mmproj out",
+        f"{_name(model)} has no projector {asked}",
+        hint=f"use --mmproj with one of {names}" if names else "omit --mmproj: the model has no projector",
     )
 
 
@@ -315,9 +315,9 @@ def _indexed_weights(files: Sequence[File], indexed: frozenset[str]) -> list[Fil
     missing = sorted(indexed.difference(file.path for file in found))
     if missing:
         raise ModelNotFoundError(
-            f"{len(missing)} of the {len(indexed)} files that {INDEX_NAME} names are missing, "
-            f"the first of them is {missing[0][:100]!r}",
-            hint="Fetch the missing files into the same folder.",
+            f"{len(missing)} of the {len(indexed)} files in {INDEX_NAME} are missing; "
+            f"the first one is {missing[0][:100]!r}",
+            hint="Download the missing files into the same folder.",
         )
     return sorted(found, key=lambda file: file.path)
 
@@ -412,8 +412,8 @@ def _complete(files: Sequence[File]) -> list[File]:
         if missing > 0:
             first = next(number for number in itertools.count(1) if number not in found)
             raise ModelNotFoundError(
-                f"{missing} of the {count} parts of {stem} are missing, the first of them is part {first}",
-                hint="Fetch the missing parts into the same folder.",
+                f"{missing} of the {count} parts of {stem} are missing; the first one is part {first}",
+                hint="Download the missing parts into the same folder.",
             )
     return sorted(files, key=lambda file: file.path)
 
@@ -427,9 +427,7 @@ def _available(model: Model) -> str:
     if found:
         return f"It has {', '.join(found)}."
     if _weights(model.files, None):
-        return (
-            "It has no GGUF files: leave the quantization away to serve its safetensors or PyTorch weights."
-        )
+        return "It has no GGUF files: omit the quantization to serve its safetensors or PyTorch weights."
     return "It has no weights that can be served."
 
 
@@ -446,19 +444,19 @@ def _nothing(model: Model, names: set[str]) -> UnsupportedError:
     name = _name(model)
     hint = "Name a repository or folder with GGUF files, or with config.json and safetensors."
     if "model_index.json" in names:
-        return UnsupportedError(f"{name} is a pipeline for images, which cannot be served yet", hint=hint)
+        return UnsupportedError(f"{name} is an image pipeline, which aimind cannot serve", hint=hint)
     if any(PurePosixPath(path).name.startswith("adapter_model.") for path in names):
-        return UnsupportedError(
-            f"{name} is an adapter (LoRA), not a whole model", hint="Serve the model that it was made for."
-        )
+        return UnsupportedError(f"{name} is a LoRA adapter, not a whole model", hint="Serve its base model.")
     folders = {str(PurePosixPath(file.path).parent) for file in model.files if _is_safetensors(file)} - {"."}
     if folders:
         first = ", ".join(folder[:100] for folder in sorted(folders)[:3])
         more = ", …" if len(folders) > 3 else ""
         return UnsupportedError(
-            f"{name} has weights only in folders inside it: {first}{more}", hint="Name one of them."
+            f"{name} has weights only in its subfolders: {first}{more}", hint="Name one of these folders."
         )
     kinds = sorted({PurePosixPath(file.path).suffix for file in model.files} & _OTHER)
     if kinds:
-        return UnsupportedError(f"{name} has only {', '.join(kinds)} files, and no model to serve", hint=hint)
+        return UnsupportedError(
+            f"{name} has only {', '.join(kinds)} files, which aimind cannot serve", hint=hint
+        )
     return UnsupportedError(f"{name} has no weights", hint=hint)

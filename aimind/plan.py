@@ -9,9 +9,9 @@ from typing import Literal
 
 from aimind import categories, trust
 from aimind.errors import DoesNotFitError, MetadataError, UnknownArchitectureError, UsageError
-from aimind.launchers.arguments import checked, uncounted
+from aimind.launchers.arguments import check_arguments, uncounted
 from aimind.launchers.base import DEFAULT_ADDRESS, Compiles, Launcher, is_local
-from aimind.launchers.defaults import take
+from aimind.launchers.defaults import resolve
 from aimind.launchers.flags import check_flags
 from aimind.launchers.parsers import choose as choose_parsers
 from aimind.launchers.values import check_values
@@ -60,7 +60,7 @@ def make(
         UsageError: the request contradicts itself, the model or the backend.
         DeviceError: a device is named that is not there.
     """
-    request = categories.heard(request)
+    request = categories.expand_images_flag(request)
     metadata = categories.used_as(metadata, request.category)
     if request.max_model_len == 0:
         request = dataclasses.replace(request, max_model_len=metadata.max_model_len)
@@ -70,16 +70,18 @@ def make(
     _check(metadata, memory)
     if request.served_name is not None and "served_name" not in choice.launcher.FLAGS:
         raise UsageError(
-            f"{choice.backend.name} cannot give the model a name",
-            hint="leave --served-model-name out, or name another backend with --backend",
+            f"{choice.backend.name} does not support --served-model-name",
+            hint="omit --served-model-name, or choose another backend with --backend",
         )
-    taken = take(choice.launcher, request)
-    request = taken.request
-    metadata = categories.used_as(metadata, categories.said(metadata, choice.launcher, request))
-    request = categories.told(metadata, choice.launcher, request)
-    notes = defects + trust.of_code(model, metadata, request)
-    notes += trust.of_pickles(model, metadata, choice.launcher)
-    notes += checked(choice.launcher, request, choice.backend)
+    resolved = resolve(choice.launcher, request)
+    request = resolved.request
+    metadata = categories.used_as(
+        metadata, categories.category_from_arguments(metadata, choice.launcher, request)
+    )
+    request = categories.set_task(metadata, choice.launcher, request)
+    notes = defects + trust.check_code(model, metadata, request)
+    notes += trust.check_pickles(model, metadata, choice.launcher)
+    notes += check_arguments(choice.launcher, request, choice.backend)
     notes += check_flags(choice.launcher, request, choice.backend)
     notes += check_cache_types(memory, metadata, host, request)
     notes += check_values(choice.launcher, request, choice.backend)
@@ -128,7 +130,7 @@ def make(
             choice.reason,
             *_whose(choice.backend),
             *categories.reasons(metadata, request),
-            *taken.reasons,
+            *resolved.reasons,
             *placement.reasons,
             *shorter,
             *chosen,
@@ -152,11 +154,11 @@ def warnings(plan: Plan) -> tuple[str, ...]:
         )
     if not plan.metadata.known:
         found.append(
-            f"the architecture {plan.metadata.architecture} is not one that the estimates were made for: "
-            "beyond the weights, the bytes are an upper bound from its tensors"
+            f"the estimates do not cover the architecture {plan.metadata.architecture}: "
+            "beyond the weights, they are an upper bound from its tensors"
         )
     if plan.uncounted:
-        found.append(f"the bytes do not count what {', '.join(plan.uncounted)} changes")
+        found.append(f"the estimates do not include the effect of {', '.join(plan.uncounted)}")
     return (*found, *plan.notes)
 
 
@@ -175,12 +177,12 @@ def _defects(metadata: Metadata, request: Request) -> tuple[str, ...]:
     """
     if not metadata.defects:
         return ()
-    sentence = f"the file is damaged or incomplete, llama.cpp does not load it: {'; '.join(metadata.defects)}"
+    sentence = f"llama.cpp cannot load the damaged or incomplete file: {'; '.join(metadata.defects)}"
     if request.force:
         return (f"{sentence}.",)
     raise MetadataError(
         f"{sentence}.",
-        hint="Fetch it again, or convert the model with a newer llama.cpp; --force tries it all the same.",
+        hint="Download it again, or convert the model with a newer llama.cpp; --force overrides this check.",
     )
 
 
@@ -196,8 +198,8 @@ def _check(metadata: Metadata, memory: MemoryPolicy) -> None:
     if not metadata.known and not metadata.layers and not isinstance(memory, WholeMemory):
         raise UnknownArchitectureError(
             f"the architecture {metadata.architecture!r} is unknown, and its tensors form no layers",
-            hint="a newer aimind may know it"
-            + ("; --category image serves it as one that paints" if metadata.format == "gguf" else ""),
+            hint="try a newer version of aimind"
+            + (", or --category image for an image model" if metadata.format == "gguf" else ""),
         )
 
 
@@ -221,7 +223,7 @@ def _with_compile_cache(plan: Plan, launcher: Launcher) -> Plan:
         return plan
     if key in cache.keys:
         state: Literal["warm", "cold"] = "warm"
-        sentence = "compiled code of an earlier start is used"
+        sentence = "the backend reuses the compiled code of an earlier start"
     else:
         state = "cold"
         sentence = "the first start with these settings compiles the model, which can take minutes"
@@ -236,8 +238,8 @@ def _idle(host: Host, request: Request, choice: Choice, memory: MemoryPolicy) ->
     if request.devices is not None or not vendors or vendors & set(memory.vendors):
         return ()
     idle = [device for device in host.devices if device.vendor in vendors]
-    others = "; why other backends are not taken is said below" if choice.refused else ""
-    return (f"{choice.backend.name} cannot use {names(idle)} ({idle[0].name}): it computes in RAM{others}",)
+    others = "; --why shows why other backends were refused" if choice.refused else ""
+    return (f"{choice.backend.name} cannot use {names(idle)} ({idle[0].name}) and runs on the CPU{others}",)
 
 
 def _shorter_context(
@@ -257,12 +259,16 @@ def _shorter_context(
     options = f"--context {shorter.settings.max_model_len}"
     if "gpu_memory_utilization" in placement.shorter:
         options += f" --gpu-memory-utilization {shorter.settings.gpu_memory_utilization:g}"
-    return (Reason("shorter_context", f"{options}: {gib(then)} on devices instead of {gib(now)}"),)
+    return (Reason("shorter_context", f"{options} would use {gib(then)} on devices instead of {gib(now)}"),)
 
 
 def _whose(backend: Backend) -> tuple[Reason, ...]:
     """From whom the build is, where that might surprise."""
-    return (Reason("backend_version", f"{backend.version}: {backend.origin}"),) if backend.origin else ()
+    return (
+        (Reason("backend_version", f"version {backend.version} is {backend.origin}"),)
+        if backend.origin
+        else ()
+    )
 
 
 def _caveats(metadata: Metadata) -> tuple[Reason, ...]:
@@ -271,7 +277,7 @@ def _caveats(metadata: Metadata) -> tuple[Reason, ...]:
     return (
         Reason(
             "shards",
-            f"{metadata.architecture} is unknown: beyond the weights an upper bound, from its tensors",
+            f"{metadata.architecture} is unknown: beyond the weights, the estimates are an upper bound",
         ),
     )
 

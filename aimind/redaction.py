@@ -1,8 +1,8 @@
 """Removes secrets from text that is about to be shown or written to a file.
 
-Messages of libraries quote what they were given: a header with a token, an address with a password. Every
-message that quotes an exception of a library does it by `quoted`; `show` and the log of a bug pass all their
-text through `without_secrets` as well, and JSON documents all theirs through `redacted`.
+Messages of libraries quote their arguments: a header with a token, an address with a password. Every message
+that quotes a library's exception does so through `quoted`; `show` and the log of a bug also pass their text
+through `without_secrets`, and JSON documents through `redacted`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _known: set[str] = set()
 
 
 def remember(secret: str) -> None:
-    """Remove this secret from now on; for one that was read from a file."""
+    """Redact this secret from now on; used for secrets that were read from a file."""
     _known.add(secret)
 
 
@@ -61,7 +61,7 @@ def redacted(value: object) -> object:
 
 
 def quoted(error: BaseException) -> str:
-    """What a library's exception says, on one line, without secrets and control characters."""
+    """The message of a library's exception on one line, without secrets and control characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
     text = without_secrets(text)

@@ -1,8 +1,8 @@
-r"""What the user typed, taken apart: one grammar, decided by the text alone.
+r"""Parse a model reference as the user typed it: one grammar, which depends on the text alone.
 
     reference    = hub | local | "demo" [":" quantization]
     hub          = ["hf:" | "ms:"] owner "/" name ["@" revision] ["/" file | ":" quantization]
-    local        = path [":" shape] | "file:" path-taken-literally
+    local        = path [":" shape] | "file:" literal path
     path         = begins with "./" "../" "/" "~" or "C:\" (also "." and ".." alone)
     file         = a path in the repository that ends like a file of weights (.gguf, .safetensors, …)
     revision     = branch, tag, commit, "refs/pr/N" or "refs/convert/NAME"; any other "/" in it is "%2F"
@@ -10,10 +10,10 @@ r"""What the user typed, taken apart: one grammar, decided by the text alone.
                    choose a format
     shape        = a quantization as llama.cpp names them (Q4_K_M, UD-Q2_K_XL, F16, …), or a format
 
-A bare `owner/name` is on Hugging Face, or on the hub that `AIMIND_HUB` names, whatever lies in the current
-folder. Slashes in revisions follow the
-`hf://` addresses of huggingface_hub 2.4 (`utils/_hf_uris.py`), names its `utils/_validators.py`. A local path
-is taken literally but for a last `:` with a shape behind it; after `file:` not even that is taken off.
+A bare `owner/name` is on Hugging Face, or on the hub that `AIMIND_HUB` names; files in the current folder do
+not change that. Slashes in revisions follow the `hf://` addresses of huggingface_hub 2.4
+(`utils/_hf_uris.py`); names follow its `utils/_validators.py`. A local path is used literally, except for a
+final `:` with a shape; after `file:` there is no exception.
 
 Law: `parse(unparse(r)) == r` for every `r` that `parse` returned.
 """
@@ -30,9 +30,9 @@ from aimind.errors import BadReferenceError, UsageError
 from aimind.types import Reference, Source
 
 FORMS = (
-    "Accepted are owner/name, owner/name@revision, owner/name:QUANTIZATION, owner/name/file.gguf "
-    "(on ModelScope with ms: in front, on Hugging Face with hf:), ./folder, ./file.gguf, ~/…, /…, file:PATH, "
-    "demo."
+    "Use owner/name, owner/name@revision, owner/name:QUANTIZATION or owner/name/file.gguf (with the prefix "
+    "ms: for ModelScope or hf: for Hugging Face), a path such as ./folder, ./file.gguf, ~/… or /…, "
+    "file:PATH, or demo."
 )
 LONGEST = 4096
 
@@ -52,25 +52,25 @@ _SPECIAL_REVISION = re.compile(r"refs/(?:pr|convert)/[^/:%]+")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _HUBS: dict[str, Source] = {"hf": "huggingface", "ms": "modelscope"}
 HUB_VARIABLE = "AIMIND_HUB"
-HubName = Literal["hf", "huggingface", "modelscope", "ms"]  # what it may name
+HubName = Literal["hf", "huggingface", "modelscope", "ms"]  # values of HUB_VARIABLE
 
 
 def parse(
     text: str, *, revision: str | None = None, quantization: str | None = None, hub: Source | None = None
 ) -> Reference:
-    """The reference that the text spells; what is given besides it comes from `--revision` and `--quant`.
+    """Parse a reference; `revision` and `quantization` come from `--revision` and `--quant`.
 
-    `hub`: of a bare `owner/name`, instead of `default_hub`.
+    `hub`: the hub of a bare `owner/name`, instead of `default_hub`.
 
     Raises:
-        BadReferenceError: it fits none of the forms, or names two revisions or two quantizations.
+        BadReferenceError: the text has none of the forms, or names two revisions or two quantizations.
     """
     if len(text) > LONGEST or "\0" in text:
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
     parsed = _demo(text) or _local(text) or _hub(addresses.short_form(text), hub)
     if parsed is None:
         addresses.refuse_ollama(text)
-        raise _bad(text, "names no model in any of the accepted forms")
+        raise _bad(text, "is not a model reference")
     if quantization is not None:
         parsed = _with_quantization(text, parsed, quantization)
     if revision is None or revision == parsed.revision:
@@ -85,29 +85,31 @@ def parse(
 
 def _with_quantization(text: str, parsed: Reference, quantization: str) -> Reference:
     if re.fullmatch(_WORD, quantization) is None:
-        raise _bad(quantization, "is no quantization")
+        raise _bad(quantization, "is not a quantization")
     if parsed.file is not None or parsed.quantization not in {None, quantization.upper()}:
         raise _bad(text, f"contradicts the quantization {quantization!r}")
     return replace(parsed, quantization=quantization.upper())
 
 
 def default_hub() -> Source:
-    """Where a bare `owner/name` is: `AIMIND_HUB`, by its name or its prefix.
+    """The hub of a bare `owner/name`: the value of `AIMIND_HUB`, a name or a prefix.
 
     Raises:
-        UsageError: it names no hub.
+        UsageError: the value is not a hub.
     """
-    told = os.environ.get(HUB_VARIABLE, "").strip().lower() or "huggingface"
+    name = os.environ.get(HUB_VARIABLE, "").strip().lower() or "huggingface"
     for prefix, source in _HUBS.items():
-        if told in {prefix, source}:
+        if name in {prefix, source}:
             return source
-    raise UsageError(f"{HUB_VARIABLE} is {told!r}, which is no hub", hint="huggingface or modelscope")
+    raise UsageError(
+        f"{HUB_VARIABLE} is {name!r}, which is not a hub", hint="set it to huggingface or modelscope"
+    )
 
 
 def unparse(reference: Reference, *, anywhere: bool = False) -> str:
     """The shortest text that `parse` reads as this reference; without the `file` of a local one.
 
-    With `anywhere` it does so whatever `AIMIND_HUB` says.
+    With `anywhere` the text does not depend on `AIMIND_HUB`.
     """
     if reference.source == "local":
         return _unparse_local(reference)
@@ -124,7 +126,7 @@ def unparse(reference: Reference, *, anywhere: bool = False) -> str:
 
 
 def _shape(reference: Reference) -> str:
-    """Behind the name: a quantization as in file names, a format as people write it."""
+    """The suffix after the name: a quantization in upper case, or a format in lower case."""
     shape = reference.quantization
     if shape is None:
         return ""
@@ -142,7 +144,7 @@ def _local(text: str) -> Reference | None:
     if text.startswith("file:"):
         path = text.removeprefix("file:")
         if not path or path.startswith("-"):
-            raise _bad(text, "names no path")
+            raise _bad(text, "does not name a path")
         return Reference(source="local", name=path)
     match = _SUFFIXED.fullmatch(text)
     path = match[1] if match else text
@@ -151,7 +153,7 @@ def _local(text: str) -> Reference | None:
     if match is None:
         return Reference(source="local", name=path)
     if _WEIGHTS.fullmatch(path):
-        raise _bad(text, "asks for a quantization of a single file, which has only its own")
+        raise _bad(text, "names a quantization of a single file, which has only one")
     return Reference(source="local", name=path, quantization=match[2].upper())
 
 
@@ -194,11 +196,11 @@ def _check_name(text: str, name: str) -> None:
                 "and `.`, and neither begins nor ends with `-` or `.`",
             )
     if "--" in name or ".." in name or name.endswith(".git"):
-        raise _bad(text, "is no name on a hub: `--`, `..` and a final `.git` are not allowed there")
+        raise _bad(text, "is not a valid name on a hub: `--`, `..` and a final `.git` are not allowed")
 
 
 def _check_revision(text: str, revision: str) -> None:
-    """Git's rules (git-check-ref-format), and no leading `-`, which commands would take for an option."""
+    """Git's rules (git-check-ref-format), and no leading `-`, which commands would read as an option."""
     if (
         not 0 < len(revision) <= 255
         or not revision.isprintable()
@@ -213,13 +215,13 @@ def _check_revision(text: str, revision: str) -> None:
 def _check_file(text: str, file: str) -> None:
     if not _WEIGHTS.fullmatch(file):
         raise _bad(
-            text, f"goes on with {file[:100]!r}, which is no file of weights (in a revision, write / as %2F)"
+            text, f"ends in {file[:100]!r}, which is not a weights file (in a revision, write / as %2F)"
         )
     for part in file.split("/"):
         if not 0 < len(part) <= 255 or part in {".", ".."} or part.startswith("-"):
-            raise _bad(text, "names no file of a repository")
+            raise _bad(text, "does not name a valid file of a repository")
     if not file.isprintable() or "\\" in file:
-        raise _bad(text, "names no file of a repository")
+        raise _bad(text, "does not name a valid file of a repository")
 
 
 def _encode(revision: str) -> str:

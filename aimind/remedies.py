@@ -156,7 +156,7 @@ class Remedies:
     def _words(self, change: Change, found: Plan) -> str:
         """The change as it is typed: aimind's options, then the backend's arguments."""
         if change == {"cpu_offload": None}:
-            return "part of it in RAM, without --no-cpu-offload"
+            return "RAM for a part of it (omit --no-cpu-offload)"
         if "max_model_len" in change:
             change = {**change, "max_model_len": found.settings.max_model_len}
         flags = self._flags(found)

@@ -1,7 +1,7 @@
-"""Whether a model would fit, at a glance: its weights alone against what is free.
+"""Guess whether a model fits, from its weights and the free memory.
 
-For lists, where reading the header of each would take a request or two: caches and buffers come on top, so
-that `fits` means about that. What really happens is the plan's to say.
+Lists use this, where reading each header would take a request or two. The KV cache and buffers are not
+counted, so the answer is rough; only a plan is exact.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ BITS = {
     "BF16": 16.0005,
     "F32": 32.0,
 }
-# What the table's types take on top of the number in their names, in the middle.
+# Median bits per weight that the types of the table need beyond the number in their names.
 _SCALES_BITS = 0.6
 _USUAL = "Q4_K_M"
 
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """About how large, and about where.
+    """A rough size of a model, and where it would fit.
 
     Attributes:
-        size_bytes: of the weights.
-        quantization: of which this is the size; `None` where there is but one.
-        where: they fit.
+        size_bytes: size of the weights.
+        quantization: the quantization with this size; `None` if there is only one.
+        where: the memory that the weights fit in.
     """
 
     size_bytes: int
@@ -79,7 +79,7 @@ def guess(found: Found, host: Host) -> Guess | None:
 
 
 def bits(quantization: str) -> float:
-    """Bits a weight of a quantization, about."""
+    """Bits per weight of a quantization, approximately."""
     name = quantization.removeprefix("UD-")
     if name in BITS:
         return BITS[name]
@@ -88,7 +88,7 @@ def bits(quantization: str) -> float:
 
 
 def _sizes(found: Found) -> Iterator[tuple[str, int]]:
-    """By quantization; one without a name where the weights are in one precision."""
+    """Yield quantizations and their sizes in bytes; the name is empty if there is a single precision."""
     if found.weights_bytes:
         yield "", found.weights_bytes
     elif found.parameters and "gguf" in found.formats:

@@ -14,7 +14,7 @@ from aimind.types import Backend, Host, Metadata, Package, Program, Reason, Refu
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The backend that was chosen, and what was said of the others."""
+    """The chosen backend, the reason for it, and the refusals of the others."""
 
     launcher: Launcher
     backend: Backend
@@ -30,11 +30,13 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         UnsupportedError: every backend refuses, or the one that was asked for.
     """
     asked = request.backend
-    candidates = (named(asked, launchers),) if asked is not None else _preferred(launchers, host)
+    candidates = (find_launcher(asked, launchers),) if asked is not None else _preferred(launchers, host)
     refused: list[Refusal] = []
     for launcher in candidates:
         backend = _backend(launcher, metadata, host, request)
-        against = refusing(launcher, metadata, host) or lacking(launcher, metadata, host, backend)
+        against = model_refusal(launcher, metadata, host) or version_refusal(
+            launcher, metadata, host, backend
+        )
         forced = against is not None and asked is not None and request.force
         sentence = (
             (None if forced else against)
@@ -43,14 +45,15 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         )
         if sentence is None and backend is not None:
             if forced:
-                why = f"by force, although {against}"
+                why = f"--force overrides this refusal of {launcher.NAME}: {against}"
             elif asked:
-                why = "asked for"
+                why = f"{launcher.NAME} was requested"
             else:
-                why = f"first choice for {metadata.format} {metadata.category} models {here(host)}"
+                kind = f"{metadata.format} {metadata.category} models"
+                why = f"{launcher.NAME} is the first backend that serves {kind} {here(host)}"
             if backend.assumed:
                 why += f"; {_assumption(launcher, host, backend)}"
-            return Choice(launcher, backend, tuple(refused), Reason("backend", f"{launcher.NAME}: {why}"))
+            return Choice(launcher, backend, tuple(refused), Reason("backend", why))
         refused.append(Refusal(launcher.NAME, sentence or _missing(launcher, host)))
     if asked is not None:
         raise _refusal(candidates[0], refused[0].sentence, metadata, host, request, launchers)
@@ -61,12 +64,12 @@ def choose(metadata: Metadata, host: Host, request: Request, launchers: Sequence
         others = _together([each for each in refused if each.backend != able.NAME])
         kind = f"this {metadata.format} {metadata.category} model"
         raise UnsupportedError(
-            f"{able.NAME} would serve {kind}, and it is not {here(host)}: {_from(able, host)}",
-            hint=f"of the others none does: {others}",
+            f"{able.NAME} can serve {kind}, but is not installed {here(host)}: see {_from(able, host)}",
+            hint=f"install {able.NAME}; the other backends refuse the model: {others}",
         )
     raise UnsupportedError(
         f"no backend can serve this {metadata.format} {metadata.category} model {here(host)}",
-        hint=_together(refused),
+        hint=f"the backends refuse it: {_together(refused)}",
     )
 
 
@@ -83,7 +86,7 @@ def _able(
     found = []
     for launcher in launchers:
         backend = _backend(launcher, metadata, host, request)
-        if backend is not None and refusing(launcher, metadata, host) is None:
+        if backend is not None and model_refusal(launcher, metadata, host) is None:
             found.append((launcher, backend))
     return found
 
@@ -91,14 +94,14 @@ def _able(
 def _unknown(
     metadata: Metadata, host: Host, request: Request, launchers: Sequence[Launcher]
 ) -> UnsupportedError:
-    """What is said of an architecture that no backend knows."""
+    """The error for an architecture that no backend knows."""
     able = _able(metadata, host, request, launchers)
     versions = ", ".join(f"{launcher.NAME} {backend.version}" for launcher, backend in able)
     first = able[0][0].NAME
     return UnsupportedError(
         f"No backend knows the architecture {metadata.architecture} ({versions}).",
-        hint=f"a newer version may: --backend {first} --backend-version VERSION; "
-        f"--backend {first} --force tries this one",
+        hint=f"try a newer version with --backend {first} --backend-version VERSION, "
+        f"or this one with --backend {first} --force",
     )
 
 
@@ -122,18 +125,18 @@ def _preferred(launchers: Sequence[Launcher], host: Host) -> Sequence[Launcher]:
 
 
 def _assumption(launcher: Launcher, host: Host, backend: Backend) -> str:
-    """That a plan for another machine takes a program as installed there, as half a sentence."""
+    """Clause for a plan for another machine (`--hardware`): the program is assumed to be installed there."""
     source = launcher.source(host)
     title = source.title if isinstance(source, Program) else launcher.NAME
     version = "" if backend.version == "unknown" else f" {backend.version}"
-    return f"assumes {title}{version} is installed there"
+    return f"the plan assumes that {title}{version} is installed there"
 
 
-def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
-    """The launcher that is called so.
+def find_launcher(name: str, launchers: Sequence[Launcher]) -> Launcher:
+    """Find a launcher by its name.
 
     Raises:
-        UsageError: none is.
+        UsageError: no launcher has this name.
     """
     for launcher in launchers:
         if launcher.NAME == name:
@@ -141,12 +144,14 @@ def named(name: str, launchers: Sequence[Launcher]) -> Launcher:
     names = [launcher.NAME for launcher in launchers]
     near = nearest(name, names)
     raise UsageError(
-        f"no backend is called {name!r}",
-        hint=f"did you mean {near}?" if near else f"there are {', '.join(names)}",
+        f"there is no backend {name!r}",
+        hint=f"did you mean {near}?" if near else f"choose one of {', '.join(names)}",
     )
 
 
-def lacking(launcher: Launcher, metadata: Metadata, host: Host, backend: Backend | None) -> str | None:
+def version_refusal(
+    launcher: Launcher, metadata: Metadata, host: Host, backend: Backend | None
+) -> str | None:
     """Why this version of the backend cannot load the model, as a sentence."""
     if backend is None:
         return None
@@ -157,17 +162,17 @@ def lacking(launcher: Launcher, metadata: Metadata, host: Host, backend: Backend
     return _first(metadata, lambda each: launcher.lacks(each, host, backend))
 
 
-def refusing(launcher: Launcher, metadata: Metadata, host: Host) -> str | None:
+def model_refusal(launcher: Launcher, metadata: Metadata, host: Host) -> str | None:
     """Why the backend does not serve the model on this machine, as a sentence."""
     return _first(metadata, lambda each: launcher.refuse(each, host))
 
 
 def _first(metadata: Metadata, judge: Callable[[Metadata], str | None]) -> str | None:
-    """What speaks against the model, or in mixed precision against the first part that is refused."""
+    """Return the first refusal. Each part of a model in mixed precision is judged; the sentence names it."""
     for part, each in zip_longest(metadata.mixture, metadata.by_quantization()):
         sentence = judge(each)
         if sentence is not None:
-            return sentence if part is None else f"{sentence} (its {part.part})"
+            return sentence if part is None else f"{sentence} (in its {part.part})"
     return None
 
 
@@ -197,45 +202,45 @@ def _backend(launcher: Launcher, metadata: Metadata, host: Host, request: Reques
 
 
 def _only_missing(launcher: Launcher, metadata: Metadata, host: Host, request: Request) -> bool:
-    """Whether it would serve the model, were it here: a program that the user has to bring."""
+    """Whether only installation by the user is missing for this backend to serve the model."""
     return (
         isinstance(launcher.source(host), Program)
         and _backend(launcher, metadata, host, request) is None
         and request.backend_version is None
-        and refusing(launcher, metadata, host) is None
+        and model_refusal(launcher, metadata, host) is None
         and _default_knows(launcher, metadata, host)
         and _unprotected(launcher, request) is None
     )
 
 
 def _unusable(backend: Backend, host: Host, request: Request) -> str | None:
-    """Why what is here of a backend does not do."""
+    """Why an installed backend cannot be used for this request."""
     wanted = host.devices if request.devices is None else request.devices
     if backend.problem is None and wanted and not backend.sees_devices:
-        return f"{backend.executable} sees no accelerator: it is a build for the CPU (--device none uses it)"
+        return f"{backend.executable} is a build for the CPU and uses no GPU (--device none selects it)"
     if backend.problem is None and wanted and backend.missing:
         return (
-            f"{' and '.join(backend.missing)} cannot be loaded: `aimind backends remove {backend.name}`, and "
-            "serving again installs them (--device none does without)"
+            f"{' and '.join(backend.missing)} cannot be loaded: run `aimind backends remove {backend.name}` "
+            "and serve again to install them, or use --device none"
         )
     return backend.problem
 
 
 def _unprotected(launcher: Launcher, request: Request) -> str | None:
-    """Why it is no answer to a wish for a key."""
+    """Why the backend cannot honor --api-key-file."""
     if request.api_key is None or takes_key(launcher):
         return None
-    return "it takes no API key, and one is asked for: a proxy that checks keys can stand before it"
+    return "it does not support API keys: omit --api-key-file and use a proxy that checks keys"
 
 
 def _missing(launcher: Launcher, host: Host) -> str:
     source = launcher.source(host)
     versions = [backend.version for backend in host.backends if backend.name == launcher.NAME]
     if versions:
-        return f"{here(host)} is version {', '.join(versions)}, not the one asked for"
+        return f"version {', '.join(versions)} is installed {here(host)}, not the requested one"
     if isinstance(source, Program):
         where = "on PATH" if source.home is None else f"in {source.home.folder}"
-        return f"{source.names[0]} is not {where}: {source.remedy}"
+        return f"{source.names[0]} was not found {where}: {source.remedy}"
     return f"it cannot be installed {here(host)}"
 
 
@@ -252,23 +257,23 @@ def _refusal(
     request: Request,
     launchers: Sequence[Launcher],
 ) -> UnsupportedError:
-    """What is said where the backend that was asked for does not serve the model, with another that would."""
+    """The error where the requested backend refuses the model; the hint names another one that serves it."""
     backend = _backend(launcher, metadata, host, request)
-    against = refusing(launcher, metadata, host) or lacking(launcher, metadata, host, backend)
+    against = model_refusal(launcher, metadata, host) or version_refusal(launcher, metadata, host, backend)
     forcible = against is not None and not request.force
-    ways = ["--force takes it at its word" if forcible else "see `aimind backends`"]
+    ways = ["use --force to try it all the same" if forcible else "see `aimind backends`"]
     is_of_its_kind = launcher.refuse(metadata, host) is None
     if backend is not None and is_of_its_kind and not _knows(launcher, metadata, backend):
-        ways.insert(0, "a newer version may know it: --backend-version VERSION")
+        ways.insert(0, "try a newer version with --backend-version VERSION")
     for other in launchers:
         if (
             other is not launcher
             and isinstance(other.source(host), Package)
-            and refusing(other, metadata, host) is None
+            and model_refusal(other, metadata, host) is None
             and _default_knows(other, metadata, host)
             and _unprotected(other, request) is None
         ):
-            ways.insert(0, f"leave --backend out, and {other.NAME} can serve it")
+            ways.insert(0, f"omit --backend to use {other.NAME}")
             break
     return UnsupportedError(
         f"{launcher.NAME} cannot serve this model {here(host)}: {sentence}", hint="; ".join(ways)
@@ -276,9 +281,9 @@ def _refusal(
 
 
 def _together(refused: Sequence[Refusal]) -> str:
-    """What each backend says against the model; first what fewest say, which is about this model."""
+    """Group backends by their refusal; the refusals that fewest share come first, being the most specific."""
     names: dict[str, list[str]] = {}
     for each in refused:
         names.setdefault(each.sentence, []).append(each.backend)
-    said = sorted(names.items(), key=lambda item: len(item[1]))
-    return "; ".join(f"{', '.join(backends)}: {sentence}" for sentence, backends in said)
+    refusals = sorted(names.items(), key=lambda item: len(item[1]))
+    return "; ".join(f"{', '.join(backends)}: {sentence}" for sentence, backends in refusals)

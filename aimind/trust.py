@@ -1,4 +1,4 @@
-"""What of a model may run code: its own Python, refused unless allowed, and pickles. Pure."""
+"""Check for code in a model: its own Python, which needs --trust-remote-code, and pickles. Pure."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ PICKLES = (".bin", ".pt", ".pth")
 _SHOWN = 6
 
 
-def of_code(model: Model, metadata: Metadata, request: Request) -> tuple[str, ...]:
-    """What the user should know of the model's own code, as sentences.
+def check_code(model: Model, metadata: Metadata, request: Request) -> tuple[str, ...]:
+    """Return warnings about the model's own code, as sentences.
 
     Raises:
-        UnsupportedError: the model needs it, and it is not allowed.
+        UnsupportedError: the model needs its own code, and --trust-remote-code is not set.
     """
     what = _listed(metadata.remote_code)
     elsewhere = sorted({name.split("--")[0] for name in metadata.remote_code if "--" in name})
     if metadata.needs_remote_code and not request.trust_remote_code:
         raise UnsupportedError(
-            f"the model needs Python of its own, which the backend would run: {what}",
-            hint=f"read it {_where(model, elsewhere)}; --trust-remote-code allows it",
+            f"the model needs its own Python code, which the backend would run: {what}",
+            hint=f"review the code {_where(model, elsewhere)}, then use --trust-remote-code to allow it",
         )
     if not metadata.remote_code or not request.trust_remote_code:
         return ()
-    known = "" if metadata.needs_remote_code else ", though backends know the model without: leave that out"
-    said = [f"--trust-remote-code: the backend runs Python of the model's, {what}{known}"]
-    said += [
-        f"the code in {name} is pinned to no commit, and the backend is kept offline: "
-        f"it has to be in the cache (hf download {name} --include '*.py')"
+    warnings = [f"--trust-remote-code lets the backend run the model's own Python code: {what}"]
+    if not metadata.needs_remote_code:
+        warnings.append("the backends support this model without --trust-remote-code: omit it")
+    warnings += [
+        f"the code in {name} is not pinned to a commit, and the backend runs offline: "
+        f"download it first with `hf download {name} --include '*.py'`"
         for name in elsewhere[:_SHOWN]
     ]
-    return tuple(said)
+    return tuple(warnings)
 
 
 def without_code(model: Model) -> Model:
@@ -42,17 +43,17 @@ def without_code(model: Model) -> Model:
     return dataclasses.replace(model, files=tuple(f for f in model.files if not f.path.endswith(".py")))
 
 
-def of_pickles(model: Model, metadata: Metadata, launcher: Launcher) -> tuple[str, ...]:
-    """That the weights are pickles: programs for Python's unpickler, which may call what it likes."""
+def check_pickles(model: Model, metadata: Metadata, launcher: Launcher) -> tuple[str, ...]:
+    """Warn where the weights are pickles, which can run arbitrary code when they are loaded."""
     if metadata.format != "pickle":
         return ()
     pickles = [file.path for file in model.files if file.path.endswith(PICKLES)]
     more = f" and {len(pickles) - 1} more" if len(pickles) > 1 else ""
     runs_none = isinstance(launcher, ReadsPickles) and launcher.WEIGHTS_ONLY
-    how = "reads them so that none runs (weights_only)" if runs_none else "may run it"
+    how = "loads them with weights_only, so that none runs" if runs_none else "may run it"
     return (
-        f"the weights are pickles ({', '.join(pickles[:1])}{more}), for want of safetensors: "
-        f"they can hold code; {launcher.NAME} {how}",
+        f"the model has no safetensors, and its weights are pickles ({', '.join(pickles[:1])}{more}), "
+        f"which can contain code; {launcher.NAME} {how}",
     )
 
 

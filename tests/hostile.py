@@ -89,7 +89,7 @@ def serve(model: Model, described: Metadata, host: Host) -> None:
     """Plan, and print the plan as the program does; refused or not."""
     try:
         decided = plan.make(model, described, host, Request(), LAUNCHERS)
-        command = select.named(decided.backend.name, LAUNCHERS).command(decided, "/models")
+        command = select.find_launcher(decided.backend.name, LAUNCHERS).command(decided, "/models")
     except AimindError as error:
         check(error)
         return

@@ -86,7 +86,7 @@ def test_a_smaller_one_that_fits_wholly_comes_before_layers_in_ram(repository: R
     assert (found.settings.max_model_len or 0) >= 8192
     assert repository.read_names == ["Q4_K_M", "Q3_K_M"]
     assert found.reasons[0].field == "model"
-    assert "the usual one is Q4_K_M" in found.reasons[0].sentence
+    assert "the default would be Q4_K_M" in found.reasons[0].sentence
 
 
 @pytest.mark.parametrize(("free_gib", "expected"), [(24, "F16"), (12, "Q8_0"), (5.4, "Q3_K_M")])
@@ -137,7 +137,7 @@ def test_a_refusal_names_what_would_fit(repository: Repository) -> None:
     request = Request(cpu_offload=False, max_model_len=65536)
     machine = host(device(free_gib=10))
     hint = refusal(repository.question(machine, request, named="Q4_K_M"))
-    assert hint.startswith("this would fit: --context ")
+    assert hint.startswith("to make it fit, try --context ")
     context = int(hint.split("--context ")[1].split(";")[0])
     shorter = dataclasses.replace(request, max_model_len=context)
     assert best(repository.question(machine, shorter, named="Q4_K_M")).settings.max_model_len == context
@@ -146,7 +146,7 @@ def test_a_refusal_names_what_would_fit(repository: Repository) -> None:
     assert "--kv-cache-type q8_0" in hint
     eight_bit = dataclasses.replace(request, kv_cache_dtype="q8_0")
     assert best(repository.question(machine, eight_bit, named="Q4_K_M")).is_whole
-    assert "part of it in RAM, without --no-cpu-offload" in hint
+    assert "omit --no-cpu-offload" in hint
     assert "one more device of 10.0 GiB" in hint
     best(repository.question(host(device(0, free_gib=10), device(1, free_gib=10)), request, named="Q4_K_M"))
 
@@ -154,13 +154,13 @@ def test_a_refusal_names_what_would_fit(repository: Repository) -> None:
 def test_a_named_quantization_that_does_not_fit_points_to_a_smaller_one(repository: Repository) -> None:
     machine = host(device(free_gib=10))
     hint = refusal(repository.question(machine, Request(cpu_offload=False), named="F16"))
-    assert "Q8_0, 7.9 GiB" in hint
+    assert "Q8_0 (7.9 GiB)" in hint
     assert best(repository.question(machine, Request(cpu_offload=False), named="Q8_0")).is_whole
 
 
 def test_more_ram_is_named_with_the_least_size_that_fits(repository: Repository) -> None:
     hint = refusal(repository.question(host(ram_gib=1), named="F16"))
-    assert hint == "this would fit: 16 GiB of free RAM"
+    assert hint == "to make it fit, try 16 GiB of free RAM"
     best(repository.question(host(ram_gib=16), named="F16"))
     refusal(repository.question(host(ram_gib=8), named="F16"))
 
@@ -179,11 +179,11 @@ def test_backend_arguments_are_worded_as_backend_arguments(repository: Repositor
     request = dataclasses.replace(asked, extra=("--batch-size", "32768", "--ubatch-size", "32768"))
     machine = host(device(free_gib=10))
     hint = refusal(repository.question(machine, request, named="Q4_K_M"))
-    assert hint.startswith("this would fit: -- --ubatch-size 512; ")
+    assert hint.startswith("to make it fit, try -- --ubatch-size 512; ")
     smaller = dataclasses.replace(asked, extra=("--batch-size", "32768", "--ubatch-size", "512"))
     best(repository.question(machine, smaller, named="Q4_K_M"))
 
 
 def test_nothing_near_is_no_promise(repository: Repository) -> None:
     hint = refusal(repository.question(host(ram_gib=1), Request(cpu_offload=False), named="F16"))
-    assert "would fit" not in hint
+    assert "make it fit" not in hint

@@ -130,10 +130,10 @@ def test_each_backend_and_what_it_serves_and_where(run: Run) -> None:
     assert vllm["devices"] == ["NVIDIA", "AMD", "RAM"]
     assert vllm["versions"] == []
     assert "aimind backends install vllm" in vllm["install"]
-    assert "none is here" in found["sglang"]["problem"]
+    assert "has none" in found["sglang"]["problem"]
     shown = run("backends", "--why").stdout
     assert all(launcher.NAME in shown for launcher in LAUNCHERS)
-    assert "it runs on NVIDIA devices, and none is here" in shown
+    assert "it runs only on NVIDIA devices, and this machine has none" in shown
 
 
 def test_every_installed_version_its_place_and_its_size(run: Run, installed: Install) -> None:
@@ -270,7 +270,7 @@ def test_a_version_is_chosen_among_those_side_by_side(run: Run, installed: Insta
     done = run("plan", "demo", "--backend", "xllamacpp", "--backend-version", "newest")
     assert_one_error(done, 2, "'newest' is not a version", "a version looks like")
     done = run("plan", "demo", "--backend-version", "newest")
-    assert_one_error(done, 7, "no backend can serve", "not the one asked for")
+    assert_one_error(done, 7, "no backend can serve", "not the requested one")
 
 
 def test_the_plan_says_whose_build_of_vllm_it_is(run: Run, home: Path) -> None:

@@ -55,19 +55,17 @@ def test_a_smaller_type_holds_more_tokens() -> None:
 
 
 def test_a_type_that_no_version_has_is_refused_and_by_force_warned_of() -> None:
-    with pytest.raises(UsageError, match="cannot have the type q9_0") as caught:
+    with pytest.raises(UsageError, match="type q9_0") as caught:
         made(Request(kv_cache_dtype="q9_0"))
     assert "nvfp4" in caught.value.hint
     forced = made(Request(kv_cache_dtype="q9_0", force=True))
-    assert "type q9_0 is not known: the plan counts it in the model's own type (--dtype)." in " ".join(
-        plan.warnings(forced)
-    )
+    assert "type q9_0 is not known" in " ".join(plan.warnings(forced))
     assert forced.settings.kv_cache_dtype == "q9_0"
 
 
 def test_a_type_of_a_newer_version_is_refused_before_it() -> None:
     """Octave came with 0.33."""
-    with pytest.raises(UsageError, match=r"vLLM 0\.32\.0 is not known to have .* octave_k3v4, vLLM 0\.33"):
+    with pytest.raises(UsageError, match=r"vLLM 0\.32\.0 does not support .* octave_k3v4; vLLM 0\.33"):
         made(Request(backend="vllm", kv_cache_dtype="octave_k3v4"))
     forced = made(Request(backend="vllm", kv_cache_dtype="octave_k3v4", force=True))
     assert any("octave_k3v4" in note for note in forced.notes)
@@ -81,15 +79,15 @@ def test_in_ram_fewer_types_are_taken() -> None:
     older = dataclasses.replace(host(), cpu_features=frozenset({"avx2"}))
     with pytest.raises(UsageError, match="fp8 on a processor without avx512bw") as caught:
         made(Request(backend="vllm", kv_cache_dtype="fp8"), older)
-    assert caught.value.hint == "--kv-cache-type takes auto, float16, bfloat16"
+    assert caught.value.hint == "use --kv-cache-type with one of auto, float16, bfloat16"
     forced = made(Request(backend="vllm", kv_cache_dtype="fp8", force=True), older)
     assert any("needs a processor with avx512bw" in note for note in forced.notes)
 
 
 def test_types_that_are_for_latents_alone_and_those_that_are_not() -> None:
-    with pytest.raises(UsageError, match="fp8_ds_mla holds only the latents of MLA"):
+    with pytest.raises(UsageError, match="fp8_ds_mla supports only MLA"):
         made(Request(backend="vllm", kv_cache_dtype="fp8_ds_mla"))
-    with pytest.raises(UsageError, match=r"nvfp4 cannot hold this model's latents") as caught:
+    with pytest.raises(UsageError, match=r"nvfp4 does not support MLA") as caught:
         made(Request(backend="vllm", kv_cache_dtype="nvfp4"), metadata=with_latents())
     assert "fp8_ds_mla" in caught.value.hint
     assert "turboquant" not in caught.value.hint
@@ -103,5 +101,5 @@ def test_llama_cpp_has_one_table_of_types(backend: str) -> None:
         request = Request(backend=backend, kv_cache_dtype=name, value_cache_dtype=name)
         assert made(request, metadata=llama()).settings.kv_cache_dtype == name
     for force in (False, True):
-        with pytest.raises(UsageError, match="cannot have the type q6_K"):
+        with pytest.raises(UsageError, match="type q6_K"):
             made(Request(backend=backend, kv_cache_dtype="q6_K", force=force), metadata=llama())

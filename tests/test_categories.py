@@ -14,7 +14,7 @@ from aimind.categories import used_as
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
 from aimind.launchers.hello import hello
-from aimind.select import named
+from aimind.select import find_launcher
 from aimind.types import Attention, Category, Host, Metadata, Plan, Request, Tensor
 from tests.samples import GIB, device, host, llama, model, speech
 
@@ -42,7 +42,7 @@ def planned(metadata: Metadata, *extra: str, backend: str, category: Category | 
 
 
 def argv(decided: Plan) -> Sequence[str]:
-    return named(decided.backend.name, LAUNCHERS).command(decided, "/weights").argv
+    return find_launcher(decided.backend.name, LAUNCHERS).command(decided, "/weights").argv
 
 
 def has(words: Sequence[str], *wanted: str) -> bool:
@@ -57,7 +57,7 @@ def test_a_language_model_embeds_by_its_last_token(backend: str) -> None:
     assert hello(decided).path == "embeddings"
     assert decided.kv_cache_tokens is None
     [why] = [reason.sentence for reason in decided.reasons if reason.field == "category"]
-    assert why == "embedding: asked for; its files are those of a model for llm"
+    assert why == "embedding was requested; the model's files are for llm"
 
 
 def test_vllm_is_told_what_to_make_of_it() -> None:
@@ -97,22 +97,22 @@ def test_a_reranker_embeds_by_its_first_token() -> None:
 @pytest.mark.parametrize(
     ("metadata", "wanted", "why"),
     [
-        (speech(), "llm", "faster-whisper is a model for speech-to-text"),
-        (FOLDER, "speech-to-text", "LlamaForCausalLM is a model for llm"),
-        (FOLDER, "image", "LlamaForCausalLM is a model for llm"),
-        (FOLDER, "vision-language", "no part that sees"),
-        (FOLDER, "reranker", "no head that gives a text a score"),
-        (llama(), "reranker", "no head that gives a text a score"),
-        (bert(), "llm", "it generates no text"),
-        (bert(), "reranker", "no head that gives a text a score"),
-        (bert("reranker"), "llm", "it generates no text"),
-        (dataclasses.replace(FOLDER, category="reranker"), "embedding", "a score in place of a vector"),
+        (speech(), "llm", "faster-whisper is a model of the category speech-to-text"),
+        (FOLDER, "speech-to-text", "LlamaForCausalLM is a model of the category llm"),
+        (FOLDER, "image", "LlamaForCausalLM is a model of the category llm"),
+        (FOLDER, "vision-language", "no vision encoder"),
+        (FOLDER, "reranker", "no classification head"),
+        (llama(), "reranker", "no classification head"),
+        (bert(), "llm", "it does not generate text"),
+        (bert(), "reranker", "no classification head"),
+        (bert("reranker"), "llm", "it does not generate text"),
+        (dataclasses.replace(FOLDER, category="reranker"), "embedding", "a score instead of a vector"),
     ],
 )
 def test_what_its_files_cannot_be(metadata: Metadata, wanted: Category, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
         used_as(metadata, wanted)
-    assert f"a model for {metadata.category}" in caught.value.hint
+    assert f"serve it as {metadata.category}" in caught.value.hint
 
 
 @pytest.mark.parametrize("metadata", [FOLDER, llama(), bert(), speech()])
@@ -141,7 +141,7 @@ def test_the_backend_s_own_arguments_say_it_too(
 ) -> None:
     decided = planned(metadata, *arguments, backend=backend)
     assert (decided.metadata.category, hello(decided).path) == ("embedding", "embeddings")
-    with pytest.raises(UsageError, match="--category says llm"):
+    with pytest.raises(UsageError, match="--category llm"):
         planned(metadata, *arguments, backend=backend, category="llm")
 
 
@@ -188,9 +188,9 @@ def test_llama_box_s_own_word_for_images_decides_which_backend_serves() -> None:
     assert decided.backend.name == "llama-box"
     assert argv(decided).count("--images") == 1
     for category in ("llm", "embedding"):
-        with pytest.raises(UsageError, match="--images is for models that paint"):
+        with pytest.raises(UsageError, match="--images is for image models"):
             plan.make(model(odd), odd, host(), Request(category=category, extra=("--images",)), LAUNCHERS)
-    with pytest.raises(UsageError, match="llama is a model for llm"):
+    with pytest.raises(UsageError, match="llama is a model of the category llm"):
         planned(llama(), "--images", backend="llama-box")
 
 
@@ -204,7 +204,7 @@ def test_llama_box_takes_the_words_of_llama_server(spelling: str) -> None:
 
 
 def test_a_server_that_cannot_be_told_how_to_pool_is_passed_over() -> None:
-    with pytest.raises(UnsupportedError, match="only where the model's file says how"):
+    with pytest.raises(UnsupportedError, match="if the model's file sets the pooling type"):
         planned(llama(), backend="llama-cpp-python", category="embedding")
 
 

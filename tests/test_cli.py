@@ -131,7 +131,7 @@ def test_the_parsers_that_a_template_asks_for(run: Run, tmp_path: Path) -> None:
     words = ("plan", "./model", "--backend", "vllm", "--hardware", "24G")
     shown = run(*words, "--why")
     assert shown.returncode == 0, shown.stderr
-    assert "since the chat template writes <tool_call>" in " ".join(shown.stdout.split())
+    assert "because the chat template writes <tool_call>" in " ".join(shown.stdout.split())
     assert "call-parser" not in run(*words, "--no-auto-parsers", "--json").stdout
     plan = json.loads(run(*words, "--json").stdout)
     assert plan["tool_call_parser"] == "hermes"
@@ -146,7 +146,7 @@ def test_a_refusal_is_a_row_of_the_table(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), *options)
     assert shown.returncode == 0, shown.stderr
     assert re.search(r"^4G +no$", shown.stdout, re.MULTILINE)
-    assert "4G: all layers with a context of 2048 tokens need" in shown.stderr
+    assert "4G: all layers with a context of 2,048 tokens need" in shown.stderr
     refused, planned = json.loads(run("plan", str(llama), *options, "--json").stdout)["plans"]
     assert refused["error"]["exit_code"] == 8
     assert planned["plan"]["gpu_layers"] == 33
@@ -218,7 +218,7 @@ def test_backend_arguments_change_the_plan(run: Run, llama: Path) -> None:
 def test_arguments_that_the_plan_does_not_count_are_named(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), "--hardware", "24G", "--json", "--", "--mlock", "--threads", "2")
     changed, unchecked = shown.stderr.splitlines()
-    assert changed == "warning: the bytes do not count what --mlock changes"
+    assert changed == "warning: the estimates do not include the effect of --mlock"
     assert "has not listed its arguments yet" in unchecked
 
 
@@ -271,7 +271,7 @@ def test_a_program_on_another_machine_is_assumed_to_be_there(run: Run, llama: Pa
         "installed": True,
         "assumed": True,
     }
-    assert plan["reasons"][0]["sentence"].endswith(f"assumes llama-server {BUILD} is installed there")
+    assert plan["reasons"][0]["sentence"].endswith(f"llama-server {BUILD} is installed there")
     shown = run("plan", str(llama), "--hardware", "24G", "--backend", "llama-server")
     assert f"llama-server {BUILD} (assumed to be installed there)" in shown.stdout
 
@@ -284,7 +284,7 @@ def test_on_ascend_devices_elsewhere_mindie_is_assumed(run: Run) -> None:
         assert shown.returncode == 0, shown.stderr
         plan = json.loads(shown.stdout)
         assert (plan["backend"]["name"], plan["backend"]["assumed"]) == ("mindie", True)
-        assert plan["reasons"][0]["sentence"].endswith("assumes MindIE 2.0 is installed there")
+        assert plan["reasons"][0]["sentence"].endswith("MindIE 2.0 is installed there")
         assert plan["shards"][0]["device"]["name"] == "Ascend 910B 64G"
     asked_for = json.loads(run(*asked, "--backend", "mindie", "--backend-version", "2.0.RC2").stdout)
     assert asked_for["backend"]["version"] == "2.0.RC2"
@@ -400,14 +400,14 @@ def test_a_folder_without_config(run: Run, tmp_path: Path) -> None:
 
 def test_a_context_too_short_to_be_of_use(run: Run, llama: Path) -> None:
     assert_one_error(
-        run("plan", str(llama), "--hardware", "24G", "--context", "32"), 2, "2048", "--context 32k"
+        run("plan", str(llama), "--hardware", "24G", "--context", "32"), 2, "2,048", "--context 32k"
     )
     assert run("plan", str(llama), "--hardware", "24G", "--context", "32", "--force").returncode == 0
 
 
 def test_a_projector_that_is_not_there(run: Run, llama: Path) -> None:
     shown = run("plan", str(llama), "--hardware", "24G", "--mmproj", "mmproj-F16.gguf")
-    assert_one_error(shown, 3, "mmproj-F16.gguf", "leave --mmproj out")
+    assert_one_error(shown, 3, "mmproj-F16.gguf", "omit --mmproj")
     shown = run("plan", str(llama), "--hardware", "24G", "--", "--mmproj", "mmproj-F16.gguf")
     assert_one_error(shown, 3, "mmproj-F16.gguf")
 
@@ -454,10 +454,7 @@ def test_an_unknown_architecture(run: Run, tmp_path: Path, architecture: str) ->
         arguments += ("--force",)
     shown = run(*arguments)
     assert shown.returncode == 0, shown.stderr
-    assert (
-        f"warning: the architecture {architecture} is not one that the estimates were made for"
-        in shown.stderr
-    )
+    assert f"warning: the estimates do not cover the architecture {architecture}" in shown.stderr
     shard = json.loads(shown.stdout)["shards"][0]
     assert "compute_bytes" in shard["approximate"]
     assert "weights_bytes" not in shard["approximate"]

@@ -52,7 +52,7 @@ def test_the_first_start_is_cold_and_the_second_warm() -> None:
     marked = dataclasses.replace(CACHE, keys=frozenset({key(first)}))
     second = planned(machine(marked))
     assert second.compile_cache == "warm"
-    assert sentences(second) == ["compiled code of an earlier start is used"]
+    assert sentences(second) == ["the backend reuses the compiled code of an earlier start"]
     assert planned(machine(marked), max_model_len=2048).compile_cache == "cold"
 
 

@@ -51,6 +51,6 @@ def test_its_own_words_are_said_when_it_refuses(folder: Path) -> None:
 
 
 def test_without_it_no_llama_server_can_tell(tmp_path: Path) -> None:
-    with pytest.raises(ExactSizesError, match="no llama-fit-params beside it") as caught:
+    with pytest.raises(ExactSizesError, match="needs llama-fit-params") as caught:
         ask(tmp_path)
     assert "xllamacpp" in caught.value.hint

@@ -142,9 +142,9 @@ def test_the_projector_asked_for() -> None:
         found = choose(model, projector=asked)
         assert [file.path for file in found.files if file.is_projector] == ["mmproj-F16.gguf"]
     assert not [file for file in choose(model, projector="none").files if file.is_projector]
-    with pytest.raises(ModelNotFoundError, match=r"no file mmproj-Q4_0\.gguf") as caught:
+    with pytest.raises(ModelNotFoundError, match=r"no projector mmproj-Q4_0\.gguf") as caught:
         choose(model, projector="mmproj-Q4_0.gguf")
-    assert caught.value.hint == "it has mmproj-BF16.gguf, mmproj-F16.gguf, mmproj-F32.gguf"
+    assert caught.value.hint == "use --mmproj with one of mmproj-BF16.gguf, mmproj-F16.gguf, mmproj-F32.gguf"
 
 
 def test_a_quantization_of_another_kind_of_name() -> None:
@@ -163,12 +163,12 @@ def test_what_is_no_model_is_skipped() -> None:
 @pytest.mark.parametrize("missing", [1, 2, 3])
 def test_a_missing_part(missing: int) -> None:
     parts = [f"m-Q8_0-0000{part}-of-00003.gguf" for part in (1, 2, 3) if part != missing]
-    with pytest.raises(ModelNotFoundError, match=f"the first of them is part {missing}"):
+    with pytest.raises(ModelNotFoundError, match=f"the first one is part {missing}"):
         chosen(*parts)
 
 
 def test_two_models_of_one_quantization() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"more than one model that fits: a-Q4_K_M\.gguf, b-Q4_K_M"):
+    with pytest.raises(ModelNotFoundError, match=r"more than one matching model: a-Q4_K_M\.gguf, b-Q4_K_M"):
         chosen("a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
 
 
@@ -211,7 +211,7 @@ def test_projectors_of_a_folder_with_many_models() -> None:
 
 
 def test_only_projectors() -> None:
-    with pytest.raises(UnsupportedError, match=r"has only \.gguf files, and no model to serve"):
+    with pytest.raises(UnsupportedError, match=r"has only \.gguf files, which aimind cannot serve"):
         chosen("mmproj-F16.gguf", "README.md")
 
 
@@ -336,9 +336,7 @@ def weights(*paths: str, indexed: set[str] | None = None) -> list[str]:
 def test_the_index_says_which_files_are_the_weights() -> None:
     named = {"model-1-of-2.safetensors", "mtp.safetensors"}
     assert weights("stale.safetensors", "consolidated.safetensors", indexed=named) == sorted(named)
-    with pytest.raises(
-        ModelNotFoundError, match=r"1 of the 2 files .* the first of them is 'gone\.safetensors'"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"1 of the 2 files .* the first one is 'gone\.safetensors'"):
         weights(indexed={"mtp.safetensors", "gone.safetensors"})
 
 
@@ -392,7 +390,7 @@ def test_both_formats_in_one_repository() -> None:
 def test_a_quantization_where_there_is_no_gguf() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         chosen(*LLAMA, quant="Q4_K_M")
-    assert "leave the quantization away" in caught.value.hint
+    assert "omit the quantization" in caught.value.hint
 
 
 def test_one_safetensors_file() -> None:
@@ -419,10 +417,10 @@ def test_speech_models_of_many_kinds_of_files() -> None:
     [
         ([], "has no weights"),
         (["README.md", "config.json"], "has no weights"),
-        (["adapter_config.json", "adapter_model.safetensors"], r"is an adapter \(LoRA\)"),
-        (["model_index.json", "unet/diffusion_pytorch_model.safetensors"], "is a pipeline for images"),
-        (["fp8/model.safetensors", "README.md"], "has weights only in folders inside it: fp8"),
-        (["config.json", "checkpoint-100/model.safetensors"], "only in folders inside it: checkpoint-100"),
+        (["adapter_config.json", "adapter_model.safetensors"], r"is a LoRA adapter"),
+        (["model_index.json", "unet/diffusion_pytorch_model.safetensors"], "is an image pipeline"),
+        (["fp8/model.safetensors", "README.md"], "has weights only in its subfolders: fp8"),
+        (["config.json", "checkpoint-100/model.safetensors"], "only in its subfolders: checkpoint-100"),
         (["model.onnx", "config.json"], r"has only \.onnx files"),
         (["tf_model.h5", "flax_model.msgpack"], r"has only \.h5, \.msgpack files"),
         (["ggml-base.bin", "ggml-large.bin"], r"has only \.bin files"),
@@ -435,7 +433,7 @@ def test_nothing_to_serve(paths: list[str], sentence: str) -> None:
 
 
 def test_a_file_without_weights() -> None:
-    with pytest.raises(UnsupportedError, match=r"config\.json holds no weights"):
+    with pytest.raises(UnsupportedError, match=r"config\.json contains no weights"):
         chosen(*LLAMA, file="config.json")
 
 

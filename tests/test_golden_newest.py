@@ -79,4 +79,4 @@ def test_a_model_for_servers_is_answered_with_as_many_devices_as_it_needs() -> N
     )
     with pytest.raises(DoesNotFitError) as refused:
         alternatives.best(question)
-    assert refused.value.hint == "this would fit: 6 devices of 80 GiB"
+    assert refused.value.hint == "to make it fit, try 6 devices of 80 GiB"

@@ -75,8 +75,8 @@ def reasons(decided: dict[str, Json]) -> str:
 def test_a_small_cache_is_worth_more_devices_and_idle_ones_are_named() -> None:
     decided = decide("llama-3.1-70b", "8x80G")
     assert decided["tensor_parallel_size"] == 4
-    assert "tensor parallel 2 would serve requests of up to 22144 tokens, not 131072" in reasons(decided)
-    assert "4 of 8 devices stay idle: --tensor-parallel 8 would cache" in reasons(decided)
+    assert "tensor parallel 2 would limit the context to 22,144 tokens" in reasons(decided)
+    assert "4 of 8 devices stay idle; --tensor-parallel 8 would use 8 devices" in reasons(decided)
 
 
 def hint(name: str, hardware: str, *extra: str) -> str:
@@ -95,13 +95,11 @@ def test_a_step_that_is_too_large_is_answered_with_one_that_fits() -> None:
 def test_graphs_are_left_out_where_they_decide() -> None:
     """The weights are 15.0 GiB; of 18 GiB a share of 0.9 leaves too little for them, a step and graphs."""
     found = hint("llama-3.1-8b", "18G")
-    assert found.startswith("this would fit: -- --enforce-eager; --gpu-memory-utilization 0.96")
+    assert found.startswith("to make it fit, try -- --enforce-eager; or --gpu-memory-utilization 0.96")
     assert decide("llama-3.1-8b", "18G", ("--enforce-eager",))["backend"]
 
 
 def test_nothing_but_more_memory_helps_where_the_weights_alone_are_too_large() -> None:
     refused = decide("llama-3.1-8b", "12G")
-    assert "15.0 GiB of weights per rank alone are more than device 0 (12.0 GiB free)" in str(
-        refused["message"]
-    )
-    assert refused["hint"] == "this would fit: one more device of 12.0 GiB; a device of 24 GiB"
+    assert "15.0 GiB of weights per rank do not fit device 0 (12.0 GiB free)" in str(refused["message"])
+    assert refused["hint"] == "to make it fit, try one more device of 12.0 GiB; or a device of 24 GiB"

@@ -68,7 +68,7 @@ def test_a_lock_says_all_of_it(home: Home) -> None:
     why = {each["flag"]: each["why"] for each in found["flags"]}
     assert all(why.values())
     assert why["--threads"] == "asked for"
-    assert why["--n-gpu-layers"] == "all layers in RAM: no device is used"
+    assert why["--n-gpu-layers"] == "all layers are in RAM, because no device is used"
     assert str(home.folder) not in json.dumps(found)
     assert (
         "# aimind lock demo --backend llama-server --context 4k" in (home.folder / "aimind.lock").read_text()
@@ -199,7 +199,7 @@ def test_another_file_is_refused(home: Home) -> None:
 def test_another_version_of_the_backend_is_refused(home: Home) -> None:
     made(home)
     change(home, 'backend_version = "9999"', 'backend_version = "9998"')
-    assert "here is version 9999, not the one asked for" in refused(home)
+    assert "version 9999 is installed here, not the requested one" in refused(home)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_another_version_of_the_backend_is_refused(home: Home) -> None:
             'flag = "--gone"\nvalue = "0"',
             "--gone is '0' in the lock and not set",
         ),
-        ("gpu_layers = 0", "gpu_layers = 3", "devices"),
+        ("gpu_layers = 0", "gpu_layers = 3", "--gpu-layers 3 needs a GPU"),
         ("[settings]\n", "[settings]\nbatch_size = 64\n", ""),
     ],
 )

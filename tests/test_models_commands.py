@@ -201,7 +201,7 @@ def test_pull_and_remove_hear_what_is_configured(shop: Shop, tmp_path: Path) -> 
 
 def test_what_pull_refuses(shop: Shop) -> None:
     shop.fails(2, "is already on this machine", "pull", "demo")
-    shop.fails(2, "is no file of weights", "pull", "a/b/c")
+    shop.fails(2, "is not a weights file", "pull", "a/b/c")
     shop.fails(3, "there is no owner/nothing", "pull", "owner/nothing")
     shop.fails(3, "Q2_K", "pull", f"{NAME}:Q2_K")
     shop.hub.gated.add("owner/safe")

@@ -339,6 +339,6 @@ def test_what_remove_refuses(shop: Shop) -> None:
     shop.fails(3, "is not in", "remove", f"ms:{NAME}", "--yes")
     shop.fails(3, "is not in the cache", "remove", f"{NAME}@v9", "--yes")
     shop.fails(2, "not a model in the cache", "remove", "./model.gguf", "--yes")
-    shop.fails(2, "is no file of weights", "remove", "a/b/c", "--yes")
+    shop.fails(2, "is not a weights file", "remove", "a/b/c", "--yes")
     shop.fails(13, "no instance", "remove", NAME, "nobody", "--yes")
     assert shop.here()

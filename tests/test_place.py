@@ -42,7 +42,7 @@ def on(*devices: Device, request: Request | None = None, metadata: Metadata | No
 
 
 def test_a_split_by_rows_is_refused() -> None:
-    with pytest.raises(UsageError, match="--split-mode row is not planned"):
+    with pytest.raises(UsageError, match="--split-mode row is not supported"):
         on(device(free_gib=20), request=Request(split_mode="row"))
 
 
@@ -59,7 +59,7 @@ def test_without_a_split_one_device_is_used() -> None:
 def test_a_context_that_is_too_short_is_answered_with_one_that_is_not(asked: int, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         on(device(), request=Request(max_model_len=asked))
-    assert caught.value.hint.startswith(hint)
+    assert hint in caught.value.hint
 
 
 def test_a_shorter_context_is_named_for_devices() -> None:
@@ -153,10 +153,10 @@ def test_as_many_devices_as_there_are_shares() -> None:
     found = on(*two, request=Request(split=(3.0, 1.0)))
     assert [len(found.shards), found.settings.devices] == [2, (0, 1)]
     assert found.shards[0].estimate.weights_bytes > 2 * found.shards[1].estimate.weights_bytes
-    with pytest.raises(UsageError, match="3 shares do not divide layers over 2 devices"):
+    with pytest.raises(UsageError, match="3 shares for 2 devices"):
         on(*two, request=Request(split=(1.0, 1.0, 1.0)))
     for shares in ((0.0, 0.0), (math.nan, 1.0), (-1.0, 2.0), (math.inf, 1.0)):
-        with pytest.raises(UsageError, match="shares nothing out"):
+        with pytest.raises(UsageError, match="at least one share above 0"):
             on(*two, request=Request(split=shares))
 
 
@@ -170,7 +170,7 @@ def test_a_device_that_is_nearly_full_does_not_keep_the_other_from_its_part() ->
 def test_no_cpu_offload_refuses_with_the_numbers() -> None:
     with pytest.raises(
         DoesNotFitError,
-        match=r"all layers with a context of 2048 tokens need 15\.\d GiB .*device 0 has 8\.0 GiB",
+        match=r"all layers with a context of 2,048 tokens need 15\.\d GiB .*device 0 has 8\.0 GiB",
     ):
         on(device(free_gib=8), request=Request(cpu_offload=False))
     with pytest.raises(DoesNotFitError, match="no device is used"):
@@ -184,13 +184,13 @@ def test_a_prompt_cache_that_is_asked_for_takes_ram() -> None:
     assert found.host.prompt_cache_bytes == 4 * GIB
     assert found.host.total_bytes - without.host.total_bytes == 4 * GIB
     assert found.shards == without.shards
-    with pytest.raises(DoesNotFitError, match=r"64\.0 GiB for its prompt cache") as caught:
+    with pytest.raises(DoesNotFitError, match=r"64\.0 GiB for the prompt cache") as caught:
         on(device(free_gib=24), request=Request(prompt_cache_mib=64 * 1024))
     assert caught.value.changes[0] == {"prompt_cache_mib": 0}
 
 
 def test_a_context_that_is_a_slip_of_the_pen() -> None:
-    with pytest.raises(UsageError, match="2048 at least") as caught:
+    with pytest.raises(UsageError, match="2,048") as caught:
         on(device(), request=Request(max_model_len=32))
     assert "--context 32k" in caught.value.hint
     assert on(device(), request=Request(max_model_len=32, force=True)).settings.max_model_len == 32
@@ -273,7 +273,7 @@ def test_an_engine_brings_its_own_rule() -> None:
     assert estimate.weights_bytes + estimate.kv_cache_bytes == int(int(40 * GIB * SPENDABLE) * 0.5)
     assert Reason("gpu_memory_utilization", "0.5 of what is free") in found.reasons
     asked = Request(max_num_batched_tokens=2000, max_model_len=131072)
-    with pytest.raises(DoesNotFitError, match=r"2\.0 GiB for a step of 2000 tokens"):
+    with pytest.raises(DoesNotFitError, match=r"2\.0 GiB for a step of 2,000 tokens"):
         place(metadata, host(device(free_gib=30)), asked, memory=memory)
 
 
@@ -311,8 +311,8 @@ def test_speech_that_no_device_holds_is_in_ram_and_that_is_said() -> None:
     found = whole(device(0, free_gib=8), metadata=speech(gib=3))
     assert (found.shards, found.settings.devices) == ((), ())
     assert found.host.total_bytes == 15 * GIB
-    assert found.reasons[0].sentence == "in RAM: it needs 10.0 GiB, and device 0 has 8.0 GiB free"
-    with pytest.raises(DoesNotFitError, match=r"needs 10\.0 GiB.*; --no-cpu-offload keeps it out of RAM"):
+    assert "it needs 10.0 GiB, and device 0 has 8.0 GiB free" in found.reasons[0].sentence
+    with pytest.raises(DoesNotFitError, match=r"needs 10\.0 GiB.*; --no-cpu-offload forbids the use of RAM"):
         whole(device(0, free_gib=8), metadata=speech(gib=3), request=Request(cpu_offload=False))
     with pytest.raises(DoesNotFitError, match=r"no device is used; in RAM it needs 15\.0 GiB, and 8\.0 GiB"):
         whole(metadata=speech(gib=3), ram=8)
@@ -342,9 +342,9 @@ def test_a_short_context_on_a_device_gives_way_to_a_longer_one_in_ram() -> None:
     found = whole(device(free_gib=17.5), metadata=metadata)
     assert (found.settings.max_model_len, found.settings.devices) == (8192, ())
     where, context = (reason.sentence for reason in found.reasons)
-    assert where.startswith("in RAM: it needs ")
-    assert where.endswith(" with 8192 tokens, and device 0 has 17.5 GiB free")
-    assert context == "8192 tokens: the default in RAM of a machine with devices; --context sets more"
+    assert where.startswith("the model is in RAM: it needs ")
+    assert where.endswith(" for a context of 8,192 tokens, and device 0 has 17.5 GiB free")
+    assert context == "8,192 tokens is the default in RAM on a machine with devices; see --context"
     assert whole(device(free_gib=24), metadata=metadata).settings.devices == (0,)
     assert (whole(metadata=metadata).settings.max_model_len or 0) > 8192
 
@@ -374,7 +374,7 @@ def test_what_such_a_backend_has_not_is_refused(request_: Request) -> None:
 
 
 def test_a_context_of_speech_is_refused() -> None:
-    with pytest.raises(UsageError, match="has no context"):
+    with pytest.raises(UsageError, match="--context does not apply"):
         whole(device(), metadata=speech(), request=Request(max_model_len=4096))
 
 
@@ -388,7 +388,7 @@ def test_hints_about_another_machine_name_its_devices() -> None:
     )
     with pytest.raises(DeviceError) as missing:
         place(metadata, there, Request(devices=(7,)), memory=PAGED)
-    assert missing.value.hint == "devices there: 0, 1"
+    assert missing.value.hint == "choose from the devices there: 0, 1"
     with pytest.raises(DoesNotFitError) as without:
         place(metadata, dataclasses.replace(there, devices=()), Request(cpu_offload=False), memory=PAGED)
     assert without.value.hint == "--hardware describes a machine without devices"

@@ -97,10 +97,10 @@ def test_addresses_that_people_paste(monkeypatch: pytest.MonkeyPatch, text: str,
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("llama3", "has no owner", "aimind search llama3 --gguf"),
-        ("qwen3:0.6b", "has no owner", "aimind search qwen3 0.6b --gguf"),
-        ("ollama://qwen3:0.6b", "has no owner", "aimind search qwen3 0.6b --gguf"),
-        ("https://ollama.com/library/qwen3", "has no owner", "aimind search qwen3 --gguf"),
+        ("llama3", "Ollama's library", "aimind search llama3 --gguf"),
+        ("qwen3:0.6b", "Ollama's library", "aimind search qwen3 0.6b --gguf"),
+        ("ollama://qwen3:0.6b", "Ollama's library", "aimind search qwen3 0.6b --gguf"),
+        ("https://ollama.com/library/qwen3", "Ollama's library", "aimind search qwen3 --gguf"),
         ("https://huggingface.co/datasets/a/b", "not the address of a model", "ends in owner/name"),
         ("hf://spaces/a/b", "not the address of a model", "ends in owner/name"),
         ("https://huggingface.co/", "not the address of a model", "ends in owner/name"),
@@ -236,5 +236,5 @@ def test_no_hub_of_this_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIMIND_HUB", "hugingface")
     with pytest.raises(UsageError, match="AIMIND_HUB is 'hugingface'") as caught:
         parse("Qwen/Qwen3-0.6B")
-    assert caught.value.hint == "huggingface or modelscope"
+    assert caught.value.hint == "set it to huggingface or modelscope"
     assert parse("./folder").source == "local"

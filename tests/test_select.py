@@ -8,7 +8,7 @@ import pytest
 from aimind import plan
 from aimind.errors import UnsupportedError, UsageError
 from aimind.launchers import LAUNCHERS
-from aimind.select import choose, named
+from aimind.select import choose, find_launcher
 from aimind.types import Backend, Device, Host, Request
 from tests.samples import device, host, llama, model, speech
 
@@ -29,14 +29,14 @@ def test_gguf_goes_to_the_managed_one_where_the_user_has_none() -> None:
     choice = choose(llama(), without(host(), "llama-server", "llama-box"), Request(), LAUNCHERS)
     assert choice.backend.name == "xllamacpp"
     assert [refusal.backend for refusal in choice.refused] == ["llama-server", "llama-box"]
-    assert "not on PATH" in choice.refused[0].sentence
+    assert "not found on PATH" in choice.refused[0].sentence
 
 
 def test_folders_go_to_vllm() -> None:
     choice = choose(llama(safetensors=True), host(device()), Request(), LAUNCHERS)
     assert choice.backend.name == "vllm"
     said = {refusal.backend: refusal.sentence for refusal in choice.refused}
-    assert "models of speech" in said.pop("vox-box")
+    assert "speech models" in said.pop("vox-box")
     assert "Apple silicon" in said.pop("mlx")
     assert "Ascend devices" in said.pop("mindie")
     assert all("GGUF" in sentence for sentence in said.values())
@@ -60,7 +60,7 @@ def test_devices_that_are_left_idle_are_told() -> None:
     ascend = device(vendor="ascend", free_gib=60)
     (said,) = notes(Request(), ascend)
     assert said.startswith("vllm cannot use device 0 (")
-    assert "it computes in RAM; why other backends" in said
+    assert "runs on the CPU" in said
     assert notes(Request(devices=()), ascend) == ()
     assert notes(Request(), device()) == notes(Request()) == ()
 
@@ -82,7 +82,7 @@ def test_elsewhere_what_aimind_installs_comes_before_what_is_assumed() -> None:
     picture = dataclasses.replace(llama(), category="image")
     choice = choose(picture, elsewhere(device(), assumed=programs), Request(), LAUNCHERS)
     assert choice.backend.name == "llama-box"
-    assert choice.reason.sentence.endswith("assumes llama-box 1 is installed there")
+    assert choice.reason.sentence.endswith("assumes that llama-box 1 is installed there")
 
 
 def test_elsewhere_devices_are_used_before_that() -> None:
@@ -100,11 +100,11 @@ def test_images_go_to_llama_box() -> None:
     with pytest.raises(UnsupportedError) as caught:
         choose(picture, without(host(), "llama-box"), Request(), LAUNCHERS)
     assert caught.value.message == (
-        "llama-box would serve this gguf image model, and it is not here: "
+        "llama-box can serve this gguf image model, but is not installed here: see "
         "https://github.com/gpustack/llama-box/releases"
     )
-    assert "llama-server, xllamacpp, llama-cpp-python: it generates no images" in caught.value.hint
-    assert "llama-box" not in caught.value.hint
+    assert "llama-server, xllamacpp, llama-cpp-python: it does not generate images" in caught.value.hint
+    assert "llama-box:" not in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["faster-whisper", "funasr", "cosyvoice", "bark", "dia"])
@@ -154,8 +154,8 @@ def test_on_apple_silicon_mlx_comes_first() -> None:
     assert choose(llama(), mac(), Request(), LAUNCHERS).backend.name == "llama-server"
     with pytest.raises(UnsupportedError) as caught:
         choose(packed, host(device()), Request(), LAUNCHERS)
-    assert "mlx: it is for Apple silicon, and this machine is linux x86_64" in caught.value.hint
-    assert "vllm, sglang: its weights are MLX's" in caught.value.hint
+    assert "mlx: it runs only on Apple silicon, and this machine is linux x86_64" in caught.value.hint
+    assert "vllm, sglang: its weights are in MLX format" in caught.value.hint
 
 
 def test_where_vllm_refuses_transformers_serves() -> None:
@@ -174,9 +174,7 @@ def test_by_force_a_backend_is_taken_although_it_refuses() -> None:
     with pytest.raises(UnsupportedError, match="mlx cannot serve"):
         choose(folder, host(), Request(backend="mlx"), LAUNCHERS)
     choice = choose(folder, host(), Request(backend="mlx", force=True), LAUNCHERS)
-    assert choice.reason.sentence == (
-        "mlx: by force, although it is for Apple silicon, and this machine is linux x86_64"
-    )
+    assert choice.reason.sentence.startswith("--force overrides this refusal of mlx: ")
     assert choose(folder, host(), Request(force=True), LAUNCHERS).backend.name == "vllm"
 
 
@@ -184,7 +182,7 @@ def test_who_wants_a_key_gets_a_backend_that_takes_one() -> None:
     machine = without(host(), "llama-server")
     choice = choose(llama(), machine, Request(api_key="canary"), LAUNCHERS)
     assert choice.backend.name == "xllamacpp"
-    assert "takes no API key" in choice.refused[1].sentence
+    assert "does not support API keys" in choice.refused[1].sentence
 
 
 def test_what_is_asked_for_is_taken_or_refused() -> None:
@@ -207,13 +205,13 @@ def test_a_refusal_names_a_backend_that_would_serve() -> None:
             choose(folder, without(host(), "mindie"), request, LAUNCHERS)
         hints.append(caught.value.hint)
     assert hints == [
-        "leave --backend out, and vllm can serve it; --force takes it at its word",
-        "leave --backend out, and vllm can serve it; see `aimind backends`",
-        "leave --backend out, and vllm can serve it; --force takes it at its word",
+        "omit --backend to use vllm; use --force to try it all the same",
+        "omit --backend to use vllm; see `aimind backends`",
+        "omit --backend to use vllm; use --force to try it all the same",
     ]
     with pytest.raises(UnsupportedError) as caught:
         choose(dataclasses.replace(llama(), category="image"), host(), Request(backend="vllm"), LAUNCHERS)
-    assert caught.value.hint == "--force takes it at its word", "what paints is the user's to install"
+    assert caught.value.hint == "use --force to try it all the same", "what paints is the user's to install"
 
 
 def test_what_several_say_is_said_once_and_last() -> None:
@@ -221,10 +219,10 @@ def test_what_several_say_is_said_once_and_last() -> None:
     with pytest.raises(UnsupportedError) as caught:
         choose(packed, mac(), Request(), LAUNCHERS)
     said = caught.value.hint.split("; ")
-    assert said[0] == "vox-box: it serves models of speech, and this one is for llm"
+    assert said[0] == "the backends refuse it: vox-box: it serves only speech models, and this one is for llm"
     assert said[-1] == (
         "llama-server, llama-box, xllamacpp, llama-cpp-python: "
-        "it serves GGUF files, and this model is safetensors"
+        "it serves only GGUF files, and this model is safetensors"
     )
 
 
@@ -238,7 +236,7 @@ def test_a_version_is_known_by_its_tag() -> None:
 
 
 def test_a_version_that_is_not_here_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="not the one asked for"):
+    with pytest.raises(UnsupportedError, match="not the requested one"):
         choose(llama(), host(), Request(backend="xllamacpp", backend_version="0.1"), LAUNCHERS)
 
 
@@ -251,10 +249,10 @@ def test_old_devices_are_refused_by_the_number() -> None:
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UsageError) as caught:
-        named("vlm", LAUNCHERS)
+        find_launcher("vlm", LAUNCHERS)
     assert "vllm" in caught.value.hint
     with pytest.raises(UsageError) as caught:
-        named("qqq", LAUNCHERS)
+        find_launcher("qqq", LAUNCHERS)
     assert "xllamacpp" in caught.value.hint
 
 
@@ -264,7 +262,7 @@ def test_a_build_for_the_cpu_is_passed_over_where_there_are_devices() -> None:
     machine = dataclasses.replace(machine, backends=blind)
     choice = choose(llama(), machine, Request(), LAUNCHERS)
     assert choice.backend.name == "llama-box"
-    assert "sees no accelerator" in choice.refused[0].sentence
+    assert "build for the CPU" in choice.refused[0].sentence
     assert choose(llama(), machine, Request(devices=()), LAUNCHERS).backend.name == "llama-server"
 
 
@@ -286,4 +284,4 @@ def test_a_refusal_for_another_machine_does_not_speak_of_this_one() -> None:
     assert caught.value.message.startswith("llama-server cannot serve this model there: ")
     assert "--backend-version" not in caught.value.hint
     reason = choose(llama(), there, Request(), LAUNCHERS).reason.sentence
-    assert "first choice for gguf llm models there" in reason
+    assert "first backend that serves gguf llm models there" in reason

@@ -64,7 +64,7 @@ class Answer:
                     yield piece
         if not done and self.finish_reason is None:
             raise ConnectionLostError(
-                "the server ended its answer before it was complete", hint="its log may tell why"
+                "the server ended its answer before it was complete", hint="see its log for the cause"
             )
 
     @property
@@ -89,7 +89,7 @@ class Answer:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            raise ApiError("the server sent an event that is not JSON", hint="its log may tell more")
+            raise ApiError("the server sent an event that is not JSON", hint="see its log for details")
         refuse_error(event)
         self._read_usage(event.get("usage"))
         choices = event.get("choices")

@@ -26,7 +26,7 @@ CONNECT_SECONDS = 10.0
 # A server that computes a long prompt on a CPU is silent for minutes. This ends only what is really stuck.
 SILENCE_SECONDS = 3600.0
 LONGEST_MESSAGE = 400
-_KEY_HINT = f"give the key by --api-key-file or by the environment variable {API_KEY_VARIABLE}"
+_KEY_HINT = f"provide the key with --api-key-file or the environment variable {API_KEY_VARIABLE}"
 # What llama.cpp (error type exceed_context_size_error), vLLM and SGLang write when a prompt is too long.
 _CONTEXT_WORDS = ("exceed_context_size", "context size", "context length", "maximum input length")
 
@@ -131,18 +131,19 @@ class Server:
                 yield response
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise ConnectionLostError(
-                f"nothing answers at {self._shown}: {quoted(error)}", hint="`aimind ps` shows what runs here"
+                f"no server answers at {self._shown}: {quoted(error)}",
+                hint="run `aimind ps` to see what is running",
             ) from error
         except httpx2.TimeoutException as error:
             raise ConnectionLostError(
                 f"the server at {self._shown} sent nothing for {SILENCE_SECONDS / 60:.0f} min",
-                hint="it may be stuck: look at its log",
+                hint="check its log: it may be stuck",
             ) from error
         except httpx2.HTTPError as error:
             raise ConnectionLostError(
                 f"the server at {self._shown} closed the connection before its answer was complete "
                 f"({quoted(error)})",
-                hint="its log may tell why",
+                hint="see its log for the cause",
             ) from error
 
     @property
@@ -163,7 +164,7 @@ class Server:
         if not isinstance(document, dict):
             raise ApiError(
                 f"the server at {self._shown} did not answer with a JSON object",
-                hint="is it the address of an OpenAI-compatible server, such as http://127.0.0.1:8000?",
+                hint="check that the address is that of an OpenAI-compatible server, such as http://127.0.0.1:8000",
             )
         refuse_error(document, response.status_code)
         return document
@@ -190,8 +191,8 @@ def base_url(text: str) -> str:
         usable = False
     if not usable:
         raise UsageError(
-            f"{without_secrets(text)} is not the address of a server",
-            hint="an address looks like http://127.0.0.1:8000",
+            f"{without_secrets(text)} is not a valid server address",
+            hint="use an address such as http://127.0.0.1:8000",
         )
     address, _, _ = text.partition("?")
     before, separator, rest = address.rstrip("/").rpartition("/v1")
@@ -232,11 +233,11 @@ def refusal(status: int, document: object) -> ApiError:
         return ApiError(f"the server refuses the request without a valid API key ({status})", hint=_KEY_HINT)
     if any(words in f"{kind} {message}".lower() for words in _CONTEXT_WORDS):
         return ContextFullError(
-            f"the conversation does not fit the model's context: {message}",
-            hint="shorten it, or start the model with a larger --context",
+            f"the conversation exceeds the model's context length: {message}",
+            hint="shorten the conversation, or start the model with a larger --context",
         )
     answered = f"the server answered {status}" if status else "the server reported an error"
-    return ApiError(f"{answered}: {message}" if message else answered, hint="its log may tell more")
+    return ApiError(f"{answered}: {message}" if message else answered, hint="see its log for details")
 
 
 def _message(document: object) -> tuple[str, str]:

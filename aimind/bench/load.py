@@ -81,7 +81,7 @@ class Probe:
         for _ in answer.pieces():
             pass
         if not answer.piece_times:
-            raise ApiError("the server answered without any text", hint="its log may tell why")
+            raise ApiError("the server answered without any text", hint="see its log for the cause")
         return answer
 
     def _prompt(self, number: int, words: int) -> str:
@@ -114,7 +114,7 @@ def prepare(server: Server, *, model: str | None, load: Load) -> Probe:
             continue
         tokens_per_word = (answer.prompt_tokens or _SAMPLE_WORDS) / _SAMPLE_WORDS
         return replace(probe, words=max(1, round(load.prompt_tokens / tokens_per_word)))
-    raise problem or ApiError("the server cannot be asked", hint="`aimind ps` shows what runs here")
+    raise problem or ApiError("the server cannot be reached", hint="run `aimind ps` to see what is running")
 
 
 def measure(

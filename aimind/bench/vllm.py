@@ -44,8 +44,8 @@ def tokenizer_folder(server: Server, model: str | None) -> Path:
         if entry.get("id") == model and isinstance(root, str) and Path(root).is_dir():
             return Path(root)
     raise UsageError(
-        f"`vllm bench serve` needs the model's tokenizer, and {server.url} names no folder that has it",
-        hint="leave --use-vllm out",
+        f"`vllm bench serve` needs the model's tokenizer, and {server.url} does not report its location",
+        hint="omit --use-vllm",
     )
 
 
@@ -86,7 +86,7 @@ class VllmBench:
             )
             if done.returncode == 0 and output.exists():
                 return read_result(json.loads(output.read_text(encoding="utf-8")))
-        problem = BackendError("`vllm bench serve` failed", hint="leave --use-vllm out")
+        problem = BackendError("`vllm bench serve` failed", hint="omit --use-vllm")
         problem.output = tuple((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
         raise problem
 

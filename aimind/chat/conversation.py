@@ -80,7 +80,8 @@ def image_url(path: Path) -> str:
     kind, _ = mimetypes.guess_type(path.name)
     if kind is None or not kind.startswith("image/"):
         raise UsageError(
-            f"{path} does not have the name of an image", hint="give a file such as picture.png or photo.jpg"
+            f"{path} does not have the file extension of an image",
+            hint="use a file such as picture.png or photo.jpg",
         )
     return f"data:{kind};base64,{base64.b64encode(read_file(path)).decode()}"
 
@@ -95,5 +96,6 @@ def read_file(path: Path) -> bytes:
         return path.expanduser().read_bytes()
     except OSError as problem:
         raise UsageError(
-            f"cannot read {path}: {problem.strerror}", hint="check the path; it is relative to this folder"
+            f"cannot read {path}: {problem.strerror}",
+            hint="check the path, which is relative to the current directory",
         ) from problem

@@ -93,18 +93,18 @@ class Session:
             show.chat_help()
         elif command == "/clear":
             self._conversation.messages.clear()
-            show.tell("a new conversation begins")
+            show.tell("the conversation was cleared")
         elif command == "/set":
             self._set(*rest.partition(" ")[::2])
         elif command == "/image":
             self._images.append(image_url(Path(rest)))
-            show.tell(f"{rest} goes with the next message")
+            show.tell(f"the next message includes {rest}")
         elif command == "/show":
             self._show()
         elif command == "/stats":
             show.tell(show.statistics(self._last) if self._last else "there is no answer yet")
         else:
-            raise UsageError(f"{command} is not a command", hint="/help shows the commands")
+            raise UsageError(f"{command} is not a command", hint="type /help to see the commands")
 
     def _set(self, name: str, value: str) -> None:
         settings = self._conversation.settings
@@ -167,7 +167,7 @@ def _number(text: str, *, whole: bool) -> float:
         number = int(text) if whole else float(text)
         if number >= 0:
             return number
-    raise UsageError(f"{text!r} is not a number that can be set", hint="for example /set temperature 0.7")
+    raise UsageError(f"{text!r} is not a valid number", hint="use for example /set temperature 0.7")
 
 
 @contextlib.contextmanager

@@ -65,10 +65,13 @@ def target_at(url: str, *, key: str | None, model: str | None) -> Target:
     server = Server(url, key=key)
     listed = [str(entry["id"]) for entry in server.models()]
     if model is None and not listed:
-        raise ApiError(f"the server at {server.url} lists no models", hint="name one with --model")
+        raise ApiError(
+            f"the server at {server.url} does not list any models", hint="choose a model with --model"
+        )
     if model is not None and listed and model not in listed:
         raise ApiError(
-            f"the server at {server.url} has no model {model}", hint=f"it has: {', '.join(listed[:10])}"
+            f"the server at {server.url} does not serve {model}",
+            hint=f"choose one of {', '.join(listed[:10])}",
         )
     return Target(server=server, title=server.url, template={"model": model or listed[0]})
 
@@ -84,8 +87,8 @@ def target_of(sight: Sight, *, key: str | None) -> Target:
         raise sight.problem or InstanceError(f"instance {sight.name} is damaged", hint="see `aimind ps`")
     if instance.has_key and key is None:
         raise InstanceError(
-            f"instance {sight.name} wants an API key",
-            hint=f"give it by --api-key-file or by the environment variable {API_KEY_VARIABLE}",
+            f"instance {sight.name} requires an API key",
+            hint=f"provide it with --api-key-file or the environment variable {API_KEY_VARIABLE}",
         )
     wait_until_ready(sight.name)
     return Target(
@@ -116,7 +119,7 @@ def wait_until_ready(name: str) -> None:
             )
     if not sight.running:
         raise InstanceError(
-            f"instance {name} does not run: it {_how_it_ended(sight)}", hint=f"`aimind start {name}`"
+            f"instance {name} is not running: it {_how_it_ended(sight)}", hint=f"run `aimind start {name}`"
         )
 
 
@@ -140,7 +143,7 @@ def explained(target: Target, problem: AimindError) -> AimindError:
     reason = sight.state.reason if sight.state is not None else None
     return ConnectionLostError(
         f"the backend of instance {name} ended before the answer was complete: {reason or sight.status}",
-        hint="its supervisor starts it again: send the message once more",
+        hint="send the message again: the supervisor restarts the backend",
     )
 
 

@@ -60,7 +60,7 @@ def draw(target: Target, text: str, *, output: Path | None) -> None:
     first = images[0] if isinstance(images, list) and images else None
     content = first.get("b64_json") if isinstance(first, dict) else None
     if not isinstance(content, str):
-        raise ApiError("the server answered without an image", hint="its log may tell more")
+        raise ApiError("the server answered without an image", hint="see its log for details")
     _save(base64.b64decode(content), output, default="image.png")
 
 
@@ -75,7 +75,7 @@ def embed(target: Target, text: str) -> None:
     first = entries[0] if isinstance(entries, list) and entries else None
     vector = first.get("embedding") if isinstance(first, Mapping) else None
     if not isinstance(vector, list):
-        raise ApiError("the server answered without a vector", hint="its log may tell more")
+        raise ApiError("the server answered without a vector", hint="see its log for details")
     typer.echo(json.dumps(vector))
 
 

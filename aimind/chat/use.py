@@ -47,10 +47,14 @@ def use(target: Target, wish: Wish, *, ends_with_us: bool) -> None:
     """
     kind = target.path
     if wish.images and kind != "chat/completions":
-        raise UsageError(f"{target.title} is not for conversations: it takes no --image", hint="leave it out")
+        raise UsageError(
+            f"{target.title} does not support conversations, and therefore no --image", hint="omit it"
+        )
     if kind == "audio/transcriptions":
         if wish.prompt is None:
-            raise UsageError(f"{target.title} transcribes speech", hint="name a sound file: audio.wav")
+            raise UsageError(
+                f"{target.title} transcribes speech", hint="name an audio file, for example audio.wav"
+            )
         tasks.transcribe(target, wish.prompt)
         return
     if kind in tasks.PURPOSES and wish.prompt is None and sys.stdin.isatty():
@@ -83,7 +87,7 @@ def _converse(target: Target, wish: Wish) -> None:
 def _explain(target: Target, *, ends_with_us: bool) -> None:
     tasks.explain(target)
     if ends_with_us:
-        show.note("it runs until you press Ctrl-D; --keep lets it run on")
+        show.note("the instance stops when you press Ctrl-D; use --keep to keep it running")
         sys.stdin.read()
 
 
@@ -102,4 +106,4 @@ def _text(wish: Wish) -> str:
 
 def no_prompt() -> UsageError:
     """The error for a prompt that is empty."""
-    return UsageError("there is no prompt", hint="give it as an argument, or pipe it in")
+    return UsageError("there is no prompt", hint="pass it as an argument, or pipe it in")

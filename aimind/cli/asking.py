@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aimind.cli.options import RequestOptions, use_hub
 from aimind.errors import UsageError
-from aimind.launchers.arguments import said
+from aimind.launchers.arguments import last_value
 from aimind.options import API_KEY_CREDENTIAL, BEST, TOKEN_CREDENTIAL, Wanted
 from aimind.ownership import readable_by_others
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Request
@@ -88,7 +88,7 @@ def _projector(request: Request) -> str | None:
     from aimind.launchers import LAUNCHERS
 
     flags = [launcher.FLAGS["projector"] for launcher in LAUNCHERS if "projector" in launcher.FLAGS]
-    path = next(filter(None, [request.projector, *(said(flag, request.extra) for flag in flags)]), None)
+    path = next(filter(None, [request.projector, *(last_value(flag, request.extra) for flag in flags)]), None)
     return "none" if path is not None and Path(path).is_absolute() else path
 
 

@@ -228,22 +228,22 @@ class ResolvedDefaults:
 def resolve_defaults(context: typer.Context, request: Request, plan: Plan) -> ResolvedDefaults:
     """What is configured and holds for the plan, which was made of the request."""
     from aimind.launchers import LAUNCHERS
-    from aimind.launchers.defaults import take
-    from aimind.select import named
+    from aimind.launchers.defaults import resolve
+    from aimind.select import find_launcher
 
-    launcher = named(plan.backend.name, LAUNCHERS)
-    taken, preset = take(launcher, request), request.defaults.of(launcher.NAME)
+    launcher = find_launcher(plan.backend.name, LAUNCHERS)
+    resolved, preset = resolve(launcher, request), request.defaults.of(launcher.NAME)
     options: dict[str, object] = {
         option.name: setting.value
         for option, setting in configured_options(context)
-        if request_field(option.name) not in taken.beaten
+        if request_field(option.name) not in resolved.overridden
     }
-    if request.backend is None and (taken.args or preset.version):
+    if request.backend is None and (resolved.args or preset.version):
         options["backend"] = launcher.NAME
     if request.backend_version is None and preset.version:
         options["backend_version"] = preset.version
     options["env"] = [f"{name}={value}" for name, value in preset.env.items() if name not in request.env]
-    return ResolvedDefaults(options, taken.args)
+    return ResolvedDefaults(options, resolved.args)
 
 
 def words(params: Sequence[object], values: Mapping[str, object]) -> Iterator[str]:

@@ -95,13 +95,13 @@ def locked(plan: Plan, request: Request, *, files: tuple[File, ...]) -> Lock:
     """The plan as a lock."""
     from aimind import hub
     from aimind.launchers import LAUNCHERS
-    from aimind.launchers.defaults import take
+    from aimind.launchers.defaults import resolve
     from aimind.lock import Lock, LockedFile, flags, settings
     from aimind.reference import unparse
-    from aimind.select import named
+    from aimind.select import find_launcher
 
     command = steps.command(plan)
-    launcher = named(plan.backend.name, LAUNCHERS)
+    launcher = find_launcher(plan.backend.name, LAUNCHERS)
     places = {str(hub.location(plan.model)): "model", str(Path(__file__).parents[1]): "aimind"}
     # The folder of the run has the port in its name, and perhaps there is none yet.
     written = [*(file.path for file in command.files), *(each.path for each in command.overlays)]
@@ -122,7 +122,7 @@ def locked(plan: Plan, request: Request, *, files: tuple[File, ...]) -> Lock:
         files=tuple(
             LockedFile(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256 or "") for file in files
         ),
-        flags=flags(launcher, plan, command.argv, asked=take(launcher, request).request, places=places),
+        flags=flags(launcher, plan, command.argv, asked=resolve(launcher, request).request, places=places),
     )
 
 

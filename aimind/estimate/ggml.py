@@ -27,18 +27,18 @@ from aimind.estimate.schedule import DEVICE_ALIGNMENT, buffer_sizes
 from aimind.estimate.weights import Places
 from aimind.types import Attention, Estimate, LatentAttention, Layer, Metadata, Tensor
 
-# From what each component is known, for the person who asks.
+# Where the figure of each component comes from; shown to the user.
 SOURCES: Mapping[str, str] = {
-    "weights_bytes": "the tensors in the header, padded as llama.cpp's buffers are",
-    "repacked_bytes": "the tensors that this kind of CPU copies into the order of its kernels",
-    "kv_cache_bytes": "llama.cpp's rules for cells, windows and types",
-    "state_bytes": "the states of recurrent layers, one a slot",
-    "checkpoint_bytes": "a bound: as many copies of windows and states as every slot may keep in RAM",
-    "prompt_cache_bytes": "the limit that --cache-ram sets",
-    "compute_bytes": "one step's operations, placed and allocated by ggml's rules",
-    "output_bytes": "a row of logits a slot",
-    "overhead_bytes": "the CUDA context, kernels and cuBLAS, and the processes in RAM, as measured once",
-    "projector_bytes": "the tensors in the projector's header, and about what one picture needs",
+    "weights_bytes": "the tensor sizes come from the header, with the padding of llama.cpp's buffers",
+    "repacked_bytes": "llama.cpp copies these tensors into the layout of this CPU's kernels",
+    "kv_cache_bytes": "the figure follows llama.cpp's rules for cells, attention windows and cache types",
+    "state_bytes": "each slot keeps one state per recurrent layer",
+    "checkpoint_bytes": "this is an upper bound: every slot keeps all the checkpoints that it may",
+    "prompt_cache_bytes": "--cache-ram sets this limit",
+    "compute_bytes": "the figure follows ggml's rules for the placement and allocation of one step",
+    "output_bytes": "each slot has one row of logits",
+    "overhead_bytes": "the CUDA context, kernels, cuBLAS and the processes were measured once",
+    "projector_bytes": "the weights come from the projector's header; the rest is estimated for one image",
 }
 
 
@@ -439,8 +439,8 @@ def _buffers(model: Profile, job: _Job) -> tuple[int, ...]:
         graph = network.build(layers, job.head)
     except (LookupError, ZeroDivisionError) as error:
         raise MetadataError(
-            f"the tensors are not those of a model of the architecture {model.metadata.architecture}",
-            hint="llama.cpp would refuse it too: fetch it again, or another one.",
+            f"the tensors do not match the architecture {model.metadata.architecture}",
+            hint="Download the file again, or choose another one: llama.cpp would refuse it too.",
         ) from error
     return buffer_sizes(graph, devices=job.host, pipeline=job.pipeline)
 

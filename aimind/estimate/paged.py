@@ -166,13 +166,13 @@ def layout(
 
 def unmeasured_sources() -> dict[str, str]:
     """Component of an estimate -> what its figure is known from, where an engine is planned like vLLM."""
-    unsure = "; taken over from vLLM, and not measured on this backend"
+    unsure = "; the rule is vLLM's and was not measured on this backend"
     known_from = {
-        "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of each",
-        "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
-        "compute_bytes": "the peak of vLLM's profiling run: an upper figure from its source",
-        "graphs_bytes": "CUDA graphs of the default sizes: an upper figure",
-        "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM: by experience",
+        "weights_bytes": "each rank holds its share of the tensors in the headers, with a padded vocabulary",
+        "kv_cache_bytes": "the remaining memory is divided into whole blocks of vLLM's cache layout",
+        "compute_bytes": "the figure is an upper bound of vLLM's profiling run, from its source",
+        "graphs_bytes": "the figure is an upper bound for CUDA graphs of the default sizes",
+        "overhead_bytes": "the CUDA context and libraries, or Python and the engine in RAM, are estimated",
     }
     return {component: source + unsure for component, source in known_from.items()}
 

@@ -14,15 +14,15 @@ from aimind.types import Attention, Estimate, LatentAttention, Memory, Metadata,
 
 # A CUDA context with cuBLAS and its workspaces.
 CONTEXT_BYTES = 1 << 30
-# Models of which no figure is known: so many times the files.
+# Memory of models without a known figure, as a multiple of the size of their files.
 UNKNOWN_FACTOR = 2
 _STATE_ITEM = 4
 _SOURCES: Mapping[str, str] = {
-    "weights_bytes": "the tensors in the headers",
-    "kv_cache_bytes": "keys and values of requests of the whole context, in the model's own type",
-    "state_bytes": "recurrent states of these requests, in 32 bit",
-    "compute_bytes": "one step of a prompt, each layer's widest part: an upper figure",
-    "overhead_bytes": "Python and its libraries, and on a device the driver's context: by experience",
+    "weights_bytes": "the figure comes from the tensors in the headers",
+    "kv_cache_bytes": "every request is counted with its whole context, in the model's own data type",
+    "state_bytes": "every request has one recurrent state, in 32 bits",
+    "compute_bytes": "the figure is an upper bound: one step of a prompt in the widest part of each layer",
+    "overhead_bytes": "Python, its libraries and the driver's context on a device are estimated",
 }
 
 
@@ -53,11 +53,13 @@ def estimate(
 
 
 def sources(metadata: Metadata, memory: WholeMemory) -> Mapping[str, str]:
-    """From what each component is known."""
+    """Where the figure of each component comes from."""
     if metadata.layers:
         return _SOURCES
-    files = "the files, as they are stored"
-    rest = f"no figure is known for {metadata.architecture}: {UNKNOWN_FACTOR} times the files in all"
+    files = "the figure is the size of the files"
+    rest = (
+        f"no figure is known for {metadata.architecture}: the plan reserves {UNKNOWN_FACTOR} times the files"
+    )
     return {
         **_SOURCES,
         "weights_bytes": files,

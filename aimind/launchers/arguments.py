@@ -49,11 +49,11 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
-    """What the launcher says of the request, where it looks at it.
+def check_arguments(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
+    """Check numbers against their ranges and return the launcher's own notes on the request.
 
     Raises:
-        UsageError: the backend does not take it, or a number is out of its range.
+        UsageError: the backend does not support the request, or a number is out of its range.
     """
     notes = launcher.check(request, backend) if isinstance(launcher, Checks) else ()
     for field, (least, most) in _RANGES.items():
@@ -61,7 +61,7 @@ def checked(launcher: Launcher, request: Request, backend: Backend) -> tuple[str
         if value is not None and not least <= value <= most:
             flag = launcher.FLAGS.get(field)
             name = OPTIONS[field] if flag is None else flag.spellings[0]
-            raise UsageError(f"{name} {value} is out of its range", hint=f"it takes {least} to {most}")
+            raise UsageError(f"{name} {value} is out of range", hint=f"use a value from {least} to {most}")
     return notes
 
 
@@ -84,11 +84,11 @@ def render(flags: Mapping[str, Flag], settings: Request) -> tuple[str, ...]:
 
 
 def absorb(launcher: Launcher, request: Request) -> Request:
-    """The request with the user's own backend arguments taken into its fields; what is left stays `extra`.
+    """Read the user's own backend arguments into fields of the request; the others stay in `extra`.
 
     Raises:
-        UsageError: an argument is aimind's own business, no flag where one should be, has a bad value, or
-            says otherwise than an option.
+        UsageError: an argument is reserved for aimind, is not a flag, has a bad value, or conflicts with an
+            option.
     """
     spellings = {
         plain(spelling): (field, flag)
@@ -97,33 +97,34 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     }
     found: dict[str, Value | None] = {}
     extra: list[str] = []
-    # What a word may go on with: a flag that is passed on, or is then passed on with all its values.
+    # Arguments that a following plain word belongs to; None after a complete flag, when no word may follow.
     before: tuple[str, ...] | None = None
     for token, following in _tokens(request.extra):
         name = token.partition("=")[0]
         key = plain(name)
         why = _plain_keys(launcher.RESERVED).get(key) or _secret(key)
         if why is not None:
-            raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="leave it out")
+            raise UsageError(f"{name} cannot be passed to {launcher.NAME}: {why}", hint="omit it")
         if not name.startswith("-") or key not in spellings:
             if not name.startswith("-"):
                 if before is None:
                     raise UsageError(
-                        f"{token} is no argument: it belongs to no flag before it",
-                        hint=f"--{token}, or leave it out",
+                        f"{token} is not a flag, and no flag before it needs a value",
+                        hint=f"use --{token}, or omit it",
                     )
                 extra += before
             extra.append(token)
             before = ()
             continue
         field, flag = spellings[key]
-        found[field], before = _taken(flag, token, following)
+        found[field], before = _read_flag(flag, token, following)
     for field, value in found.items():
-        said: Value | None = getattr(request, field)
-        if said is not None and value is not None and said != value:
+        option: Value | None = getattr(request, field)
+        if option is not None and value is not None and option != value:
+            name = launcher.FLAGS[field].spellings[0]
+            ours = OPTIONS.get(field, "the option of aimind")
             raise UsageError(
-                f"{launcher.FLAGS[field].spellings[0]} {value} contradicts the option of aimind, {said}",
-                hint="say it once",
+                f"{name} {value} conflicts with {ours}, which is set to {option}", hint=f"omit {name}"
             )
     return dataclasses.replace(
         request,
@@ -132,15 +133,15 @@ def absorb(launcher: Launcher, request: Request) -> Request:
     )
 
 
-def _taken(
+def _read_flag(
     flag: Flag, token: str, following: Callable[[], str | None]
 ) -> tuple[Value | None, tuple[str, ...] | None]:
-    """What an argument gives its field, and what is passed on if a word follows."""
+    """Return the value of a flag, and the arguments to pass on if another plain word follows."""
     name, equals, attached = token.partition("=")
     presets = {plain(spelling): value for spelling, value in flag.presets}
     key = plain(name)
     if equals and (flag.kind == "switch" or key in presets):
-        raise UsageError(f"{name} takes no value", hint=f"{name}, or leave it out")
+        raise UsageError(f"{name} does not take a value", hint=f"use {name} alone, or omit it")
     if flag.kind == "switch":
         return key not in map(plain, flag.off), None
     if key in presets:
@@ -150,15 +151,15 @@ def _taken(
 
 
 def uncounted(launcher: Launcher, request: Request) -> tuple[str, ...]:
-    """The backend arguments of the user that move memory in ways that the plan does not count."""
+    """The user's backend arguments that change memory use in ways that the plan does not count."""
     known = {plain(spelling) for spelling in launcher.UNCOUNTED}
     names = (token.partition("=")[0] for token in request.extra)
-    # vLLM takes keys of a flag's JSON after a dot.
+    # vLLM reads keys of a flag's JSON after a dot.
     return tuple(name for name in names if plain(name).partition(".")[0] in known)
 
 
-def said(flag: Flag, argv: tuple[str, ...]) -> str | None:
-    """The last text that the arguments give to a flag, before it is known whose arguments they are."""
+def last_value(flag: Flag, argv: tuple[str, ...]) -> str | None:
+    """The last value of a flag in these arguments, before the backend is known."""
     found = None
     for token, following in _tokens(argv):
         name, equals, attached = token.partition("=")
@@ -175,12 +176,12 @@ def _tokens(argv: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], str | Non
 
 
 def plain(spelling: str) -> str:
-    """Long flags are the same with `-` and `_`, as the Python servers' parsers take them."""
+    """Normalize `_` to `-` in long flags, as the parsers of the Python servers do."""
     return spelling.replace("_", "-") if spelling.startswith("--") else spelling
 
 
 def _secret(key: str) -> str | None:
-    """Why this flag, perhaps cut short, would show a secret."""
+    """Why this flag, possibly abbreviated, would expose a secret."""
     if len(key) < _SHORTEST:
         return None
     return next((why for flag, why in _SECRET_FLAGS.items() if flag.startswith(key)), None)
@@ -203,7 +204,7 @@ def _text(flag: Flag, value: Value) -> str:
 
 def _value(flag: Flag, name: str, text: str | None) -> Value | None:
     if text is None:
-        raise UsageError(f"{name} needs a value", hint=f"{name} VALUE")
+        raise UsageError(f"{name} needs a value", hint=f"use {name} VALUE")
     for word, meaning in flag.words:
         if text.lower() == word:
             return meaning
@@ -225,9 +226,9 @@ def _value(flag: Flag, name: str, text: str | None) -> Value | None:
                 return text
     except (ValueError, KeyError):
         words = " or ".join(word for word, _ in flag.words)
-        wanted = f"it takes {'a number' if flag.kind in ('int', 'tokens', 'float') else flag.kind}"
+        wanted = f"use {'a number' if flag.kind in ('int', 'tokens', 'float') else flag.kind}"
         raise UsageError(
-            f"{name} {text}: not a value that it takes", hint=wanted + (f", or {words}" if words else "")
+            f"{name} does not accept {text}", hint=wanted + (f", or {words}" if words else "")
         ) from None
 
 

@@ -33,8 +33,10 @@ PYTHON_ENV = ("PYTHONPATH", "PYTHONHOME", "VLLM_USE_MODELSCOPE", "SGLANG_USE_MOD
 # Else `python -m`, and what it starts, takes modules from where one stands, which may be the model's folder.
 PYTHON_SAFE = {"PYTHONSAFEPATH": "1"}
 # Why a key is no argument of a backend; for `RESERVED`.
-KEY_IS_SEEN = "everybody here can read it in the list of processes: use --api-key-file, or AIMIND_API_KEY"
-TOKEN_IS_SEEN = "aimind downloads the model itself, and everybody here could read the token"
+KEY_IS_SEEN = (
+    "every user of this machine could read it in the list of processes: use --api-key-file or AIMIND_API_KEY"
+)
+TOKEN_IS_SEEN = "aimind downloads the model itself, and every user of this machine could read the token"
 Value = int | float | bool | str | tuple[float, ...]
 Kind = Literal["int", "tokens", "float", "text", "floats", "switch", "boolean"]
 

@@ -44,8 +44,8 @@ def without_code(host: Host, targets: tuple[str, ...]) -> str | None:
     """Why an AMD device cannot be used by a build that has code for these architectures (`gfx1100`)."""
     for device in made_by(host, "amd"):
         if device.capability not in targets:
-            kind = device.capability or "of an unknown kind"
-            return f"{device.name} is {kind}, and the build for ROCm has code for {', '.join(targets)}"
+            kind = device.capability or "an unknown architecture"
+            return f"{device.name} is {kind}, and the build for ROCm supports {', '.join(targets)}"
     return None
 
 

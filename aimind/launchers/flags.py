@@ -1,4 +1,4 @@
-"""The user's own backend arguments, against the flags that the backend's version says it has."""
+"""Check the user's own backend arguments against the flags of the installed backend version."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from aimind.launchers.arguments import plain
 from aimind.launchers.base import Launcher, TellsFlags
 from aimind.types import Backend, Help, Request, numbers
 
-_FORCE = "--force passes it all the same"
-# What parsers take for a value although it begins with a dash: a number, or what has a space in it.
+_FORCE = "use --force to pass it anyway"
+# Parsers read these as values although they begin with a dash: numbers, and words with a space.
 _VALUE = re.compile(r"-|-\.?\d.*|-.*\s.*", re.DOTALL)
 
 
 def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
-    """Whether the backend takes what `absorb` has left of the user's arguments.
+    """Check the arguments that `absorb` left in `extra`.
 
-    Where it was not asked for its flags yet, only what its version is known to have no more is told.
+    While the flags of the backend are unknown, only the flags that its version has removed are found.
 
     Returns:
-        What it does not take, as sentences, where the request is to go on all the same (`--force`).
+        Warnings about unknown flags, as sentences, where `--force` is set.
 
     Raises:
-        UsageError: it does not take one of them, or takes it for one that the plan has to know of.
+        UsageError: the backend does not know a flag, or reads it as an abbreviation of one in the plan.
     """
     if not isinstance(launcher, TellsFlags):
         return ()
@@ -39,7 +39,7 @@ def check_flags(launcher: Launcher, request: Request, backend: Backend) -> tuple
     ]
     if problems and not request.force:
         raise problems[0]
-    return tuple(f"{problem.message}; it is passed all the same" for problem in problems)
+    return tuple(f"{problem.message}; it is passed because of --force" for problem in problems)
 
 
 def _names(extra: tuple[str, ...]) -> list[str]:
@@ -63,10 +63,10 @@ class _Parser:
     backend: Backend
 
     def unknown(self, name: str) -> UsageError | None:
-        """Why it does not take this flag.
+        """The error for a flag that the backend does not know.
 
         Raises:
-            UsageError: it is cut short, and that must not be.
+            UsageError: the flag abbreviates one that must be written in full.
         """
         flag = plain(name)
         if self.backend.flags is None:
@@ -82,32 +82,34 @@ class _Parser:
             return self._dropped(name, flag)
         full = _completions(flag, known) if self.help.abbreviates else []
         if not full:
-            return UsageError(f"{self._called} does not know {name}", hint=_hint(flag, known))
+            return UsageError(f"{self._title} does not know {name}", hint=_hint(flag, known))
         if len(full) > 1:
-            raise UsageError(f"{name} could be {_listed(full)}", hint="write it in full")
+            raise UsageError(
+                f"{name} is ambiguous: it could be {_listed(full)}", hint="write the flag in full"
+            )
         self._check_shortened(name, full[0])
         return None
 
     @property
-    def _called(self) -> str:
+    def _title(self) -> str:
         return f"{self.backend.name} {self.backend.version}"
 
     def _dropped(self, name: str, flag: str) -> UsageError:
-        return UsageError(f"{self._called} has {name} no more: {self.help.dropped[flag]}", hint=_FORCE)
+        return UsageError(f"{self._title} no longer has {name}: {self.help.dropped[flag]}", hint=_FORCE)
 
     def _check_shortened(self, name: str, full: str) -> None:
-        """Cut short, a flag that the plan depends on would go past it."""
+        """Refuse an abbreviation of a flag that the plan depends on: the plan would not see it."""
         flags = self.launcher.FLAGS.values()
         planned = [each for flag in flags for each in (*flag.spellings, *flag.off, *dict(flag.presets))]
         if full in map(plain, (*planned, *self.launcher.RESERVED, *self.launcher.UNCOUNTED)):
             raise UsageError(
-                f"{self.backend.name} would take {name} for {full}, which the plan has to know of",
-                hint=f"write it in full, its value apart: {full}",
+                f"{self.backend.name} would read {name} as {full}, which the plan depends on",
+                hint=f"write the flag in full, with its value as a separate word: {full} VALUE",
             )
 
 
 def _completions(flag: str, known: set[str]) -> list[str]:
-    """The flags that argparse takes it for: those that it begins; `-q` for `-q4`."""
+    """The flags that argparse would match: those that begin with it; `-q` for `-q4`."""
     attached = [] if flag.startswith("--") else [flag[:2]] if flag[:2] in known else []
     return attached + sorted(each for each in known if each.startswith(flag))
 

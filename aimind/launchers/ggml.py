@@ -61,23 +61,23 @@ FLAGS: Mapping[str, Flag] = {
 }
 
 RESERVED: Mapping[str, str] = {
-    "--model": "the model is what is named to aimind",
-    "-m": "the model is what is named to aimind",
+    "--model": "aimind passes the model itself",
+    "-m": "aimind passes the model itself",
     "--hf-repo": "aimind downloads the model itself",
     "-hf": "aimind downloads the model itself",
     "-hfr": "aimind downloads the model itself",
     "--model-url": "aimind downloads the model itself",
     "-mu": "aimind downloads the model itself",
     "--api-key": KEY_IS_SEEN,
-    "--api-key-file": "aimind has to know the key, too: it is an option before the --",
+    "--api-key-file": "use aimind's own --api-key-file, before the --",
     "--hf-token": TOKEN_IS_SEEN,
     "-hft": TOKEN_IS_SEEN,
-    "--fit": "aimind has fitted the model to the memory already",
-    "-fit": "aimind has fitted the model to the memory already",
-    "--device": "devices are chosen by --device of aimind, which is an option before the --",
-    "-dev": "devices are chosen by --device of aimind, which is an option before the --",
-    "--main-gpu": "devices are chosen by --device of aimind, which is an option before the --",
-    "-mg": "devices are chosen by --device of aimind, which is an option before the --",
+    "--fit": "aimind fits the model to the memory itself",
+    "-fit": "aimind fits the model to the memory itself",
+    "--device": "use aimind's own --device, before the --",
+    "-dev": "use aimind's own --device, before the --",
+    "--main-gpu": "use aimind's own --device, before the --",
+    "-mg": "use aimind's own --device, before the --",
 }
 
 UNCOUNTED = tuple(
@@ -104,7 +104,7 @@ ORIGINS_FLAG, ORIGINS_VARIABLE = "--cors-origins", "LLAMA_ARG_CORS_ORIGINS"
 # llama.cpp reads its flags from variables too: what the plan does not hold must not come from there.
 UNSET_ENV = ("LLAMA_ARG_*", "LLAMA_API_KEY", *PYTHON_ENV)
 
-_MEMORY_REMEDY = "a shorter --context, fewer --gpu-layers, or a smaller quantization needs less"
+_MEMORY_REMEDY = "use a shorter --context, fewer --gpu-layers or a smaller quantization"
 
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
@@ -119,7 +119,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         r"unknown (model )?architecture",
         cause="this llama.cpp does not know the model's architecture",
-        remedy="a newer version of the backend may: see `aimind backends`",
+        remedy="try a newer version of the backend: see `aimind backends`",
     ),
     Signature(
         r"cudaMalloc failed|out of memory|failed to allocate (buffer|compute)|unable to allocate"
@@ -130,27 +130,27 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         r"invalid magic|failed to read (magic|header)|tensor .* data is not within the file bounds",
         cause="the model's file is damaged or incomplete",
-        remedy="fetch it again",
+        remedy="download it again",
     ),
     Signature(
         r"error loading model|failed to load model",
         cause="llama.cpp cannot load the model's file",
-        remedy="its own words are above",
+        remedy="see its error message above",
     ),
     Signature(
         r"libgomp: Thread creation failed|std::system_error.*Resource temporarily unavailable",
-        cause="the backend could start no more threads: it has no memory for them, or may have no more",
+        cause="the backend could not start more threads: memory or the limit on processes is exhausted",
         remedy="raise the limits on memory (ulimit -v) and on processes (ulimit -u)",
     ),
     Signature(
         r"error: (unknown|invalid|unrecognized) argument",
         cause="the backend does not know one of the arguments",
-        remedy="look at the arguments after --",
+        remedy="check the arguments after --",
     ),
     Signature(
         r"couldn't bind HTTP server socket|address already in use",
-        cause="the port is taken",
-        remedy="--port 0 takes a free one",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
     ),
 )
 
@@ -179,11 +179,11 @@ BUFFERS = (
 
 
 def refuse(metadata: Metadata) -> str | None:
-    """What no llama.cpp serves."""
+    """Refuse models that no llama.cpp serves."""
     if metadata.format != "gguf":
-        return f"it serves GGUF files, and this model is {metadata.format}"
+        return f"it serves only GGUF files, and this model is {metadata.format}"
     if metadata.category == "image":
-        return "it generates no images"
+        return "it does not generate images"
     if metadata.category in ("speech-to-text", "text-to-speech"):
         return f"it has no API for {metadata.category}"
     return None
@@ -205,7 +205,7 @@ def check_exposure(request: Request) -> None:
         raise UsageError(
             f"{found[0]} lets clients run programs on this machine or reach others through it, and "
             f"anyone who reaches {request.address} could use it",
-            hint="--api-key-file FILE, or --host 127.0.0.1",
+            hint="use --api-key-file FILE or --host 127.0.0.1",
         )
 
 

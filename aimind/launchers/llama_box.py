@@ -39,9 +39,9 @@ FLAGS = {field: flag for field, flag in ggml.FLAGS.items() if field not in _NOT_
 RESERVED = {
     **ggml.RESERVED,
     "--embeddings": "aimind sets it",
-    "--embedding": "aimind sets --embeddings, as it is called here",
+    "--embedding": "aimind sets it as --embeddings",
     "--images": "the model's category decides it",
-    "--api-key": "it takes none: put a proxy that checks keys before it",
+    "--api-key": "it does not support API keys: use a proxy that checks keys",
 }
 UNCOUNTED = ggml.UNCOUNTED
 SIGNATURES = ggml.SIGNATURES

@@ -43,10 +43,10 @@ FLAGS = {
     "projector": Flag(spellings=("--clip_model_path",)),
 }
 RESERVED = {
-    "--model": "the model is what is named to aimind",
-    "--config_file": "it would overrule the plan",
+    "--model": "aimind passes the model itself",
+    "--config_file": "it would override the plan",
     "--api_key": KEY_IS_SEEN,
-    "--logits_all": "it would take memory for the logits of the whole context",
+    "--logits_all": "it would allocate memory for the logits of the whole context",
 }
 UNCOUNTED = ("--offload_kqv", "--use_mmap", "--use_mlock", "--cache", "--draft_model", "--lora_path")
 SIGNATURES = ggml.SIGNATURES
@@ -78,7 +78,7 @@ def refuse(metadata: Metadata, _host: Host) -> str | None:
     if metadata.category == "reranker":
         return "its server has no rerank API"
     if metadata.category == "embedding" and metadata.made_for is not None:
-        return "its server makes one vector of a text only where the model's file says how"
+        return "its server returns one vector per text only if the model's file sets the pooling type"
     return ggml.refuse(metadata)
 
 

@@ -18,10 +18,10 @@ HELP = Help(
     quick=True,
     abbreviates=False,
     dropped={
-        "--mlock": "say --load-mode mlock",
-        "--mmap": "say --load-mode mmap",
-        "--no-mmap": "say --load-mode none",
-        "--direct-io": "say --load-mode dio",
+        "--mlock": "use --load-mode mlock",
+        "--mmap": "use --load-mode mmap",
+        "--no-mmap": "use --load-mode none",
+        "--direct-io": "use --load-mode dio",
     },
 )
 
@@ -36,7 +36,7 @@ def source(_host: Host) -> Program:
         devices_pattern=r"^\s+(CUDA|ROCm|Vulkan|SYCL|MTL|Metal)\d*:",
         title="llama-server",
         assumed_version=ggml.BUILD,
-        remedy="install llama.cpp with your package manager (Homebrew, Debian, Nix, conda-forge) to use it",
+        remedy="install llama.cpp with a package manager (Homebrew, Debian, Nix, conda-forge)",
     )
 
 

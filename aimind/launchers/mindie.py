@@ -46,7 +46,7 @@ FLAGS = {
     "port": Flag(spellings=("--port",), kind="int"),
     **TABLE.flags(),
 }
-RESERVED = {"--model": "the model is what is named to aimind"}
+RESERVED = {"--model": "aimind passes the model itself"}
 UNCOUNTED = tuple(
     "--cpu-mem-size --enable-memory-decoding --enable-lookahead --enable-multi-token-prediction "
     "--sequence-parallel-size -sp --moe-expert-parallel-size -moe-ep --moe-tensor-parallel-size "
@@ -57,15 +57,17 @@ SIGNATURES = (
     Signature(
         r"NPU out of memory|out of memory.*NPU|aclrtMalloc.*fail",
         cause="a device ran out of memory",
-        remedy="a shorter --context, a lower --npu-memory-fraction, or more devices need less of each",
+        remedy="use a shorter --context, a lower --npu-memory-fraction or more devices",
     ),
     Signature(
-        r"[Aa]ddress already in use", cause="the port, or the one after it, is taken", remedy="--port 0"
+        r"[Aa]ddress already in use",
+        cause="the port or the next one is already in use",
+        remedy="use --port 0 to choose a free port",
     ),
     Signature(
         r"Failed to init endpoint|[Cc]heck(ing)? config.*fail",
         cause="MindIE refuses its configuration",
-        remedy="its own words are above; look at the arguments after --",
+        remedy="see its error message above; check the arguments after --",
     ),
 )
 _FOREIGN = ("AWQ", "GPTQ", "FP8", "MXFP4", "NVFP4", "BNB", "MLX")
@@ -77,7 +79,7 @@ def source(_host: Host) -> Program:
         names=("mindieservice_daemon",),
         version_args=(),
         version_pattern=r"Ascend-mindie\s*:\s*(?:MindIE\s+)?(\S+)",
-        remedy="install MindIE, and name its mindie-service folder by MIES_INSTALL_PATH if it is elsewhere",
+        remedy="install MindIE, and set MIES_INSTALL_PATH if its mindie-service folder is elsewhere",
         home=HOME,
         title="MindIE",
         assumed_version="2.0",
@@ -87,26 +89,24 @@ def source(_host: Host) -> Program:
 def refuse(metadata: Metadata, host: Host) -> str | None:
     """Language models and those that see, as safetensors, on Ascend devices."""
     if metadata.format != "safetensors":
-        return f"it serves safetensors, and this model is {metadata.format}"
+        return f"it serves only safetensors, and this model is {metadata.format}"
     if metadata.category not in ("llm", "vision-language"):
-        return f"it serves language and vision-language models, and this one is for {metadata.category}"
+        return f"it serves only language and vision-language models, and this one is for {metadata.category}"
     if metadata.quantization is not None and metadata.quantization.startswith(_FOREIGN):
-        return (
-            f"it wants weights that were quantized with its own tools, and these are {metadata.quantization}"
-        )
+        return f"it needs weights quantized with its own tools, and these are {metadata.quantization}"
     if host.os != "linux":
-        return f"it runs on Linux, and {machine(host)} is {host.os}"
+        return f"it runs only on Linux, and {machine(host)} is {host.os}"
     if not any(device.vendor == "ascend" for device in host.devices):
-        return "it runs on Ascend devices, and none is used here"
+        return "it runs only on Ascend devices, and none is used"
     return None
 
 
 def check(request: Request, backend: Backend) -> tuple[str, ...]:
-    """The parameters, as far as the user gives them; what is dropped of the environment."""
+    """Check the user's parameters, and warn about environment variables that are ignored."""
     TABLE.check(TABLE.given(request), backend.version, force=request.force)
     mindie_config.check_address(request)
     return tuple(
-        f"{name} is aimind's own business with MindIE: the value that you give is dropped"
+        f"aimind sets {name} for MindIE itself and ignores your value"
         for name in OWNED
         if name in request.env
     )

@@ -75,7 +75,7 @@ def check_address(request: Request) -> None:
         ipaddress.ip_address(_number(request.address or "127.0.0.1"))
     except ValueError:
         raise UsageError(
-            f"MindIE listens on an IP address, and {request.address} is a name", hint="--host 127.0.0.1"
+            f"MindIE listens on an IP address, and {request.address} is a name", hint="use --host 127.0.0.1"
         ) from None
 
 
@@ -202,7 +202,7 @@ def _check_parallel(sizes: Mapping[str, object], spread: int) -> None:
     if sequence not in (None, tensor):
         raise UsageError(
             f"--sequence-parallel-size {sequence}: it is the size of tensor parallelism, {tensor}, or -1",
-            hint=f"--sequence-parallel-size {tensor}, or leave it out",
+            hint=f"--sequence-parallel-size {tensor}, or omit it",
         )
     experts, within = (size if isinstance(size, int) else 1 for size in (sizes["moe_ep"], sizes["moe_tp"]))
     if experts * within != spread:

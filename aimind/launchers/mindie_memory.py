@@ -27,8 +27,8 @@ class MindieMemory:
         return paged.unmeasured_sources()
 
     def describe_share(self, share: float) -> str:
-        """The share in a sentence."""
-        return f"{share:g} of each device, never more than is free now"
+        """Explain the share to the user."""
+        return f"the backend may use {share:g} of each device, which is not more than is free now"
 
     def batch_sizes(self, devices: tuple[Device, ...], request: Request, *, version: str) -> BatchSizes:
         """The figures of the configuration that it is installed with."""

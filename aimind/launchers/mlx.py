@@ -22,8 +22,8 @@ FLAGS = {
     "trust_remote_code": Flag(spellings=("--trust-remote-code",), kind="switch"),
 }
 RESERVED = {
-    "--model": "the model is what is named to aimind",
-    "--prompt-cache-bytes": "it is the plan's cache",
+    "--model": "aimind passes the model itself",
+    "--prompt-cache-bytes": "it would override the KV cache of the plan",
 }
 UNCOUNTED = tuple("--draft-model --adapter-path --prefill-step-size --kv-bits --pipeline".split())
 HELP = Help(args=("-m", "mlx_lm", "server", "--help"))
@@ -31,19 +31,19 @@ SIGNATURES = (
     Signature(
         r"generation thread died: .*([Oo]ut of memory|Insufficient Memory)",
         cause="the machine ran out of memory",
-        remedy="a shorter --context, or a smaller or quantized model needs less",
+        remedy="use a shorter --context, or a smaller or quantized model",
         fatal=True,
     ),
     Signature(
         r"generation thread died",
-        cause="MLX cannot load the model, or go on with it",
-        remedy="its own words are above",
+        cause="MLX failed while loading or running the model",
+        remedy="see its error message above",
         fatal=True,
     ),
     Signature(
         r"Address already in use",
-        cause="the port is taken",
-        remedy="--port 0 takes a free one",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
         fatal=True,
     ),
 )
@@ -66,14 +66,14 @@ def source(host: Host) -> Package:
 def refuse(metadata: Metadata, host: Host) -> str | None:
     """Language models on Apple silicon, in MLX's own quantizations or plain."""
     if metadata.format != "safetensors":
-        return f"it serves safetensors, and this model is {metadata.format}"
+        return f"it serves only safetensors, and this model is {metadata.format}"
     if metadata.category != "llm":
-        return f"it serves language models, and this one is for {metadata.category}"
+        return f"it serves only language models, and this one is for {metadata.category}"
     quantization = metadata.quantization
     if quantization is not None and not quantization.startswith("MLX"):
         return f"it cannot read weights in {quantization}"
     if (host.os, host.arch) != ("macos", "arm64"):
-        return f"it is for Apple silicon, and {machine(host)} is {host.os} {host.arch}"
+        return f"it runs only on Apple silicon, and {machine(host)} is {host.os} {host.arch}"
     return None
 
 

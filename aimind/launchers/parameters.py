@@ -95,10 +95,10 @@ class Table:
         }
 
     def given(self, request: Request) -> dict[str, object]:
-        """What the request says: its fields, and its arguments.
+        """Read the parameters from the fields and arguments of the request.
 
         Raises:
-            UsageError: an argument is none of the parameters, or its value is of another kind.
+            UsageError: an argument is not a parameter, or its value has the wrong type.
         """
         fields = {each.name: getattr(request, each.field) for each in self.parameters if each.field}
         values = {name: value for name, value in fields.items() if value is not None}
@@ -108,41 +108,45 @@ class Table:
             parameter = self._spelled(name)
             if parameter.kind == "switch":
                 if equals:
-                    raise UsageError(f"{name} takes no value", hint=f"{name} alone")
+                    raise UsageError(f"{name} does not take a value", hint=f"use {name} alone")
                 values[parameter.name] = name not in parameter.off
             else:
                 values[parameter.name] = _value(parameter, text if equals else next(rest, None))
         return {name: value for name, value in values.items() if value != self.by_name[name].none}
 
     def check(self, given: Given, version: str, *, force: bool = False) -> None:
-        """Whether the backend takes them, as far as they are decided; and, unless forced, has them already.
+        """Check the parameters that are decided; unless forced, also whether this version has them.
 
         Raises:
-            UsageError: it does not.
+            UsageError: a parameter or its value is not supported.
         """
         for name, value in given.items():
             parameter = self.by_name[name]
             takes = " and ".join(self._rules(parameter, given, version))
             if not self._holds(parameter, value, given, version):
-                raise UsageError(f"{name} {value}: it takes {takes}", hint=self._without(parameter, version))
+                raise UsageError(
+                    f"{name} {value} is not valid; it must be {takes}", hint=self._without(parameter, version)
+                )
             if parameter.since and not force and is_older(version, parameter.since):
                 raise UsageError(
-                    f"{name} is of {self.backend} {parameter.since} and later, and here is {version}",
-                    hint="leave it out; --force passes it all the same",
+                    f"{name} needs {self.backend} {parameter.since} or later, and {version} is installed",
+                    hint="omit it, or use --force to pass it anyway",
                 )
             if parameter.needs and value is not False and not given.get(parameter.needs):
-                raise UsageError(f"{name} has no effect without {parameter.needs}", hint="give both or none")
+                raise UsageError(
+                    f"{name} has no effect without {parameter.needs}", hint="use both or neither"
+                )
             for other in parameter.requires if value else ():
                 if other not in given:
-                    raise UsageError(f"{name} needs {other}", hint=f"{other} MILLISECONDS")
+                    raise UsageError(f"{name} needs {other}", hint=f"add {other} MILLISECONDS")
         for group, others in self.exclusive:
             for first, second in itertools.product(group, others):
                 if first != second and in_use(given, first) and in_use(given, second):
                     sentence = f"{first} and {second} exclude each other in {self.backend}"
-                    raise UsageError(sentence, hint="leave one of them out")
+                    raise UsageError(sentence, hint="omit one of them")
 
     def value(self, name: str, given: Given, version: str) -> object:
-        """What is given, or else the default of this version; `None` while the plan has yet to decide it."""
+        """The value of a parameter, or this version's default; `None` if the plan has yet to decide it."""
         parameter = self.by_name[name]
         if name in given or parameter.field:
             return given.get(name)
@@ -161,7 +165,7 @@ class Table:
                 put(configuration, parameter.path, self.value(parameter.name, given, version))
 
     def variables(self, given: Given) -> dict[str, str]:
-        """Those of the environment."""
+        """The parameters that are set through environment variables."""
         found: dict[str, str] = {}
         for each in self.parameters:
             if each.variable and each.name in given:
@@ -176,8 +180,8 @@ class Table:
                 return parameter
         near = nearest(name, [spelling for each in self.parameters for spelling in (*each.names, *each.off)])
         raise UsageError(
-            f"{self.backend} has no parameter {name}",
-            hint=f"did you mean {near}?" if near else "leave it out",
+            f"{self.backend} does not have a parameter {name}",
+            hint=f"did you mean {near}?" if near else "omit it",
         )
 
     def _holds(self, parameter: Parameter, value: object, given: Given, version: str) -> bool:
@@ -205,7 +209,7 @@ class Table:
         return value if isinstance(value, int | float) else None
 
     def _rules(self, parameter: Parameter, given: Given, version: str) -> Iterator[str]:
-        """What it takes, in words."""
+        """Describe the values that a parameter accepts."""
         if parameter.words:
             yield f"one of {', '.join(map(str, parameter.words))}"
         for word, bound in (
@@ -223,7 +227,7 @@ class Table:
 
     def _without(self, parameter: Parameter, version: str) -> str:
         default = self.value(parameter.name, {}, version)
-        return "leave it out" + (f", and it is {default}" if default is not None else ", and it is chosen")
+        return "omit it to use the default" + (f", {default}" if default is not None else "")
 
 
 def in_use(given: Given, name: str) -> bool:
@@ -268,7 +272,7 @@ def _order(version: str) -> tuple[int, int, int, int] | None:
 
 def _value(parameter: Parameter, text: str | None) -> object:
     if text is None:
-        raise UsageError(f"{parameter.name} needs a value", hint=f"{parameter.name} VALUE")
+        raise UsageError(f"{parameter.name} needs a value", hint=f"use {parameter.name} VALUE")
     try:
         match parameter.kind:
             case "int":
@@ -282,5 +286,6 @@ def _value(parameter: Parameter, text: str | None) -> object:
     except (TypeError, ValueError):
         wanted = {"json": "a JSON object", "int": "a whole number"}.get(parameter.kind, "a number")
         raise UsageError(
-            f"{parameter.name} {text}: it takes {wanted}", hint=f"{parameter.name} VALUE"
+            f"{parameter.name} does not accept {text}; it must be {wanted}",
+            hint=f"use {parameter.name} VALUE",
         ) from None

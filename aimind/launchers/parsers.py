@@ -33,12 +33,12 @@ SIGNATURES = (
     Signature(
         r"invalid (tool call|reasoning) parser|--(tool-call|reasoning)-parser: invalid choice",
         cause="this version of the backend has no parser of that name",
-        remedy="--no-auto-parsers does without; -- --tool-call-parser and -- --reasoning-parser name others",
+        remedy="use --no-auto-parsers, or choose others with -- --tool-call-parser and -- --reasoning-parser",
     ),
     Signature(
         r"parser.* could not locate|-parser .*cannot be used with the tokenizer",
-        cause="the parser of tool calls or of the reasoning does not go with the model's tokenizer",
-        remedy="--no-auto-parsers does without one",
+        cause="the parser for tool calls or reasoning does not support the model's tokenizer",
+        remedy="use --no-auto-parsers",
     ),
 )
 _THINK = ("<think>", "</think>")
@@ -104,13 +104,13 @@ class Form:
 
     @property
     def why(self) -> str:
-        """What of the template shows it."""
+        """The part of the chat template that identifies the form, as a predicate."""
         if self.opens:
             return f"begins every answer with {self.opens}"
         return f"writes {next(mark for mark in self.marks if isinstance(mark, str))}"
 
 
-# The first that fits, of a parser that the version has: those that share marks with others come before these.
+# The first form that fits and whose parser the version has is used; more specific forms come first.
 TOOL_CALLS = (
     Form(
         ("<|start|>assistant<|channel|>",), vllm=Parser("openai", "0.10.2"), sglang=Parser("gpt-oss", "0.5.3")
@@ -293,7 +293,7 @@ def choose(
     if request.reasoning_parser is None and not _says(request, "--reasoning-parser"):
         for form, parser in _candidates(REASONING, metadata, backend, flags["reasoning_parser"]):
             request = dataclasses.replace(request, reasoning_parser=parser.name)
-            sentence = f"reasoning: {parser.name}, since the chat template {form.why}"
+            sentence = f"the reasoning parser is {parser.name}, because the chat template {form.why}"
             reasons.append(Reason("reasoning_parser", sentence))
             break
     return request, tuple(reasons)
@@ -302,9 +302,9 @@ def choose(
 def _tools(
     flags: Mapping[str, Flag], metadata: Metadata, request: Request, backend: Backend
 ) -> tuple[Request, tuple[Reason, ...]]:
-    """As `choose`, for calls of tools.
+    """Choose the parser for tool calls.
 
-    With a template that leaves the tools out, they would be ignored in silence: it is better to refuse them.
+    A template that omits the tools would silently ignore them, so tool calls then stay disabled.
     """
     found = next(_candidates(TOOL_CALLS, metadata, backend, flags["tool_call_parser"]), None)
     if found is None:
@@ -314,14 +314,14 @@ def _tools(
     if not _lists_tools(metadata.chat.template):
         words = ("--chat-template FILE", *(auto.spellings if auto else ()), "--tool-call-parser", parser.name)
         sentence = (
-            f"tool calls: none, since the chat template {form.why}, but does not tell the model which tools "
-            f"there are; with one that does: -- {' '.join(words)}"
+            f"tool calls are disabled: the chat template {form.why}, but does not list the tools for the "
+            f"model; to enable them with another template, use -- {' '.join(words)}"
         )
         return request, (Reason("tool_call_parser", sentence),)
     request = dataclasses.replace(
         request, tool_call_parser=parser.name, auto_tool_choice=True if auto else None
     )
-    sentence = f"tool calls: {parser.name}, since the chat template {form.why}"
+    sentence = f"the tool call parser is {parser.name}, because the chat template {form.why}"
     return request, (Reason("tool_call_parser", sentence),)
 
 

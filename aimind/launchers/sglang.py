@@ -1,7 +1,6 @@
 """SGLang: an engine for Hugging Face folders on NVIDIA devices, second to vLLM.
 
-Its share of a device (`--mem-fraction-static`) is of what is free before the weights are read, and for these
-and the cache alone; what it computes with and CUDA graphs need the rest.
+`--mem-fraction-static` is a share of the memory that is free before start, for weights and KV cache only.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from aimind.launchers.arguments import render
 from aimind.launchers.base import PYTHON_ENV, PYTHON_SAFE, Flag, service_variables, url, visible_devices
 from aimind.launchers.builds import older_than, runs_cuda_13
 from aimind.launchers.sglang_memory import SglangMemory
-from aimind.phrases import here, machine
+from aimind.phrases import machine
 from aimind.types import Command, Host, Metadata, Package, PagedMemory, Plan, Probe, Signature
 
 NAME = "sglang"
@@ -64,33 +63,33 @@ SIGNATURES = (
     Signature(
         r"OutOfMemoryError|CUDA out of memory",
         cause="a device ran out of memory",
-        remedy="a lower --mem-fraction-static leaves more for computing; a shorter --context needs less",
+        remedy="use a lower --mem-fraction-static, which leaves more for activations, or a shorter --context",
     ),
     Signature(
         r"Not enough memory\. Please try to increase|leave no GPU memory for the KV cache",
-        cause="beside the weights its share of the memory has no room for a cache",
-        remedy="a higher --mem-fraction-static, a quantized model, or more devices",
+        cause="the weights leave no room for a KV cache in SGLang's share of the memory",
+        remedy="use a higher --mem-fraction-static, a quantized model or more devices",
     ),
     Signature(
         r"The memory capacity is unbalanced",
         cause="one of the devices has less memory free than the others",
-        remedy="something else took memory since the plan: see `aimind devices`, and choose by --device",
+        remedy="another program uses memory that the plan counted as free: see `aimind devices`",
     ),
     Signature(
         r"Model architectures .* are not supported",
         cause="this SGLang does not support the model's architecture",
-        remedy="a newer version may: --backend-version",
+        remedy="try a newer version with --backend-version",
     ),
     Signature(
         r"unrecognized arguments",
         cause="SGLang does not know one of the arguments",
-        remedy="look at the arguments after --",
+        remedy="check the arguments after --",
     ),
     *parsers.SIGNATURES,
     Signature(
         r"[Aa]ddress already in use|port \d+ is in use",
-        cause="the port is taken",
-        remedy="--port 0 takes a free one",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
     ),
 )
 
@@ -103,16 +102,16 @@ def source(_host: Host) -> Package:
 def refuse(metadata: Metadata, host: Host) -> str | None:
     """Language models and embeddings, on Linux with NVIDIA devices that it has code for (from 7.5)."""
     if metadata.format == "gguf":
-        return "GGUF files are served by the llama.cpp family"
+        return "it does not serve GGUF files"
     if metadata.category not in ("llm", "vision-language", "embedding"):
-        return f"here it serves language models and embeddings, and this one is for {metadata.category}"
+        return f"it serves only language models and embeddings, and this model is for {metadata.category}"
     if (metadata.quantization or "").startswith("MLX"):
-        return "its weights are MLX's, which are for Apple silicon"
+        return "its weights are in MLX format, which only Apple silicon supports"
     if host.os != "linux":
-        return f"it runs on Linux, and {machine(host)} is {host.os}"
+        return f"it runs only on Linux, and {machine(host)} is {host.os}"
     devices = [device for device in host.devices if device.vendor == "nvidia"]
     if not devices:
-        return f"it runs on NVIDIA devices, and none is {here(host)}"
+        return f"it runs only on NVIDIA devices, and {machine(host)} has none"
     if not runs_cuda_13(host):
         needed = "its build is for CUDA 13, which needs NVIDIA's driver 580"
         return f"{needed}, and {machine(host)} has {host.driver}"

@@ -6,14 +6,14 @@ from aimind.launchers.base import KEY_IS_SEEN
 from aimind.types import Help
 
 RESERVED = {
-    **dict.fromkeys(("--model-path", "--model"), "the model is what is named to aimind"),
-    "--config": "it would overrule the plan",
+    **dict.fromkeys(("--model-path", "--model"), "aimind passes the model itself"),
+    "--config": "it would override the plan",
     "--revision": "aimind downloads the model itself: use MODEL@REVISION",
     "--api-key": KEY_IS_SEEN,
-    "--admin-api-key": "everybody here can read it in the list of processes",
-    "--max-total-tokens": "it would overrule the plan's cache",
-    "--base-gpu-id": "devices are chosen by --device of aimind, which is an option before the --",
-    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+    "--admin-api-key": "every user of this machine could read it in the list of processes",
+    "--max-total-tokens": "it would override the KV cache of the plan",
+    "--base-gpu-id": "use aimind's own --device, before the --",
+    "--device": "use aimind's own --device, before the --",
 }
 UNCOUNTED = tuple(
     "--cpu-offload-gb --enable-lora --lora-paths --speculative-algorithm --quantization --dp-size "

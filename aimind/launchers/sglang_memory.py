@@ -27,12 +27,14 @@ class SglangMemory:
         from aimind.estimate import paged
 
         found = paged.unmeasured_sources()
-        found["compute_bytes"] = "what SGLang's own rule keeps free for it, or vLLM's peak where that is more"
+        found["compute_bytes"] = (
+            "the figure is the larger of SGLang's own reserve and the peak of vLLM's profiling run"
+        )
         return found
 
     def describe_share(self, share: float) -> str:
-        """The share in a sentence."""
-        return f"{share:g} of what is free of each device, for weights and cache alone"
+        """Explain the share to the user."""
+        return f"weights and KV cache may use {share:g} of the free memory of each device"
 
     def batch_sizes(self, devices: tuple[Device, ...], request: Request, *, version: str) -> BatchSizes:
         """Sizes that leave room on small devices: SGLang's own are for larger steps."""

@@ -38,15 +38,15 @@ def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
         return None
     sglang = f"SGLang {backend.version}"
     if not _READ.fullmatch(name):
-        return f"{sglang} reads no weights in {name}"
+        return f"{sglang} does not support weights in {name}"
     if "average-bits" in metadata.quantization_traits:
-        return f"{sglang} reads weights that all have as many bits, and these ({name}) have several"
+        return f"{sglang} needs the same number of bits for all weights, and these ({name}) have several"
     if name in ("AWQ", "GPTQ") and bits not in (4, 8):
-        return f"{sglang} reads {name} of 4 or 8 bits, and these weights have {bits}"
+        return f"{sglang} supports {name} with 4 or 8 bits only, and these weights have {bits}"
     if "asymmetric" in metadata.quantization_traits:
-        return f"{sglang} reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)"
+        return f"{sglang} supports symmetric GPTQ only, and these {bits}-bit weights are not (sym: false)"
     if name == "AWQ" and "modelopt" in metadata.quantization_traits:
-        return f"{sglang} reads no AWQ that ModelOpt has written"
+        return f"{sglang} does not support AWQ weights from ModelOpt"
     needed = _needed_capability(name, metadata.quantization_traits)
     return older_than(needed, host, f"{sglang} needs {needed:.1f} for {name}")
 

@@ -34,7 +34,7 @@ FLAGS = {
     ),
 }
 REGISTRY = Registry(kind="exported", files=("transformers/models/*/modeling_*.py",))
-RESERVED = {"--device": "devices are chosen by --device of aimind, which is an option before the --"}
+RESERVED = {"--device": "use aimind's own --device, before the --"}
 WEIGHTS_ONLY = True  # transformers/modeling_utils.py, load_state_dict
 UNCOUNTED = tuple(
     "--continuous-batching --cb-num-blocks --cb-max-memory-percent --quantization --compile".split()
@@ -45,14 +45,18 @@ SIGNATURES = (
     Signature(
         r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator: can't allocate memory",
         cause="a device or the machine ran out of memory",
-        remedy="a shorter conversation or a smaller model needs less, and --device none uses RAM",
+        remedy="use a shorter conversation, a smaller model, or --device none to use RAM",
     ),
     Signature(
         r"does not recognize this architecture|Unrecognized (model|configuration class)",
         cause="this version of transformers does not know the model's architecture",
-        remedy="a newer version may: --backend-version",
+        remedy="try a newer version with --backend-version",
     ),
-    Signature(r"address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
+    Signature(
+        r"address already in use",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
+    ),
 )
 
 
@@ -93,11 +97,11 @@ def knows(metadata: Metadata, backend: Backend) -> bool:
 def refuse(metadata: Metadata, host: Host) -> str | None:
     """Language models in plain types: for others it needs packages of many kinds."""
     if metadata.format not in ("safetensors", "pickle"):
-        return f"it serves Hugging Face folders, and this model is {metadata.format}"
+        return f"it serves only models in Hugging Face's format, and this model is {metadata.format}"
     if metadata.category != "llm":
-        return f"here it serves language models alone, and this one is for {metadata.category}"
+        return f"it serves only language models, and this one is for {metadata.category}"
     if metadata.quantization is not None:
-        return f"here it has no kernels for weights in {metadata.quantization}"
+        return f"it has no kernels for weights in {metadata.quantization}"
     for device in host.devices:  # what PyTorch's CUDA 13 builds have code for
         if device.vendor == "nvidia" and device.capability and float(device.capability) < 7.5:
             return f"{device.name} has compute capability {device.capability}, and PyTorch needs 7.5"

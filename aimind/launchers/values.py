@@ -19,7 +19,7 @@ from aimind.launchers.base import Launcher, TellsFlags
 from aimind.types import Backend, Request, numbers
 
 _FOLDER = os.path.join(os.path.dirname(__file__), "known")  # noqa: PTH118, PTH120 - pathlib is slow to import
-_FORCE = "--force passes it all the same"
+_FORCE = "use --force to pass it anyway"
 _UNITS = "kKmMgGtT"
 _BOUNDS: Mapping[str, Callable[[float, float], bool]] = {
     "at_least": operator.ge,
@@ -32,13 +32,13 @@ Row = Mapping[str, Any]
 
 
 def check_values(launcher: Launcher, request: Request, backend: Backend) -> tuple[str, ...]:
-    """Whether the backend takes the values of its flags.
+    """Check the values of the backend's flags.
 
     Returns:
-        The values that it does not take, as sentences, where the request is forced.
+        Warnings about values that the backend rejects, as sentences, where `--force` is set.
 
     Raises:
-        UsageError: it does not take one of them.
+        UsageError: the backend rejects a value.
     """
     if not isinstance(launcher, TellsFlags) or not launcher.HELP.values:
         return ()
@@ -49,16 +49,16 @@ def check_values(launcher: Launcher, request: Request, backend: Backend) -> tupl
         wanted = _wanted(table[plain(name)], text)
         if wanted is None:
             continue
-        sentence = f"{backend.name} {backend.version} does not take {name} {text}"
+        sentence = f"{backend.name} {backend.version} does not accept {name} {text}"
         if not request.force:
-            raise UsageError(sentence, hint=f"it takes {wanted}; {_FORCE}")
-        warnings.append(f"{sentence}; it is passed all the same")
+            raise UsageError(sentence, hint=f"use {wanted}; {_FORCE}")
+        warnings.append(f"{sentence}; it is passed because of --force")
     return tuple(warnings)
 
 
 @functools.cache
 def _table(file_name: str) -> Mapping[str, Row]:
-    """Flag -> the values that it takes; empty where no table of this version exists."""
+    """Flag -> the values that it accepts; empty if there is no table for this version."""
     try:
         with open(os.path.join(_FOLDER, file_name), encoding="utf-8") as file:  # noqa: PTH118, PTH123
             found: dict[str, Row] = json.load(file)
@@ -68,7 +68,7 @@ def _table(file_name: str) -> Mapping[str, Row]:
 
 
 def _given(launcher: Launcher, request: Request, table: Mapping[str, Row]) -> Iterator[tuple[str, str]]:
-    """Flags of the table, and the values that options and arguments give them."""
+    """Yield flags of the table and the values that options and arguments set."""
     for field, flag in launcher.FLAGS.items():
         value = getattr(request, field)
         name = flag.spellings[0]
@@ -84,7 +84,7 @@ def _given(launcher: Launcher, request: Request, table: Mapping[str, Row]) -> It
 
 
 def _wanted(row: Row, text: str) -> str | None:
-    """What a flag takes, as half a sentence, where this text is something else."""
+    """The values that a flag accepts, as a noun phrase, if it rejects this text."""
     if "choices" in row:
         choices = row["choices"]
         spelled = text.lower().replace("-", "_") if row.get("folded") else text
@@ -103,7 +103,7 @@ def _wanted(row: Row, text: str) -> str | None:
     if all(_BOUNDS[name](value, row[name]) for name in bounds):
         return None
     wanted = " and ".join(f"{name.replace('_', ' ')} {row[name]:g}" for name in bounds)
-    return f"{_KINDS[kind]} of {wanted}"
+    return f"{_KINDS[kind]}, {wanted}"
 
 
 def _number(kind: str, text: str) -> float:

@@ -40,7 +40,7 @@ library = vllm_cpu.library
 COMPILE_VARIABLES = vllm_compile.COMPILE_VARIABLES
 COMPILE_FOLDER = vllm_compile.COMPILE_FOLDER
 compile_key = vllm_compile.compile_key
-_MEMORY_REMEDY = "a shorter --context, a lower --gpu-memory-utilization, or more devices need less of each"
+_MEMORY_REMEDY = "use a shorter --context, a lower --gpu-memory-utilization or more devices"
 SIGNATURES = (
     Signature(
         r"Initializing a V1 LLM engine|Started server process.*EngineCore", phase="starting the engine"
@@ -59,21 +59,25 @@ SIGNATURES = (
     ),
     Signature(
         r"Free memory on device .* is less than desired GPU memory utilization",
-        cause="less device memory is free than the share that vLLM was given",
-        remedy="something else took memory since the plan: see `aimind devices`, or give a lower share",
+        cause="the device has less free memory than --gpu-memory-utilization requires",
+        remedy="another program uses memory that was free in the plan: lower --gpu-memory-utilization",
     ),
     Signature(
         r"Model architectures .* are not supported|has no vLLM implementation",
         cause="this vLLM does not support the model's architecture",
-        remedy="a newer version may: --backend-version",
+        remedy="try a newer version with --backend-version",
     ),
     Signature(
         r"unrecognized arguments",
         cause="vLLM does not know one of the arguments",
-        remedy="look at the arguments after --",
+        remedy="check the arguments after --",
     ),
     *parsers.SIGNATURES,
-    Signature(r"Address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
+    Signature(
+        r"Address already in use",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
+    ),
 )
 SHIM = os.path.join(os.path.dirname(__file__), "shims", "vllm_server.py")  # noqa: PTH118, PTH120
 VERSION = vllm_builds.VERSION
@@ -83,13 +87,13 @@ source = vllm_builds.source
 def refuse(metadata: Metadata, host: Host) -> str | None:
     """Hugging Face folders on Linux, on devices that its builds have code for."""
     if metadata.format == "gguf":
-        return "GGUF files are served by the llama.cpp family"
+        return "it does not serve GGUF files"
     if metadata.category in ("speech-to-text", "text-to-speech", "image"):
-        return f"it is not used for models for {metadata.category}"
+        return f"it does not serve models for {metadata.category}"
     if (metadata.quantization or "").startswith("MLX"):
-        return "its weights are MLX's, which are for Apple silicon"
+        return "its weights are in MLX format, which only Apple silicon supports"
     if host.os != "linux":
-        return f"it runs on Linux, and {machine(host)} is {host.os}"
+        return f"it runs only on Linux, and {machine(host)} is {host.os}"
     return (
         older_than(7.5, host, "vLLM needs 7.5")
         or vllm_cpu.refuse(host)

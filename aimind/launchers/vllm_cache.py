@@ -39,7 +39,7 @@ def check_version(request: Request, backend: Backend) -> tuple[str, ...]:
     since = _SINCE.get(name or "")
     if since is None or numbers(backend.version) >= numbers(since):
         return ()
-    sentence = f"vLLM {backend.version} is not known to have KV caches of type {name}, vLLM {since} has"
+    sentence = f"vLLM {backend.version} does not support a KV cache of type {name}; vLLM {since} does"
     if request.force:
         return (f"{sentence}.",)
-    raise UsageError(f"{sentence}.", hint=f"--backend-version {since}.0, or --force to pass it all the same")
+    raise UsageError(f"{sentence}.", hint=f"use --backend-version {since}.0, or --force to pass it anyway")

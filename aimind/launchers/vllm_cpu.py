@@ -57,7 +57,7 @@ def operations(host: Host, backend: Backend) -> frozenset[str]:
 def refuse(host: Host) -> str | None:
     """Why no library of the build runs on this processor."""
     if on_cpu(host) and host.arch == "x86_64" and "avx2" not in host.cpu_features:
-        return "its build for the CPU needs AVX2, which this processor lacks"
+        return "its build for the CPU needs AVX2, which this processor does not have"
     return None
 
 
@@ -77,11 +77,11 @@ def lacks(metadata: Metadata, host: Host, backend: Backend) -> str | None:
     if name in ("NVFP4", "MXFP8"):
         return f"{build} has no kernels for {name}"
     if name in ("GPTQ", "W8A16") and bits == 8:
-        return f"{build} has kernels for weights of 4 bits beside 16, and these ({name}) have 8"
+        return f"{build} has kernels for weights of 4 and 16 bits, and these ({name}) have 8"
     if name == "FP8" and "weight-only" in metadata.quantization_traits:
-        return f"{build} has no kernels for FP8 weights beside activations in 16 bits"
+        return f"{build} has no kernels for FP8 weights with 16-bit activations"
     if name == "FP8" and has_experts and not metadata.group_size:
-        return f"{build} computes experts in FP8 with a scale for each block, and these weights have none"
+        return f"{build} supports FP8 experts only with a scale per block, which these weights do not have"
 
     if name in _FOUR_BITS and GEMM_4_BIT not in has:
         return f"{build} has no kernel for weights of 4 bits ({name}) on {_processor(host, 'AVX-512')}"

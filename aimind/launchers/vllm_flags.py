@@ -46,12 +46,12 @@ FLAGS = {
     **parsers.FLAGS,
 }
 RESERVED = {
-    "--model": "the model is what is named to aimind",
-    "--config": "it would overrule the plan",
+    "--model": "aimind passes the model itself",
+    "--config": "it would override the plan",
     "--revision": "aimind downloads the model itself: use MODEL@REVISION",
     "--api-key": KEY_IS_SEEN,
     "--hf-token": TOKEN_IS_SEEN,
-    "--num-gpu-blocks-override": "it would overrule the plan's cache",
+    "--num-gpu-blocks-override": "it would override the KV cache of the plan",
     **dict.fromkeys(
         ("--nnodes", "-n", "--node-rank", "-r", "--master-addr", "--master-port", "--headless"), _ONE_MACHINE
     ),
@@ -73,25 +73,25 @@ UNCOUNTED = tuple(
     "--cudagraph-capture-sizes --compilation-config -cc --optimization-level -O "
     "--load-format --config-format".split()
 )
-_GONE = "it is gone, and nothing replaces it: leave it out"
-_TOKENIZERS = "tokenizing is done beside the engine by itself: leave it out"
-_IMAGES = "how images are read is known from the model: leave it out"
-_PROCESSOR = "the processor comes with the model; --mm-processor-kwargs takes what it shall do otherwise"
-_GRAPHS = "say --max-cudagraph-capture-size, a number of sequences"
-_ROPE = 'say it as --hf-overrides \'{"rope_parameters": {"rope_type": …, "rope_theta": …}}\''
-_RAY = "say --distributed-executor-backend ray"
-_GUIDED = "say --structured-outputs-config"
+_GONE = "vLLM removed it without a replacement: omit it"
+_TOKENIZERS = "vLLM always tokenizes outside the engine: omit it"
+_IMAGES = "vLLM reads this from the model: omit it"
+_PROCESSOR = "the processor comes with the model: use --mm-processor-kwargs to configure it"
+_GRAPHS = "use --max-cudagraph-capture-size, a number of sequences"
+_ROPE = 'use --hf-overrides \'{"rope_parameters": {"rope_type": …, "rope_theta": …}}\''
+_RAY = "use --distributed-executor-backend ray"
+_GUIDED = "use --structured-outputs-config"
 _DROPPED = {
     "--block-manager": _GONE,
     "--calculate-kv-scales": _GONE,
-    "--cuda-graph-sizes": "say --cudagraph-capture-sizes",
-    "--device": "devices are chosen by --device of aimind, which is an option before the --",
+    "--cuda-graph-sizes": "use --cudagraph-capture-sizes",
+    "--device": "use aimind's own --device, before the --",
     "--disable-frontend-multiprocessing": _GONE,
     "--disable-image-processor": _PROCESSOR,
-    "--disable-log-requests": "requests are not logged unless --enable-log-requests is said: leave it out",
-    "--disable-mm-preprocessor-cache": "say --mm-processor-cache-gb 0",
+    "--disable-log-requests": "vLLM logs requests only with --enable-log-requests: omit it",
+    "--disable-mm-preprocessor-cache": "use --mm-processor-cache-gb 0",
     "--enable-reasoning": "--reasoning-parser alone is enough",
-    "--engine-use-ray": "the engine always has a process of its own: leave it out",
+    "--engine-use-ray": "the engine always runs in its own process: omit it",
     "--guided-decoding-backend": f"{_GUIDED}.backend",
     "--guided-decoding-disable-additional-properties": f"{_GUIDED}.disable_additional_properties true",
     "--guided-decoding-disable-any-whitespace": f"{_GUIDED}.disable_any_whitespace true",
@@ -103,33 +103,33 @@ _DROPPED = {
     "--image-processor-revision": _PROCESSOR,
     "--image-token-id": _IMAGES,
     "--long-lora-scaling-factors": _GONE,
-    "--lora-extra-vocab-size": "adapters cannot bring words of their own any more: leave it out",
+    "--lora-extra-vocab-size": "vLLM no longer supports adapters with extra vocabulary: omit it",
     "--max-context-len-to-capture": _GRAPHS,
     "--max-seq-len-to-capture": _GRAPHS,
     "--multi-step-stream-outputs": _GONE,
-    "--ngram-prompt-lookup-max": "say it as --speculative-config.prompt_lookup_max",
-    "--ngram-prompt-lookup-min": "say it as --speculative-config.prompt_lookup_min",
-    "--num-lookahead-slots": "it follows from --speculative-config: leave it out",
-    "--num-scheduler-steps": "steps are scheduled while the one before runs, by itself: leave it out",
-    "--num-speculative-tokens": "say --spec-tokens, or --speculative-config.num_speculative_tokens",
+    "--ngram-prompt-lookup-max": "use --speculative-config.prompt_lookup_max",
+    "--ngram-prompt-lookup-min": "use --speculative-config.prompt_lookup_min",
+    "--num-lookahead-slots": "vLLM derives it from --speculative-config: omit it",
+    "--num-scheduler-steps": "vLLM schedules steps asynchronously by default: omit it",
+    "--num-speculative-tokens": "use --spec-tokens, or --speculative-config.num_speculative_tokens",
     "--override-neuron-config": _GONE,
-    "--override-pooler-config": "say --pooler-config",
-    "--preemption-mode": "what is preempted is always computed again: leave it out",
-    "--qlora-adapter-name-or-path": "say --enable-lora --lora-modules NAME=PATH",
-    "--quantization-param-path": "scales of an fp8 cache come with the model's weights: leave it out",
+    "--override-pooler-config": "use --pooler-config",
+    "--preemption-mode": "vLLM always recomputes preempted requests: omit it",
+    "--qlora-adapter-name-or-path": "use --enable-lora --lora-modules NAME=PATH",
+    "--quantization-param-path": "vLLM reads the scales of an fp8 cache from the model's weights: omit it",
     "--rope-scaling": _ROPE,
     "--rope-theta": _ROPE,
     "--scheduler-delay-factor": _GONE,
-    "--speculative-disable-by-batch-size": "say --speculative-config.num_speculative_tokens_per_batch_size",
-    "--speculative-draft-tensor-parallel-size": "say it as --speculative-config.draft_tensor_parallel_size",
-    "--speculative-max-model-len": "say it as --speculative-config.max_model_len",
-    "--speculative-model": "say --spec-model, or --speculative-config.model",
-    "--swap-space": "what is preempted is computed again; --kv-offloading-size keeps a cache in RAM",
-    "--task": "say --runner, and --convert where the model is to be another kind than it is",
+    "--speculative-disable-by-batch-size": "use --speculative-config.num_speculative_tokens_per_batch_size",
+    "--speculative-draft-tensor-parallel-size": "use --speculative-config.draft_tensor_parallel_size",
+    "--speculative-max-model-len": "use --speculative-config.max_model_len",
+    "--speculative-model": "use --spec-model, or --speculative-config.model",
+    "--swap-space": "vLLM recomputes preempted requests; use --kv-offloading-size to keep a cache in RAM",
+    "--task": "use --runner, and --convert to change the kind of the model",
     "--tokenizer-pool-extra-config": _TOKENIZERS,
     "--tokenizer-pool-size": _TOKENIZERS,
     "--tokenizer-pool-type": _TOKENIZERS,
-    "--use-v2-block-manager": "there is no other any more: leave it out",
+    "--use-v2-block-manager": "vLLM has no other block manager: omit it",
     "--worker-use-ray": _RAY,
 }
 HELP = Help(

@@ -89,21 +89,21 @@ class VllmMemory:
     def sources(self) -> Mapping[str, str]:
         """Component of an estimate -> what its figure is known from."""
         return {
-            "weights_bytes": "the tensors in the headers, the vocabulary padded, by the rank's share of "
-            "each; on a device with rotary tables and the allocator's rounding",
-            "kv_cache_bytes": "whole blocks by vLLM's layout of the cache, in what the rest leaves",
-            "compute_bytes": "the peak of vLLM's profiling run, from its source: compiling, sampler or step",
-            "graphs_bytes": "CUDA graphs of vLLM's default sizes, from three records of one GPU",
-            "overhead_bytes": "the CUDA context and libraries as measured on one GPU, and what vLLM's source "
-            "allocates outside its profile; in RAM Python and the engine, by experience",
+            "weights_bytes": "each rank holds its share of the tensors in the headers, with a padded "
+            "vocabulary, and on a device rotary tables and the allocator's rounding",
+            "kv_cache_bytes": "the remaining memory is divided into whole blocks of vLLM's cache layout",
+            "compute_bytes": "the figure is the peak of vLLM's profiling run, which follows from its source",
+            "graphs_bytes": "the figure is for CUDA graphs of vLLM's default sizes, measured on one GPU",
+            "overhead_bytes": "the CUDA context and libraries were measured on one GPU; Python and the "
+            "engine in RAM are estimated",
         }
 
     def describe_share(self, share: float) -> str:
-        """The share in a sentence."""
-        return f"{share:g} of each device, never more than is free now"
+        """Explain the share to the user."""
+        return f"the backend may use {share:g} of each device, which is not more than is free now"
 
     def batch_sizes(self, devices: tuple[Device, ...], request: Request, *, version: str) -> BatchSizes:
-        """VLLM's own defaults for these devices."""
+        """The defaults of vLLM for these devices."""
         ranks = (request.tensor_parallel_size or 1) * (request.pipeline_parallel_size or 1)
         doubled = request.performance_mode == "throughput"
         sizes = default_batch_sizes(devices, ranks=ranks, version=version, doubled=doubled)

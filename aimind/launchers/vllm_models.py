@@ -78,24 +78,23 @@ def _capability(metadata: Metadata, host: Host, backend: Backend) -> str | None:
 
 
 def _unreadable(metadata: Metadata) -> str | None:
-    """What no build reads, as the end of a sentence."""
+    """Why no build supports the quantization, as a predicate."""
     name, bits, traits = metadata.quantization or "", metadata.quantization_bits, metadata.quantization_traits
     if _READ.fullmatch(name) is None:
-        return f"reads no weights in {name}"
+        return f"does not support weights in {name}"
     if name == "AWQ" and "modelopt" in traits:
-        return "reads no AWQ that ModelOpt has written"
+        return "does not support AWQ weights from ModelOpt"
     if name == "AWQ" and bits != 4:
-        return f"reads AWQ of 4 bits, and these weights have {bits}"
+        return f"supports AWQ with 4 bits only, and these weights have {bits}"
     if "average-bits" in traits:
-        return f"reads weights that all have as many bits, and these ({name}) have several"
+        return f"needs the same number of bits for all weights, and these ({name}) have several"
     if name == "GPTQ" and bits not in (4, 8):
-        return f"reads GPTQ of 4 or 8 bits, and these weights have {bits}"
+        return f"supports GPTQ with 4 or 8 bits only, and these weights have {bits}"
     if "asymmetric" in traits:
-        return f"reads symmetric GPTQ, and these weights of {bits} bits are not (sym: false)"
+        return f"supports symmetric GPTQ only, and these {bits}-bit weights are not (sym: false)"
     if "act-order" in traits:
         return (
-            f"reads groups of weights in order, and these groups of {metadata.group_size} follow the "
-            "activations (desc_act: true)"
+            f"does not support activation order (desc_act: true) with a group size of {metadata.group_size}"
         )
     return None
 

@@ -38,11 +38,11 @@ MEMORY = WholeMemory(
 )
 FLAGS = {"address": Flag(spellings=("--host",)), "port": Flag(spellings=("--port",), kind="int")}
 RESERVED = {
-    "--model": "the model is what is named to aimind",
+    "--model": "aimind passes the model itself",
     "--huggingface-repo-id": "aimind downloads the model itself",
     "--model-scope-model-id": "aimind downloads the model itself",
-    "--device": "devices are chosen by --device of aimind, which is an option before the --",
-    "--data-dir": "nothing is downloaded there",
+    "--device": "use aimind's own --device, before the --",
+    "--data-dir": "aimind downloads the model itself",
 }
 WEIGHTS_ONLY = True  # torch.load's default since PyTorch 2.6
 UNCOUNTED = ()
@@ -52,21 +52,25 @@ SIGNATURES = (
     Signature(r"INFO - Loading model", phase="loading weights"),
     Signature(
         r"Model isn't supported",
-        cause="vox-box does not know the model by its files",
+        cause="vox-box cannot detect the type of the model from its files",
         remedy="faster-whisper needs tokenizer.json beside model.bin, CosyVoice cosyvoice.yaml",
     ),
     Signature(
         r"libcu(blas|dnn\w*)\.so\S* (is not found|cannot)|Unable to load any of \{libcudnn",
         cause="cuBLAS for CUDA 12 or cuDNN 9 cannot be loaded",
-        remedy="`aimind backends remove vox-box`, and serve again: that installs both; or --device none",
+        remedy="run `aimind backends remove vox-box` and serve again to install both, or use --device none",
     ),
     Signature(
         r"out of memory",
         cause="a device or the machine ran out of memory",
-        remedy="a smaller model needs less, and --device none uses RAM",
+        remedy="use a smaller model, or --device none to use RAM",
     ),
-    Signature(r"address already in use", cause="the port is taken", remedy="--port 0 takes a free one"),
-    Signature(r"Faild to load", cause="vox-box cannot load the model", remedy="its own words are above"),
+    Signature(
+        r"address already in use",
+        cause="the port is already in use",
+        remedy="use --port 0 to choose a free port",
+    ),
+    Signature(r"Faild to load", cause="vox-box cannot load the model", remedy="see its error message above"),
 )
 source = vox_box_builds.source
 
@@ -75,9 +79,9 @@ def refuse(metadata: Metadata, host: Host) -> str | None:
     """Its five kinds of models, told as `metadata/audio.py` does; two of them not everywhere."""
     kind = metadata.architecture
     if metadata.category not in ("speech-to-text", "text-to-speech"):
-        return f"it serves models of speech, and this one is for {metadata.category}"
+        return f"it serves only speech models, and this one is for {metadata.category}"
     if kind in ("cosyvoice2", "cosyvoice3"):
-        return f"it reads cosyvoice.yaml, as gpustack/CosyVoice2-0.5B has it, and here is only {kind}.yaml"
+        return f"it needs cosyvoice.yaml, as in gpustack/CosyVoice2-0.5B, and this model has only {kind}.yaml"
     if kind not in ("faster-whisper", "funasr", "cosyvoice", "bark", "dia"):
         return f"it serves faster-whisper, FunASR, CosyVoice, Bark and Dia, and this is {kind}"
     platform = f"{host.os} {host.arch}"

@@ -76,12 +76,14 @@ def _parts(files: Sequence[File]) -> list[File]:
         models.setdefault(key, []).append(file)
     if len(models) > 1:
         names = ", ".join(sorted(file.path for file in files)[:4])
-        raise MetadataError(f"several models at once: {names}", hint="Name one file, or one quantization.")
+        raise MetadataError(
+            f"the files belong to several models: {names}", hint="Name one file, or one quantization."
+        )
     [((stem, count), parts)] = models.items()
     if len(parts) != count:
         raise MetadataError(
-            f"{stem} comes in {count} parts, {len(parts)} found",
-            hint="Fetch all parts into one folder, with the names they have on the hub.",
+            f"{stem} has {count} parts, and only {len(parts)} were found",
+            hint="Download all parts into one folder, with the names they have on the hub.",
         )
     return sorted(parts, key=_part_number)
 

@@ -35,8 +35,8 @@ def read(folder: Folder) -> Metadata | None:
     if _is_ctranslate2(folder):
         if not _is_whisper(folder, config):
             raise MetadataError(
-                f"{folder.model.reference.name} is a CTranslate2 model, and not of Whisper",
-                hint="Of CTranslate2's models only speech recognition (faster-whisper) can be served.",
+                f"{folder.model.reference.name} is a CTranslate2 model other than Whisper",
+                hint="aimind serves only speech recognition models (faster-whisper) in this format.",
             )
         return _weighed(folder, "faster-whisper", "speech-to-text", weights="ctranslate2")
     if _is_funasr(folder.json("configuration.json")):

@@ -54,8 +54,8 @@ def _text(folder: Folder, file: File) -> str:
     reader = folder.open_file(file)
     if reader.size_bytes > LARGEST_TEMPLATE_BYTES:
         raise MetadataError(
-            f"{file.path} has {reader.size_bytes:,} bytes, more than any real one",
-            hint="Fetch the file again; if it is the author's own, the repository cannot be served.",
+            f"{file.path} has {reader.size_bytes:,} bytes, which is more than any valid file has",
+            hint="Download the file again; if the repository itself has this file, it cannot be served.",
         )
     return reader.read(0, reader.size_bytes).decode(errors="replace")
 
@@ -84,4 +84,6 @@ def _head(folder: Folder) -> Iterator[str]:
         try:
             yield str(json.loads(match[1]))
         except ValueError as error:
-            raise MetadataError(f"{_TOKENIZER} is not JSON: {error}", hint="Fetch the file again.") from error
+            raise MetadataError(
+                f"{_TOKENIZER} is not JSON: {error}", hint="Download the file again."
+            ) from error

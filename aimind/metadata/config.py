@@ -32,7 +32,7 @@ LARGEST_LIST = 1024  # nothing that is asked for has more entries than a model h
 _TEXT_SECTIONS = ("text_config", "llm_config", "language_config", "thinker_config")
 # What the whole says of its language model too.
 _SHARED = ("tie_word_embeddings", "vocab_size", "torch_dtype", "dtype")
-_HINT = "Fetch the file again; if it is the author's own, the repository cannot be served."
+_HINT = "Download the file again; if the repository itself has this file, it cannot be served."
 
 
 def read_json(reader: Reader, path: str, most_bytes: int = LARGEST_CONFIG_BYTES) -> dict[str, Json]:
@@ -42,7 +42,9 @@ def read_json(reader: Reader, path: str, most_bytes: int = LARGEST_CONFIG_BYTES)
         MetadataError: it is too large, no JSON, or no object.
     """
     if reader.size_bytes > most_bytes:
-        raise MetadataError(f"{path} has {reader.size_bytes:,} bytes, more than any real one", hint=_HINT)
+        raise MetadataError(
+            f"{path} has {reader.size_bytes:,} bytes, which is more than any valid file has", hint=_HINT
+        )
     return parse_json(reader.read(0, reader.size_bytes), path)
 
 
@@ -60,7 +62,7 @@ def parse_json(text: bytes, path: str, *, unique: bool = False) -> dict[str, Jso
         MetadataError: it is not JSON, is nested too deeply, has too many values, or is not an object.
     """
     if sum(map(text.count, (b",", b"[", b"{"))) > max(MOST_VALUES, len(text) // BYTES_PER_VALUE):
-        raise MetadataError(f"{path} holds more values than any real one", hint=_HINT)
+        raise MetadataError(f"{path} contains more values than any valid file", hint=_HINT)
     hook = _unique if unique else None
     constant = _refuse_constant if unique else None
     try:
@@ -68,7 +70,7 @@ def parse_json(text: bytes, path: str, *, unique: bool = False) -> dict[str, Jso
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"{path} is not JSON: {str(error)[:100]}", hint=_HINT) from error
     if not isinstance(value, dict):
-        raise MetadataError(f"{path} holds no JSON object", hint=_HINT)
+        raise MetadataError(f"{path} does not contain a JSON object", hint=_HINT)
     return value
 
 
@@ -80,7 +82,7 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")
 
 
 @cache

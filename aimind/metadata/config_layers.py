@@ -124,7 +124,7 @@ def _count(config: Config, *names: str) -> int:
     layers = config.integer(*names) or 0
     if layers > MOST_LAYERS:
         raise MetadataError(
-            f"{config.path} is damaged: it has {layers:,} layers", hint="Fetch the file again."
+            f"{config.path} is damaged: it has {layers:,} layers", hint="Download the file again."
         )
     return layers
 
@@ -145,7 +145,8 @@ def kinds(config: Config, layers: int) -> list[Kind]:
     listed = _listed_kinds(config)
     if listed and len(listed) < layers:
         raise MetadataError(
-            f"{config.path} is damaged: {len(listed)} kinds for {layers} layers", hint="Fetch the file again."
+            f"{config.path} is damaged: {len(listed)} kinds for {layers} layers",
+            hint="Download the file again.",
         )
     return listed[:layers] or [_kind(config, index) for index in range(layers)]
 

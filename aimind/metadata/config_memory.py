@@ -63,7 +63,7 @@ def attention(config: Config, *, sliding: bool, mixed: bool, causal: bool, share
     size = config.integer(*HEAD_SIZE) or (rope + nope) or _even(config, heads)
     if config.known and not (kv_heads and size):
         raise MetadataError(
-            f"{config.path} does not say how large an attention head is",
+            f"{config.path} does not give the size of an attention head",
             hint="It has no num_attention_heads, or no hidden_size: fetch the model again.",
         )
     value_size = config.integer("v_head_dim") or size

@@ -123,7 +123,7 @@ def _check_head(whole: Config, config: Config, others: Sequence[Tensor]) -> None
         raise MetadataError(
             f"{whole.path} says that the output head is not the embedding (tie_word_embeddings: false), "
             "and the weights have no tensor for it (lm_head)",
-            hint="Fetch the model again: one of its files is missing, or of another model.",
+            hint="Download the model again: one of its files is missing, or of another model.",
         )
 
 
@@ -150,7 +150,7 @@ def _layers(
         if stack and config.known and len(plans) > len(stack):
             raise MetadataError(
                 f"{config.path} describes {len(plans)} layers, the weights have {len(stack)}",
-                hint="Fetch the model again: one of its files is of another model, or missing.",
+                hint="Download the model again: one of its files is missing or belongs to another model.",
             )
         for index, plan in enumerate(plans):
             used.add((name, index))

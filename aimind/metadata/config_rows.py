@@ -36,7 +36,8 @@ def layers_one_by_one(config: Config, layers: int) -> list[Plan]:
         return []
     if len(found) < layers:
         raise MetadataError(
-            f"{config.path} is damaged: it describes {len(found)} of {layers} layers", hint="Fetch it again."
+            f"{config.path} is damaged: it describes {len(found)} of {layers} layers",
+            hint="Download it again.",
         )
     return found[:layers]
 

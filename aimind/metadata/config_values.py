@@ -20,7 +20,7 @@ LENGTHS = (
 )
 # Backends keep sizes and positions in signed integers of 32 bits.
 LARGEST_SIZE = (1 << 31) - 1
-_HINT = "Fetch the file again; if it is the author's own, the repository cannot be served."
+_HINT = "Download the file again; if the repository itself has this file, it cannot be served."
 
 
 def check(whole: Config, config: Config) -> None:

@@ -59,16 +59,16 @@ class Folder:
         if "adapter_config.json" in self.names:
             return MetadataError(
                 f"{name} is a LoRA adapter, not a model",
-                hint="Serve its base model, and name the adapter there.",
+                hint="Serve its base model, and pass the adapter to the backend.",
             )
         if "params.json" in self.names:
             return UnsupportedError(
-                f"{name} is in Mistral's own format (params.json, no config.json), which cannot be planned",
+                f"{name} is in Mistral's own format (params.json, no config.json), which aimind cannot read",
                 hint="Serve the model from a repository in Hugging Face's format, or in GGUF.",
             )
         return MetadataError(
             f"{name} has neither GGUF files nor a config.json",
-            hint="It takes GGUF files, and folders with config.json beside *.safetensors.",
+            hint="aimind serves GGUF files, and folders with config.json and *.safetensors.",
         )
 
     def pickles(self) -> list[File]:

@@ -53,7 +53,7 @@ _STRING, _ARRAY = 8, 9
 _SMALLEST_KEY_BYTES = 8 + 1 + 4 + 1
 _SMALLEST_TENSOR_BYTES = 8 + 1 + 4 + 4 + 8
 
-FETCH_AGAIN = "The download broke off or the file was damaged: delete it and fetch it again."
+FETCH_AGAIN = "The download broke off or the file was damaged: delete it and download it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +197,7 @@ class _Cursor:
         if self.size_bytes > LARGEST_HEADER_BYTES:
             return self.damaged(f"its header does not end within {LARGEST_HEADER_BYTES >> 20} MiB")
         return MetadataError(
-            f"{self.path} is cut short: its header goes on behind its {self.size_bytes:,} bytes",
+            f"{self.path} is truncated: its header goes on behind its {self.size_bytes:,} bytes",
             hint=FETCH_AGAIN,
         )
 
@@ -205,13 +205,11 @@ class _Cursor:
 def _check_magic(cursor: _Cursor) -> None:
     if cursor.size_bytes < 24:
         raise MetadataError(
-            f"{cursor.path} is not a GGUF file: it has only {cursor.size_bytes} bytes", hint=FETCH_AGAIN
+            f"{cursor.path} is not a GGUF file: it has only {cursor.size_bytes:,} bytes", hint=FETCH_AGAIN
         )
     magic = cursor.take(4)
     if magic != b"GGUF":
-        hint = (
-            "Give a file made for llama.cpp; a failed download often leaves a web page under the file's name."
-        )
+        hint = "Name a GGUF file; a failed download often leaves a web page under the file's name."
         if magic == b"vers":
             hint = "It looks like a Git LFS pointer: run `git lfs pull`, or download the file itself."
         raise MetadataError(f"{cursor.path} is not a GGUF file: it begins with {magic!r}", hint=hint)
@@ -219,12 +217,12 @@ def _check_magic(cursor: _Cursor) -> None:
     if version & 0xFFFF == 0:
         raise MetadataError(
             f"{cursor.path} is a big-endian GGUF file",
-            hint="Convert it with gguf_convert_endian.py, or fetch the usual file.",
+            hint="Convert it with gguf_convert_endian.py, or download the little-endian file.",
         )
     if version not in {2, 3}:
         raise MetadataError(
-            f"{cursor.path} is GGUF version {version}, only 2 and 3 can be read",
-            hint="Fetch a newer file of the model." if version < 2 else "Update aimind.",
+            f"{cursor.path} is GGUF version {version}; aimind reads versions 2 and 3",
+            hint="Download a newer file of the model." if version < 2 else "Update aimind.",
         )
 
 
@@ -266,7 +264,7 @@ def _read_array(
     kind = cursor.u32()
     number = _NUMBERS.get(kind)
     if number is None and kind != _STRING:
-        raise cursor.damaged(f"the key {shown(key)} is an array of the type {kind}")
+        raise cursor.damaged(f"the key {shown(key)} is an array of the type {kind}, which does not exist")
     count = lengths[key] = cursor.count(number.size if number else 8, f"elements of {shown(key)}")
     if number is None:
         cursor.skip_strings(count)
@@ -296,7 +294,7 @@ def _read_tensor(cursor: _Cursor) -> _Info:
     if stored is None:
         raise MetadataError(
             f"{cursor.path}: the tensor {shown(name)} has the unknown type {kind}",
-            hint="Fetch another quantization of the model, or update aimind if the type is new.",
+            hint="Download another quantization of the model, or update aimind if the type is new.",
         )
     if shape[0] % stored.block_elements:
         raise cursor.damaged(
@@ -336,7 +334,7 @@ def _place(cursor: _Cursor, infos: list[_Info], alignment: int) -> tuple[Tensor,
     missing = start + end - cursor.size_bytes
     if infos and missing > 0:
         raise MetadataError(
-            f"{cursor.path} is cut short: {missing:,} of its {start + end:,} bytes are missing",
+            f"{cursor.path} is truncated: {missing:,} of its {start + end:,} bytes are missing",
             hint=FETCH_AGAIN,
         )
     return tuple(info.tensor for info in infos)

@@ -59,7 +59,9 @@ def describe(parts: Sequence[Header], projectors: Sequence[Header] = ()) -> Meta
     stacks, others = layering.stacks(tensors, first.path)
     known = architecture in KNOWN
     if known and not keys.number("embedding_length"):
-        raise MetadataError(f"{first.path} is damaged: no {architecture}.embedding_length", hint=FETCH_AGAIN)
+        raise MetadataError(
+            f"{first.path} is damaged: {architecture}.embedding_length is missing", hint=FETCH_AGAIN
+        )
     layers, draft = _layers(keys, stacks)
     if known and not layers:
         raise MetadataError(f"{first.path} is damaged: it has no layers", hint=FETCH_AGAIN)
@@ -110,12 +112,12 @@ def _architecture(header: Header) -> str:
         or not 0 < len(architecture) <= LONGEST_NAME
         or not architecture.isprintable()
     ):
-        raise MetadataError(f"{header.path} does not say its architecture", hint=FETCH_AGAIN)
+        raise MetadataError(f"{header.path} does not name its architecture", hint=FETCH_AGAIN)
     kind = header.values.get("general.type", "model")
     if what := _NOT_A_MODEL.get(str(kind)) or _NOT_A_MODEL.get(architecture):
         raise WrongFileError(
             f"{header.path} is {what}, not a model",
-            hint="Give the model's own file; this one goes beside it.",
+            hint="Name the model's own file; this one accompanies it.",
             path=header.path,
         )
     return architecture
@@ -132,8 +134,8 @@ def _check_projector(projector: Header, model_path: str, width: int) -> None:
         return
     shown = ", ".join(map(str, sorted(found)[:4]))
     raise WrongFileError(
-        f"the projector found is another model's: its width is {shown}, and {model_path} has {width}",
-        hint="--mmproj none serves the model without it.",
+        f"the projector does not match the model: its width is {shown}, and {model_path} has {width}",
+        hint="Use --mmproj none to serve the model without it.",
         path=projector.path,
     )
 
@@ -160,12 +162,14 @@ def _joined(parts: Sequence[Header]) -> list[Tensor]:
     expected = first.values.get("split.count", 0) or 1
     if expected != len(parts):
         raise MetadataError(
-            f"{first.path} is one of {expected} parts, {len(parts)} found",
-            hint="Fetch all parts into one folder, with the names they have on the hub.",
+            f"{first.path} is one of {expected} parts, and only {len(parts)} were found",
+            hint="Download all parts into one folder, with the names they have on the hub.",
         )
     tensors = [tensor for part in parts for tensor in part.tensors]
     if not tensors:
-        raise MetadataError(f"{first.path} holds no weights", hint="Give the file that holds the weights.")
+        raise MetadataError(
+            f"{first.path} contains no weights", hint="Name the file that contains the weights."
+        )
     total = first.values.get("split.tensors.count", len(tensors))
     if total != len(tensors):
         raise MetadataError(
@@ -191,7 +195,7 @@ def _layers(
             count = keys.number("decoder_block_count", count)
         if count != len(stack.layers):
             raise MetadataError(
-                f"{keys.path} is damaged: it has {len(stack.layers)} layers and says {count}",
+                f"{keys.path} is damaged: it has {len(stack.layers)} layers and declares {count}",
                 hint=FETCH_AGAIN,
             )
         count -= min(keys.number("nextn_predict_layers"), count)

@@ -38,7 +38,7 @@ def read(model: Model, open_file: OpenFile) -> Metadata:
     if not pickles:
         raise MetadataError(
             f"{model.reference.name} has a config.json and no weights",
-            hint="Fetch its *.safetensors files too, or name a repository that has them.",
+            hint="Download its *.safetensors files too, or name a repository that has them.",
         )
     size = sum(file.size_bytes for file in pickles)
     if tensors := expected.tensors_of_size(config, size):

@@ -46,7 +46,7 @@ _BITS = {
     "I64": 64,
     "U64": 64,
 }
-_HINT = "The download broke off or the file was damaged: delete it and fetch it again."
+_HINT = "The download broke off or the file was damaged: delete it and download it again."
 
 
 def read_tensors(files: Sequence[File], folder: str, open_file: Callable[[File], Reader]) -> list[Tensor]:
@@ -64,8 +64,8 @@ def read_tensors(files: Sequence[File], folder: str, open_file: Callable[[File],
     missing = sorted(path for path in by_shard if path not in here)
     if missing:
         raise MetadataError(
-            f"{shown(missing[0])} is missing, {len(missing)} of {len(by_shard)} shards are not here",
-            hint="Fetch all shards of the model into one folder.",
+            f"{shown(missing[0])} is missing; {len(missing)} of {len(by_shard)} shards were not found",
+            hint="Download all shards of the model into one folder.",
         )
     paths = sorted(by_shard)
     headers = _headers([here[path] for path in paths], open_file)
@@ -82,11 +82,11 @@ def read_index(reader: Reader, path: str) -> dict[str, list[str]]:
     """
     weight_map = read_json(reader, path, LARGEST_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise MetadataError(f"{path} names no shards", hint=_HINT)
+        raise MetadataError(f"{path} does not name any shards", hint=_HINT)
     by_shard: dict[str, list[str]] = {}
     for name, shard in weight_map.items():
         if not isinstance(shard, str):
-            raise MetadataError(f"{path} is damaged: {shown(name)} is in no file", hint=_HINT)
+            raise MetadataError(f"{path} is damaged: {shown(name)} is not in any file", hint=_HINT)
         by_shard.setdefault(join(dirname(path), shard), []).append(name)
     return by_shard
 
@@ -129,7 +129,7 @@ def read_header(reader: Reader, path: str) -> list[Tensor]:
         raise MetadataError(f"{path} is not a safetensors file", hint=hint)
     if 8 + length > size:
         raise MetadataError(
-            f"{path} is cut short: its header alone has {length:,} bytes, it {size:,}", hint=_HINT
+            f"{path} is truncated: its header alone has {length:,} bytes, it {size:,}", hint=_HINT
         )
     text = first[8 : 8 + length]
     if len(text) < length:
@@ -179,7 +179,7 @@ def _contiguous(path: str, placed: list[tuple[int, int, Tensor]], data_bytes: in
         expected = end
     if expected > data_bytes:
         raise MetadataError(
-            f"{path} is cut short: {expected - data_bytes:,} of its bytes are missing", hint=_HINT
+            f"{path} is truncated: {expected - data_bytes:,} of its bytes are missing", hint=_HINT
         )
     if expected < data_bytes:
         raise MetadataError(
@@ -189,6 +189,4 @@ def _contiguous(path: str, placed: list[tuple[int, int, Tensor]], data_bytes: in
 
 
 def _damaged(path: str, name: str) -> MetadataError:
-    return MetadataError(
-        f"{path} is damaged: the entry of the tensor {shown(name)} makes no sense", hint=_HINT
-    )
+    return MetadataError(f"{path} is damaged: the entry of the tensor {shown(name)} is not valid", hint=_HINT)

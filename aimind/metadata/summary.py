@@ -62,7 +62,7 @@ def weighed(*, architecture: str, category: Category, weights: Format, tensors: 
     size = sum(tensor.size_bytes for tensor in tensors)
     if not size:
         raise MetadataError(
-            f"the {architecture} model has no weights", hint="Fetch all files of the repository."
+            f"the {architecture} model has no weights", hint="Download all files of the repository."
         )
     return Metadata(
         format=weights,

@@ -56,28 +56,30 @@ def _check_paged(
     kind = CACHE_TYPES.get(name)
     if kind is None:
         return (
-            f"The size of a KV cache of type {name} is not known: "
-            "the plan counts it in the model's own type (--dtype).",
+            f"The size of a KV cache of type {name} is not known; "
+            "the plan assumes the model's own data type (--dtype).",
         )
     has_latents = any(isinstance(part, LatentAttention) for layer in metadata.layers for part in layer.memory)
     stores = kind.latents if has_latents else kind.heads
     if stores:
         return ()
-    sentence = f"A KV cache of type {name} holds only the latents of MLA, and this model has none"
+    sentence = f"A KV cache of type {name} supports only MLA, which this model does not use"
     if has_latents:
-        sentence = f"A KV cache of type {name} cannot hold this model's latents (MLA)"
+        sentence = f"A KV cache of type {name} does not support MLA, which this model uses"
     if request.force:
-        return (f"{sentence}: the plan counts it as if it could.",)
+        return (f"{sentence}; the plan counts it as if it were supported.",)
     fitting = [
         each
         for each in accepted
         if each in CACHE_TYPES and (CACHE_TYPES[each].latents if has_latents else CACHE_TYPES[each].heads)
     ]
-    raise UsageError(f"{sentence}.", hint=f"--kv-cache-type takes {', '.join(fitting)} for this model")
+    raise UsageError(
+        f"{sentence}.", hint=f"use --kv-cache-type with one of {', '.join(fitting)} for this model"
+    )
 
 
 def _refusal(name: str, accepted: Sequence[str], *, where: str = "") -> UsageError:
     return UsageError(
-        f"The KV cache of this backend cannot have the type {name}{where}.",
-        hint=f"--kv-cache-type takes {', '.join(accepted)}",
+        f"This backend does not support a KV cache of type {name}{where}.",
+        hint=f"use --kv-cache-type with one of {', '.join(accepted)}",
     )

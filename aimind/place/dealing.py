@@ -21,13 +21,14 @@ def by_shares(shares: Sequence[float], layers: int, devices: int) -> tuple[int, 
     """
     if not (all(map(math.isfinite, shares)) and min(shares) >= 0 and sum(shares) > 0):
         raise UsageError(
-            f"--tensor-split {','.join(f'{share:g}' for share in shares)} shares nothing out",
-            hint="--tensor-split 3,1 gives the first device three layers of four",
+            f"--tensor-split {','.join(f'{share:g}' for share in shares)} needs at least one share above 0, "
+            "and no negative one",
+            hint="use shares such as --tensor-split 3,1, which puts three of four layers on the first device",
         )
     if len(shares) != devices:
         raise UsageError(
-            f"{len(shares)} shares do not divide layers over {devices} devices",
-            hint="--tensor-split 3,1 for two",
+            f"--tensor-split has {len(shares)} shares for {devices} devices",
+            hint="give one share per device, for example --tensor-split 3,1 for two devices",
         )
     ends = [sum(shares[: index + 1]) / sum(shares) for index in range(devices)]
     counts = [0] * devices

@@ -51,7 +51,7 @@ WORTH_DEVICES_SHARE = 0.1
 
 # Smaller steps are proposed where compute buffers are at least this share of what does not fit.
 WORTH_SMALLER_STEPS = 0.1
-NO_HINT = "see `aimind plan` for what would fit"
+NO_HINT = "run `aimind plan` to see what fits"
 
 # LLAMA_MAX_SEQ in llama.cpp's src/llama-cparams.h: with more it does not make a context.
 MOST_SLOTS = 256
@@ -291,37 +291,46 @@ def _check(metadata: Metadata, request: Request) -> None:
     ):
         if size not in (None, 1):
             raise UsageError(
-                f"{name} parallelism is not a thing of the llama.cpp family",
-                hint="it divides layers over devices: name them with --device, or shares with --tensor-split",
+                f"llama.cpp does not support {name} parallelism",
+                hint="use --device to choose its devices, or --tensor-split to divide its layers among them",
             )
     if request.split_mode not in (None, "layer", "none"):
         raise UsageError(
-            f"--split-mode {request.split_mode} is not planned: whole layers go to devices",
-            hint="leave --split-mode out, or choose devices with --device",
+            f"--split-mode {request.split_mode} is not supported: aimind places whole layers on devices",
+            hint="omit --split-mode, or choose devices with --device",
         )
     if request.max_num_seqs is not None and request.max_num_seqs < 1:
-        raise UsageError(f"{request.max_num_seqs} requests at once is none", hint="--parallel 1")
+        raise UsageError(
+            f"--parallel {request.max_num_seqs} allows no request; it must be at least 1",
+            hint="use --parallel 1",
+        )
     if (request.max_num_seqs or 0) > MOST_SLOTS:
         raise UsageError(
             f"llama.cpp serves at most {MOST_SLOTS} requests at once, not {request.max_num_seqs}",
-            hint=f"--parallel {MOST_SLOTS}",
+            hint=f"use --parallel {MOST_SLOTS}",
         )
     if request.gpu_layers is not None and request.gpu_layers < 0:
-        raise UsageError(f"{request.gpu_layers} layers cannot be placed", hint="--gpu-layers 0 uses the CPU")
+        raise UsageError(
+            f"--gpu-layers {request.gpu_layers} is negative", hint="use --gpu-layers 0 to run on the CPU"
+        )
     cells, context = request.kv_cache_tokens, request.max_model_len
     if cells is not None and context is not None and cells < context:
         raise UsageError(
-            f"a cache of {cells} tokens cannot hold a request of {context}", hint="leave one of the two out"
+            f"a KV cache of {cells:,} tokens cannot hold a context of {context:,} tokens",
+            hint="omit --context or the size of the KV cache",
         )
     if not metadata.layers:
-        raise UsageError("the file holds no layers", hint="is it a projector or an adapter of a model?")
+        raise UsageError(
+            "the file contains no layers",
+            hint="name the model's own file: this one may be a projector or an adapter",
+        )
 
 
 # ── Why ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _shorter(search: Search, found: Fit) -> Change | None:
-    """A context of 8192 tokens, where a longer one was chosen for devices."""
+    """A context of 8,192 tokens, where a longer one was chosen for devices."""
     if search.request.max_model_len is not None or search.encoder or found.cache.context <= CONTEXT_FLOOR:
         return None
     return {"max_model_len": CONTEXT_FLOOR}
@@ -329,53 +338,65 @@ def _shorter(search: Search, found: Fit) -> Change | None:
 
 def _why_there(search: Search, found: Fit, devices: tuple[Device, ...]) -> Reason:
     if not found.devices:
-        why = "no device is used" if not devices else "the devices are too small for even one layer"
-        return Reason("gpu_layers", f"all layers in RAM: {why}")
+        why = "no device is used" if not devices else "no device has enough free memory for one layer"
+        return Reason("gpu_layers", f"all layers are in RAM, because {why}")
     where, free = names(found.devices), gib(sum(device.free_bytes for device in found.devices))
     of_all = f"{found.split.layers} of {search.all_layers} layers"
     if found.split == search.splits[0]:
         layers = f"all {search.all_layers} layers" if found.split.layers == search.all_layers else of_all
         needs = gib(sum(estimate.total_bytes for estimate in found.usage.devices))
-        sentence = f"{layers} on {where}: {needs} of {free} free"
+        sentence = f"{layers} are on {where} and use {needs} of {free} free"
         if len(found.devices) > 1 and search.request.devices is None:
-            sentence += f"; fewer devices do not hold a context of {found.cache.context} tokens"
+            sentence += f"; fewer devices do not fit a context of {found.cache.context:,} tokens"
         return Reason("gpu_layers", sentence)
     if found.split.layers == search.all_layers:
         experts = counted(found.split.experts, "layer")
-        sentence = f"the experts of {experts} stay in RAM, all else is on {where}"
-        return Reason("cpu_moe_layers", f"{sentence}: with those of one layer more {free} are not enough")
-    sentence = f"{of_all} on {where}, the others stay in RAM"
-    return Reason("gpu_layers", f"{sentence}: for one layer more {free} are not enough")
+        sentence = f"the experts of {experts} are in RAM, and the rest is on {where}"
+        return Reason(
+            "cpu_moe_layers", f"{sentence}: {free} free are not enough for the experts of one more layer"
+        )
+    sentence = f"{of_all} are on {where}, and the others are in RAM"
+    return Reason("gpu_layers", f"{sentence}: {free} free are not enough for one more layer")
 
 
 def _why_context(search: Search, found: Fit) -> Reason:
     context = found.cache.context
     if search.asked_context is not None:
-        return Reason("max_model_len", f"{context} tokens: asked for")
+        return Reason("max_model_len", f"{context:,} tokens were requested")
     if context == search.longest_request:
-        return Reason("max_model_len", f"{context} tokens: the model's own limit")
+        return Reason("max_model_len", f"{context:,} tokens is the model's maximum context length")
     cache = gib(sum(e.kv_cache_bytes for e in found.usage.devices) + found.usage.host.kv_cache_bytes)
     if found.devices and found.split != search.splits[0]:
         if context == _cheap_context(search, context_ladder(search.longest_request)):
-            return Reason("max_model_len", f"{context} tokens: more would leave more layers in RAM")
-        return Reason("max_model_len", f"{context} tokens: with a cache of {cache} RAM holds the rest")
-    where = "what is free" if found.devices else "half of what the weights leave in RAM"
+            return Reason(
+                "max_model_len",
+                f"a context longer than {context:,} tokens would move more layers to RAM",
+            )
+        return Reason(
+            "max_model_len",
+            f"{context:,} tokens need a KV cache of {cache}, which leaves enough RAM for the layers there",
+        )
+    where = "the free memory" if found.devices else "half of the RAM that the weights leave free"
     return Reason(
-        "max_model_len", f"{context} tokens: a cache of {cache} fits {where}, a longer one does not"
+        "max_model_len",
+        f"{context:,} tokens need a KV cache of {cache}; a longer context does not fit {where}",
     )
 
 
 def _why_parallel(flags: ggml.Settings, cache: Cache) -> Reason:
     if not flags.kv_unified:
-        requests = counted(flags.n_seq, "request")
-        return Reason("max_num_seqs", f"{requests} of {cache.context} tokens each at once")
+        if flags.n_seq == 1:
+            return Reason("max_num_seqs", f"1 request runs at a time, with {cache.context:,} tokens")
+        return Reason(
+            "max_num_seqs", f"{flags.n_seq} requests run at once, with {cache.context:,} tokens each"
+        )
     if cache.slots == 1:
-        return Reason("max_num_seqs", f"1 request with a cache of {cache.tokens} tokens")
+        return Reason("max_num_seqs", f"1 request uses the KV cache of {cache.tokens:,} tokens")
     whole = cache.tokens // cache.context
     return Reason(
         "max_num_seqs",
-        f"{cache.slots} requests share a cache of {cache.tokens} tokens, "
-        f"{whole} of {cache.context} tokens at once",
+        f"up to {cache.slots} requests share a KV cache of {cache.tokens:,} tokens, "
+        f"which holds {whole} of {cache.context:,} tokens",
     )
 
 
@@ -394,14 +415,18 @@ def _why_idle(search: Search, found: Fit, devices: tuple[Device, ...]) -> tuple[
     more = largest(len(longer), attempt)
     if more is None:
         return ()
-    sentence = f"{count} of {len(devices)}: --context {more.cache.context} would take one more"
+    sentence = (
+        f"{count} of {len(devices)} devices are used; --context {more.cache.context} would use one more"
+    )
     return (Reason("devices", sentence),)
 
 
 def _why_checkpoints(count: int | None, size_bytes: int) -> tuple[Reason, ...]:
     if count is None:
         return ()
-    sentence = f"{counted(count, 'checkpoint')} a slot, in time {gib(size_bytes)} of RAM"
+    sentence = (
+        f"each slot keeps up to {counted(count, 'checkpoint')}, which use up to {gib(size_bytes)} of RAM"
+    )
     return (Reason("context_checkpoints", sentence),)
 
 
@@ -419,7 +444,9 @@ def _why_overhead(search: Search, found: Fit) -> tuple[Reason, ...]:
         size = overhead.remembered_bytes(device, search.work(found), search.host.measurements)
         if size is not None and device.name not in names_seen:
             names_seen.add(device.name)
-            sentence = f"{size >> 20} MiB beside the buffers on {device.name}: measured by earlier runs here"
+            sentence = (
+                f"earlier runs on this machine used {size >> 20} MiB beside the buffers on {device.name}"
+            )
             reasons.append(Reason("overhead_bytes", sentence))
     return tuple(reasons)
 
@@ -436,12 +463,12 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
             asked = (
                 "--no-cpu-offload" if search.request.gpu_layers is None else f"--gpu-layers {whole.layers}"
             )
-            return DoesNotFitError(f"{asked} needs devices, and none is used", hint=NO_HINT)
+            return DoesNotFitError(f"{asked} needs a GPU, and none is used", hint=NO_HINT)
         needed = search.usage(cache, whole, (whole.layers,)).devices[0]
         free = ", ".join(f"device {device.index} has {gib(device.free_bytes)}" for device in devices)
         layers = "all layers" if whole.layers == search.all_layers else counted(whole.layers, "layer")
         return DoesNotFitError(
-            f"{layers} with a context of {least} tokens need {_needs(needed)} on devices, and {free} free",
+            f"{layers} with a context of {least:,} tokens need {_needs(needed)} on devices, and {free} free",
             hint=NO_HINT,
             changes=_smaller_steps(search, needed),
         )
@@ -451,17 +478,17 @@ def _does_not_fit(search: Search, devices: tuple[Device, ...]) -> DoesNotFitErro
     if found is not None and found.split == Split(search.all_layers):
         where = f"with all layers on {names(found.devices)}"
     elif found is not None and found.split.layers == search.all_layers:
-        where = f"with the experts of {counted(found.split.experts, 'layer')} there"
+        where = f"with the experts of {counted(found.split.experts, 'layer')} in RAM"
     elif found is not None:
         where = f"with {found.split.layers} of {search.all_layers} layers on {names(found.devices)}"
     changes = _smaller_steps(search, usage.host)
     prompts = ""
     if usage.host.prompt_cache_bytes:
-        prompts = f" ({gib(usage.host.prompt_cache_bytes)} for its prompt cache)"
+        prompts = f" ({gib(usage.host.prompt_cache_bytes)} for the prompt cache)"
         changes = ({"prompt_cache_mib": 0}, *changes)
     return DoesNotFitError(
-        f"RAM is too small: for a context of {least} tokens, {where}, the model needs {gib(usage.ram_bytes)} "
-        f"of it{prompts}, and {gib(search.host.ram_free_bytes)} are free",
+        f"the model needs {gib(usage.ram_bytes)} of RAM{prompts} for a context of {least:,} tokens {where}, "
+        f"and {gib(search.host.ram_free_bytes)} are free",
         hint=NO_HINT,
         changes=changes,
     )

@@ -69,12 +69,12 @@ def usable_devices(host: Host, request: Request, vendors: Sequence[str]) -> tupl
             look = "" if host.elsewhere else " (see `aimind devices`)"
             raise DeviceError(
                 f"device {index} does not exist {here(host)}",
-                hint=f"devices {here(host)}: {there}{look}",
+                hint=f"choose from the devices {here(host)}: {there}{look}",
             )
         if known[index].vendor not in vendors:
             raise DeviceError(
                 f"the backend cannot use device {index}, {known[index].name}",
-                hint="--device none uses the CPU",
+                hint="use --device none to run on the CPU",
             )
     return tuple(known[index] for index in request.devices)
 
@@ -90,24 +90,24 @@ def context_limit(metadata: Metadata, request: Request) -> int:
     if asked is None:
         return limit
     if asked < 1:
-        raise UsageError(f"a context of {asked} tokens holds nothing", hint="--context 8k")
+        raise UsageError(f"--context {asked} is too small; it must be at least 1", hint="use --context 8k")
     least = min(limit, CONTEXT_MINIMUM)
     if asked < least and not metadata.pools and not request.force:
         raise UsageError(
-            f"a context of {asked} tokens is too short to be of use: {least} at least",
-            hint=f"--context {_in_thousands(asked, least)}; --force takes it all the same",
+            f"--context {asked} is too short to be useful; the minimum is {least:,} tokens",
+            hint=f"use --context {_in_thousands(asked, least)}, or --force to override this check",
         )
     if asked > limit and not request.force:
         raise UsageError(
-            f"a context of {asked} tokens is larger than the model's {limit}",
-            hint=f"--context {limit} is its largest; --force takes more all the same",
+            f"a context of {asked:,} tokens exceeds the model's maximum of {limit:,} tokens",
+            hint=f"use --context {limit}, or --force to override this check",
         )
     return asked
 
 
 def _in_thousands(asked: int, least: int) -> str:
-    """What was probably meant: `32k` by `32`."""
-    return f"{asked}k, if thousands are meant" if asked << 10 >= least else f"{least}"
+    """The likely intended value: `32k` for `32`."""
+    return f"{asked}k if you meant thousands" if asked << 10 >= least else f"{least}"
 
 
 def contexts_to_try(metadata: Metadata, request: Request, limit: int) -> tuple[int, ...]:

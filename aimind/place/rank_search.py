@@ -247,10 +247,10 @@ class RankSearch:
         if tensor * pipeline > devices:
             needs = f"{cut_sizes(tensor, pipeline)} needs {tensor * pipeline} devices"
             if self.copies > 1:
-                return f"{needs} in each of {self.copies} groups, and each has {devices}"
+                return f"{needs} in each of {self.copies} data parallel groups, and each has {devices}"
             return f"{needs}, and there {'are' if devices > 1 else 'is'} {devices}"
         if self.memory.powers_of_two and tensor & (tensor - 1):
-            return f"tensor parallel {tensor}: it is not a power of two"
+            return f"tensor parallel {tensor} is not a power of two"
         return paged.refusal(self.metadata, tensor_parallel=tensor, pipeline_parallel=pipeline)
 
     def accepted(self, device: Device) -> float:
@@ -277,4 +277,4 @@ class Tries:
 
 def cut_sizes(tensor: int, pipeline: int) -> str:
     """The sizes for a sentence."""
-    return f"tensor parallel {tensor}" + (f", pipeline parallel {pipeline}" if pipeline > 1 else "")
+    return f"tensor parallel {tensor}" + (f" and pipeline parallel {pipeline}" if pipeline > 1 else "")

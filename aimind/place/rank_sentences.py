@@ -28,8 +28,8 @@ def why_idle(search: RankSearch, chosen: Ranks, devices: tuple[Device, ...]) -> 
             continue
         verb = "stays" if idle == 1 else "stay"
         sentence = (
-            f"{idle} of {len(devices)} devices {verb} idle: --tensor-parallel {tensor} would cache "
-            f"{search.tokens(larger)} tokens on {tensor}, where this caches {search.tokens(chosen)}"
+            f"{idle} of {len(devices)} devices {verb} idle; --tensor-parallel {tensor} would use {tensor} "
+            f"devices and cache {search.tokens(larger):,} tokens instead of {search.tokens(chosen):,}"
         )
         return (Reason("devices", sentence),)
     return ()
@@ -55,9 +55,9 @@ def too_large_for_ram(search: RankSearch) -> DoesNotFitError:
         search.metadata, tensor_parallel=tensor, tokens=batch.tokens, sequences=batch.sequences
     )
     return DoesNotFitError(
-        f"{gib(weights)} of weights, {gib(compute)} for a step of {batch.tokens} tokens, "
-        f"{gib(ENGINE_RAM_BYTES * tensor)} for the engine and {search.needs[-1]} tokens of cache do not fit "
-        f"the {gib(search.host.ram_free_bytes)} of RAM that are free",
+        f"{gib(weights)} of weights, {gib(compute)} for a step of {batch.tokens:,} tokens, "
+        f"{gib(ENGINE_RAM_BYTES * tensor)} for the engine and a KV cache of {search.needs[-1]:,} tokens "
+        f"do not fit the {gib(search.host.ram_free_bytes)} of RAM that are free",
         hint=devices_hint(search.host),
         changes=_smaller_steps(batch),
     )
@@ -92,36 +92,38 @@ def _smaller_steps(batch: BatchSizes) -> tuple[Change, ...]:
 def why_cut(search: RankSearch, found: Ranks, tries: Tries) -> Reason:
     """The devices, and what fewer of them would give."""
     wanted = gib(found.weights_bytes + found.compute_bytes + found.graphs_bytes + found.overhead_bytes)
-    sentence = f"{names(found.devices)}: {wanted} each beside a cache of {gib(found.cache_bytes)}"
+    sentence = f"{names(found.devices)} uses {wanted} per device plus a KV cache of {gib(found.cache_bytes)}"
     fewest = min(tries.fits, key=lambda each: len(each.devices))
     if len(fewest.devices) < len(found.devices):
         sentence += f"; {cut_sizes(fewest.tensor, fewest.pipeline)} {_would_give(search, fewest, found)}"
     elif len(found.devices) > 1 and search.request.devices is None and tries.refused:
-        sentence += f"; before that: {_too_small(search, *tries.refused[0], search.needs[-1])}"
+        sentence += (
+            f"; fewer devices are not enough: {_too_small(search, *tries.refused[0], search.needs[-1])}"
+        )
     elif len(found.devices) > 1 and search.request.devices is None and tries.broken:
-        sentence += f"; before that: {tries.broken[0]}"
+        sentence += f"; fewer devices cannot be used: {tries.broken[0]}"
     return Reason("tensor_parallel_size", f"{cut_sizes(found.tensor, found.pipeline)} on {sentence}")
 
 
 def _would_give(search: RankSearch, fewer: Ranks, found: Ranks) -> str:
     """What a cut on fewer devices would give less of."""
     if fewer.context < found.context:
-        return f"would serve requests of up to {fewer.context} tokens, not {found.context}"
+        return f"would limit the context to {fewer.context:,} tokens instead of {found.context:,}"
     if fewer.pipeline > found.pipeline:
-        return "would fit, too, with more pipeline stages"
+        return "would also fit, but with more pipeline stages"
     wanted = search.roomy_tokens * search.copies
-    return f"would cache {search.tokens(fewer)} tokens of {wanted} wanted"
+    return f"would cache {search.tokens(fewer):,} tokens, fewer than the {wanted:,} that aimind aims for"
 
 
 def why_context(search: RankSearch, found: Ranks) -> Reason:
     """Why a request has so many tokens."""
     if search.request.max_model_len:
-        return Reason("max_model_len", f"{found.context} tokens: asked for")
+        return Reason("max_model_len", f"{found.context:,} tokens were requested")
     if found.context == search.limit:
-        return Reason("max_model_len", f"{found.context} tokens: the model's own limit")
+        return Reason("max_model_len", f"{found.context:,} tokens is the model's maximum context length")
     return Reason(
         "max_model_len",
-        f"{found.context} tokens: the longest request that a cache of {gib(found.cache_bytes)} holds",
+        f"{found.context:,} tokens is the longest request that a KV cache of {gib(found.cache_bytes)} holds",
     )
 
 
@@ -131,12 +133,12 @@ def why_parallel(search: RankSearch, found: Ranks, tokens: int | None) -> tuple[
         return (
             Reason(
                 "kv_cache_tokens",
-                f"models for {search.metadata.category} remember nothing between requests",
+                f"{search.metadata.category} models have no KV cache between requests",
             ),
         )
     at_once = tokens // found.context
     requests = counted(at_once, "request")
-    sentence = f"the cache of {tokens} tokens holds {requests} of {found.context} tokens at once"
+    sentence = f"the KV cache of {tokens:,} tokens holds {requests} of {found.context:,} tokens at once"
     if found.utilization is None:
         return (Reason("kv_cache_memory_bytes", sentence),)
     share = search.memory.rule.describe_share(found.utilization)
@@ -154,11 +156,11 @@ def _too_small(
     weights, compute = rule.weights(run), rule.compute(run)
     graphs, overhead = rule.graphs(run), rule.overhead(run)
     where = f"{names(devices)} ({gib(fullest.free_bytes)} free)"
-    start = f"{cut_sizes(tensor, pipeline)}: {gib(weights)} of weights per rank"
+    start = f"with {cut_sizes(tensor, pipeline)}, {gib(weights)} of weights per rank"
     if weights > run.free_bytes:
-        return f"{start} alone are more than {where}"
-    parts = [start, f"{gib(compute)} for a step of {batch.tokens} tokens"]
+        return f"{start} do not fit {where}"
+    parts = [start, f"{gib(compute)} for a step of {batch.tokens:,} tokens"]
     if graphs:
-        parts.append(f"{gib(graphs)} of graphs")
-    parts.append(f"{gib(overhead)} of context and libraries")
-    return f"{', '.join(parts)} and a context of {needed} tokens do not fit {where}"
+        parts.append(f"{gib(graphs)} for CUDA graphs")
+    parts.append(f"{gib(overhead)} for the CUDA context and libraries")
+    return f"{', '.join(parts)} and a context of {needed:,} tokens do not fit {where}"

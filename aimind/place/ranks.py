@@ -50,21 +50,23 @@ def place_ranks(
     devices = usable_devices(host, request, memory.vendors)
     search = RankSearch(metadata, host, request, memory, version)
     if not devices and not memory.in_ram:
-        raise DeviceError("this backend runs on devices alone, and none is used", hint=devices_hint(host))
+        raise DeviceError("this backend needs a GPU, and none is used", hint=devices_hint(host))
     if not devices and request.cpu_offload is False:
         raise DoesNotFitError(
-            "no device is used, and --no-cpu-offload keeps the model out of RAM", hint=devices_hint(host)
+            "no device is used, and --no-cpu-offload forbids the use of RAM", hint=devices_hint(search.host)
         )
     if not devices and search.copies > 1:
         raise UsageError(
-            f"{search.copies} data parallel groups need as many devices, and none is used",
-            hint="leave the data parallel size out",
+            f"--data-parallel-size {search.copies} needs {search.copies} devices, and none is used",
+            hint="omit --data-parallel-size",
         )
     if not devices:
         found = search.in_ram()
         if found is None:
             raise too_large_for_ram(search)
-        return _placement(search, found, Reason("tensor_parallel_size", "in RAM: no device is used"))
+        return _placement(
+            search, found, Reason("tensor_parallel_size", "the model is in RAM, because no device is used")
+        )
     _check_groups(search, devices)
     _check_utilization(search, devices)
     tries = _try_cuts(search, devices)
@@ -74,7 +76,8 @@ def place_ranks(
     if tries.refused:
         raise too_large(search, tries)
     raise UsageError(
-        "; ".join(tries.broken), hint="leave the sizes out, and they are chosen so that they fit"
+        "; ".join(tries.broken),
+        hint="omit --tensor-parallel and --pipeline-parallel-size: aimind chooses sizes that fit",
     )
 
 
@@ -114,9 +117,9 @@ def _check_groups(search: RankSearch, devices: tuple[Device, ...]) -> None:
     """Whether there is a device for each group at least."""
     if search.copies > len(devices):
         raise UsageError(
-            f"{search.copies} data parallel groups need as many devices at least, "
+            f"--data-parallel-size {search.copies} needs at least {search.copies} devices, "
             f"and there are {len(devices)}",
-            hint=f"a data parallel size of {len(devices)} or less",
+            hint=f"use a --data-parallel-size of {len(devices)} or less",
         )
 
 
@@ -128,8 +131,8 @@ def _check_utilization(search: RankSearch, devices: tuple[Device, ...]) -> None:
     best = max(search.accepted(device) for device in devices)
     if share > best:
         raise DoesNotFitError(
-            f"a share of {share:g} is more than is free on any device: the backend would not start with more "
-            f"than {best:g}",
+            f"a memory share of {share:g} is more than any device has free: the backend would not start with "
+            f"more than {best:g}",
             hint=devices_hint(search.host),
             changes=({"gpu_memory_utilization": best},),
         )
@@ -194,8 +197,8 @@ def _placement(search: RankSearch, found: Ranks, reason: Reason, idle: tuple[Rea
 def _check(metadata: Metadata, request: Request) -> None:
     if request.gpu_layers is not None:
         raise UsageError(
-            "this backend has no layers in RAM beside those on devices",
-            hint="--gpu-layers is for GGUF models",
+            "this backend cannot keep some layers in RAM and others on devices",
+            hint="omit --gpu-layers, which applies to GGUF models only",
         )
     if not metadata.layers:
-        raise UsageError("the model has no layers", hint="is it an adapter of another model?")
+        raise UsageError("the model has no layers", hint="name a whole model: this may be an adapter")

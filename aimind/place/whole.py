@@ -144,10 +144,10 @@ def _why_there(search: _Search, found: _Fit, devices: tuple[Device, ...]) -> Rea
     needs = gib(found.estimate.total_bytes)
     if found.device is not None:
         free = gib(found.device.free_bytes)
-        return Reason("devices", f"whole on device {found.device.index}: {needs} of {free} free")
+        return Reason("devices", f"the whole model is on device {found.device.index}: {needs} of {free} free")
     if not devices:
-        return Reason("devices", "in RAM: no device is used")
-    return Reason("devices", f"in RAM: {_too_small(search, devices[0], found.tokens)}")
+        return Reason("devices", "the model is in RAM, because no device is used")
+    return Reason("devices", f"the model is in RAM: {_too_small(search, devices[0], found.tokens)}")
 
 
 def _why_context(
@@ -156,50 +156,61 @@ def _why_context(
     if not search.has_context:
         return ()
     if request.max_model_len:
-        return (Reason("max_model_len", f"{found.tokens} tokens: asked for"),)
+        return (Reason("max_model_len", f"{found.tokens:,} tokens were requested"),)
     if found.tokens == search.limit:
-        return (Reason("max_model_len", f"{found.tokens} tokens: the model's own limit"),)
+        return (Reason("max_model_len", f"{found.tokens:,} tokens is the model's maximum context length"),)
     if found.device is None and devices and found.tokens == CONTEXT_FLOOR:
-        sentence = f"{found.tokens} tokens: the default in RAM of a machine with devices; --context sets more"
+        sentence = f"{found.tokens:,} tokens is the default in RAM on a machine with devices; see --context"
         return (Reason("max_model_len", sentence),)
-    sentence = f"{found.tokens} tokens: the longest request that fits; this backend refuses no longer one"
+    sentence = (
+        f"{found.tokens:,} tokens is the longest request that fits; the backend does not reject longer ones"
+    )
     return (Reason("max_model_len", sentence),)
 
 
 def _too_small(search: _Search, device: Device, tokens: int) -> str:
     needs = gib(search.needed(device, tokens).total_bytes)
-    context = f" with {tokens} tokens" if tokens else ""
+    context = f" for a context of {tokens:,} tokens" if tokens else ""
     return f"it needs {needs}{context}, and device {device.index} has {gib(device.free_bytes)} free"
 
 
 def _check(metadata: Metadata, request: Request, memory: WholeMemory) -> None:
-    """Nothing may be asked for that is then not so."""
+    """Refuse options that this kind of backend cannot honor."""
     has_context = bool(metadata.layers)
     for asked, sentence in (
-        (not has_context and request.max_model_len, f"a {metadata.category} model has no context to be set"),
-        (request.kv_cache_dtype, "the type of this backend's cache cannot be chosen"),
-        (request.gpu_layers is not None, "this backend has the whole model on one device, or in RAM"),
-        ((request.tensor_parallel_size or 1) > 1, "this backend uses one device"),
-        ((request.pipeline_parallel_size or 1) > 1, "this backend uses one device"),
-        (len(request.devices or ()) > 1, "this backend uses one device"),
+        (
+            not has_context and request.max_model_len,
+            f"--context does not apply to a {metadata.category} model",
+        ),
+        (request.kv_cache_dtype, "this backend has no option for --kv-cache-type"),
+        (
+            request.gpu_layers is not None,
+            "this backend does not support --gpu-layers: it keeps the whole model on one device or in RAM",
+        ),
+        ((request.tensor_parallel_size or 1) > 1, "this backend uses only one device"),
+        ((request.pipeline_parallel_size or 1) > 1, "this backend uses only one device"),
+        (len(request.devices or ()) > 1, "this backend uses only one device"),
         (
             memory.slots == 1 and (request.max_num_seqs or 1) > 1,
-            "this backend answers one request after the other",
+            "this backend answers one request at a time and does not support --parallel",
         ),
-        (request.gpu_memory_utilization, "this backend takes what it needs of a device, not a share"),
+        (
+            request.gpu_memory_utilization,
+            "this backend does not support --gpu-memory-utilization: it allocates memory as it needs it",
+        ),
     ):
         if asked:
-            raise UsageError(sentence, hint="leave the option out, or name another backend with --backend")
+            raise UsageError(sentence, hint="omit the option, or choose another backend with --backend")
 
 
 def _does_not_fit(search: _Search, devices: tuple[Device, ...], request: Request) -> DoesNotFitError:
     tokens = search.needs[-1]
     sentences = [_too_small(search, device, tokens) for device in devices] or ["no device is used"]
     if request.cpu_offload is False:
-        sentences.append("--no-cpu-offload keeps it out of RAM")
+        sentences.append("--no-cpu-offload forbids the use of RAM")
     else:
         needs, free = gib(search.needed(None, tokens).total_bytes), gib(search.host.ram_free_bytes)
-        sentences.append(f"in RAM it needs {needs}, and {free} are free there")
+        sentences.append(f"in RAM it needs {needs}, and {free} are free")
     return DoesNotFitError(
-        "; ".join(sentences), hint="a smaller or quantized model, or a shorter --context where there is one"
+        "; ".join(sentences), hint="choose a smaller or quantized model, or a shorter --context"
     )

@@ -197,6 +197,6 @@ def source(name: str, host: Host) -> Package | Program:
     """Where the backend of this name comes from on such a machine."""
     from aimind import environments
     from aimind.launchers import LAUNCHERS
-    from aimind.select import named
+    from aimind.select import find_launcher
 
-    return environments.chosen(named(name, LAUNCHERS).source(host))
+    return environments.chosen(find_launcher(name, LAUNCHERS).source(host))

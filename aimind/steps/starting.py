@@ -27,11 +27,11 @@ def command(plan: Plan, *, ready_probe: str = "request", scratch: str | None = N
     from aimind import environments, hub
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.broken import broken_environment
-    from aimind.select import named
+    from aimind.select import find_launcher
 
     scratch = scratch or environments.scratch(plan.backend.name, plan.settings.port or 0)
     plan = dataclasses.replace(plan, scratch=scratch, strays=hub.strays(plan.model))
-    made = named(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
+    made = find_launcher(plan.backend.name, LAUNCHERS).command(plan, str(hub.location(plan.model)))
     ready = made.ready
     if ready_probe == "request" and plan.metadata.category != "image":  # a picture takes minutes
         ready = dataclasses.replace(ready, request=_tiny_request(plan, made))
@@ -73,9 +73,9 @@ def compiled_mark(plan: Plan) -> str | None:
     """The file that is made when the plan's run is ready: its compiled code is there. `None` without any."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import Compiles
-    from aimind.select import named
+    from aimind.select import find_launcher
 
-    launcher = named(plan.backend.name, LAUNCHERS)
+    launcher = find_launcher(plan.backend.name, LAUNCHERS)
     cache = plan.backend.compile_cache
     if cache is None or not isinstance(launcher, Compiles):
         return None
@@ -210,12 +210,12 @@ def _check_model(plan: Plan, host: Host) -> None:
     """Check whether the installed backend supports the model."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import KnowsArchitectures, Narrows
-    from aimind.select import lacking, named
+    from aimind.select import find_launcher, version_refusal
 
-    launcher = named(plan.backend.name, LAUNCHERS)
+    launcher = find_launcher(plan.backend.name, LAUNCHERS)
     if isinstance(launcher, KnowsArchitectures | Narrows) and not plan.settings.force:
         backend = with_abilities(launcher, host, plan.backend)
-        if (why := lacking(launcher, plan.metadata, host, backend)) is not None:
+        if (why := version_refusal(launcher, plan.metadata, host, backend)) is not None:
             raise UnsupportedError(
                 f"{backend.name} is installed, but cannot serve this model: {why}",
                 hint="run the same command again to use the next suitable backend",
@@ -232,10 +232,10 @@ def check_arguments(plan: Plan, host: Host) -> None:
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import TellsFlags
     from aimind.launchers.flags import check_flags
-    from aimind.select import named
+    from aimind.select import find_launcher
 
     backend = plan.backend
-    launcher = named(backend.name, LAUNCHERS)
+    launcher = find_launcher(backend.name, LAUNCHERS)
     if not isinstance(launcher, TellsFlags) or not _unchecked(plan):
         return
     with show.Step(f"asking {backend.name} {backend.version} which arguments it accepts"):
@@ -255,9 +255,9 @@ def note_unchecked(plan: Plan) -> None:
     """Print a note that arguments were not checked, for commands that start nothing."""
     from aimind.launchers import LAUNCHERS
     from aimind.launchers.base import TellsFlags
-    from aimind.select import named
+    from aimind.select import find_launcher
 
-    if isinstance(named(plan.backend.name, LAUNCHERS), TellsFlags) and _unchecked(plan):
+    if isinstance(find_launcher(plan.backend.name, LAUNCHERS), TellsFlags) and _unchecked(plan):
         show.note(
             f"note: {plan.backend.name} {plan.backend.version} has not listed its arguments yet: "
             "`aimind serve` checks yours before it starts"

@@ -148,18 +148,18 @@ def test_what_a_server_refuses(home: Home) -> None:
     done = home.run("chat", "demo", "Hello")
     assert done.returncode == 14
     assert (
-        "error: the conversation does not fit the model's context: request (9 tokens) exceeds 8"
+        "error: the conversation exceeds the model's context length: request (9 tokens) exceeds 8"
         in done.stderr
     )
     url = home.status()["url"]
     del home.env["AIMIND_API_KEY"]
     done = home.run("chat", "demo", "Hello")
     assert (done.returncode, done.stdout) == (13, "")
-    assert "instance demo wants an API key\nhint: give it by --api-key-file" in done.stderr
+    assert "instance demo requires an API key\nhint: provide it with --api-key-file" in done.stderr
     home.good("stop", "demo")
     done = home.run("bench", f"{url}/v1")
     assert done.returncode == 14
-    assert f"error: nothing answers at {url}: " in done.stderr
+    assert f"error: no server answers at {url}: " in done.stderr
 
 
 def test_a_measurement(home: Home, tmp_path: Path) -> None:

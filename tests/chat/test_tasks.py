@@ -108,5 +108,5 @@ def test_an_embedding_model_in_a_terminal(
 
 def test_an_image_for_a_model_that_takes_none(server: Server) -> None:
     target = Target(server=server, title="bark", path="audio/speech")
-    with pytest.raises(UsageError, match="bark is not for conversations"):
+    with pytest.raises(UsageError, match="bark does not support conversations"):
         use(target, Wish(images=("data:image/png;base64,",)), ends_with_us=True)

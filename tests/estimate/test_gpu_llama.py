@@ -91,7 +91,7 @@ def test_the_largest_of_earlier_runs_counts_and_the_plan_says_so() -> None:
     runs = [measurement(RECORDS[1], ready_bytes=300 * MIB, most_bytes=size * MIB) for size in (340, 350, 310)]
     size, reasons = overhead_with(*runs)
     assert size == 350 * MIB
-    assert reasons == ("350 MiB beside the buffers on NVIDIA H200: measured by earlier runs here",)
+    assert reasons == ("earlier runs on this machine used 350 MiB beside the buffers on NVIDIA H200",)
 
 
 def test_runs_with_cublas_count_for_others_with_their_figure_when_ready() -> None:

@@ -66,7 +66,7 @@ def test_the_next_plan_knows_what_the_last_run_held(machine: Machine, tmp_path: 
     machine.home.good("stop", "demo")
     after, reasons = machine.plan()
     assert after < before
-    assert "measured by earlier runs here" in reasons[0]
+    assert "earlier runs on this machine" in reasons[0]
     elsewhere, reasons = machine.plan("--hardware", "H200")
     assert elsewhere >= 612 * MIB
     assert reasons == []

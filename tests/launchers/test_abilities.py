@@ -38,8 +38,8 @@ def test_some_that_are_known() -> None:
 
 def test_why_it_cannot_be_used_is_a_sentence_about_the_machine() -> None:
     assert against(vllm, host()) is None
-    assert against(sglang, host()) == "it runs on NVIDIA devices, and none is here"
+    assert against(sglang, host()) == "it runs only on NVIDIA devices, and this machine has none"
     assert against(sglang, host(device())) is None
     mac = dataclasses.replace(host(), os="macos", arch="arm64")
-    assert against(vllm, mac) == "it runs on Linux, and this machine is macos"
+    assert against(vllm, mac) == "it runs only on Linux, and this machine is macos"
     assert against(mlx, mac) is None

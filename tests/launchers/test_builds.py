@@ -116,4 +116,4 @@ def test_the_plan_says_whose_build_it_is() -> None:
         LAUNCHERS,
     )
     said = [reason.sentence for reason in decided.reasons if reason.field == "backend_version"]
-    assert said == [f"{vllm.VERSION}: a build of somebody"]
+    assert said == [f"version {vllm.VERSION} is a build of somebody"]

@@ -11,7 +11,7 @@ import pytest
 from aimind.errors import UsageError
 from aimind.launchers import llama_server, sglang, vllm
 from aimind.launchers.arguments import absorb
-from aimind.launchers.defaults import take
+from aimind.launchers.defaults import resolve
 from aimind.launchers.flags import check_flags
 from aimind.types import Backend, Defaults, Preset, Request
 
@@ -43,7 +43,7 @@ WORD = {"argument": 2000, "special": 3000, "preset": 4000, "general": 5000}
 @pytest.mark.parametrize("count", range(len(VOICES) + 1))
 def test_the_strongest_voice_is_heard(launcher: ModuleType, count: int) -> None:
     for voices in map(frozenset, itertools.combinations(VOICES, count)):
-        found = take(launcher, request(launcher, voices)).request
+        found = resolve(launcher, request(launcher, voices)).request
         strongest = next((name for name in VOICES if name in voices), None)
         said = found.max_model_len or found.kv_cache_tokens  # llama.cpp's flag is about all requests
         assert said == (WORD[strongest] if strongest else None), voices
@@ -57,37 +57,37 @@ def test_what_holds_can_be_typed_instead(launcher: ModuleType, count: int) -> No
     """An instance is started again by the words, and the configuration is not heard then."""
     for voices in map(frozenset, itertools.combinations(VOICES, count)):
         asked = request(launcher, voices)
-        taken = take(launcher, asked)
-        options = {} if "max_model_len" in taken.beaten else {"max_model_len": asked.max_model_len}
-        typed = Request(extra=(*taken.args, *asked.extra), **options)  # type: ignore[arg-type]
-        again = take(launcher, typed).request
-        assert again == dataclasses.replace(taken.request, defaults=Defaults()), voices
+        resolved = resolve(launcher, asked)
+        options = {} if "max_model_len" in resolved.overridden else {"max_model_len": asked.max_model_len}
+        typed = Request(extra=(*resolved.args, *asked.extra), **options)  # type: ignore[arg-type]
+        again = resolve(launcher, typed).request
+        assert again == dataclasses.replace(resolved.request, defaults=Defaults()), voices
 
 
 def test_an_option_comes_before_the_arguments_of_the_configuration() -> None:
-    found = take(vllm, request(vllm, frozenset({"option", "preset"})))
+    found = resolve(vllm, request(vllm, frozenset({"option", "preset"})))
     assert found.request.max_model_len == 1000
     assert found.args == ()
 
 
 def test_what_is_typed_must_not_contradict_itself() -> None:
-    with pytest.raises(UsageError, match="contradicts"):
-        take(vllm, request(vllm, frozenset({"option", "argument"})))
+    with pytest.raises(UsageError, match="conflicts"):
+        resolve(vllm, request(vllm, frozenset({"option", "argument"})))
 
 
 def test_a_flag_that_is_typed_takes_the_place_of_all_of_its_name() -> None:
     args = ("--lora", "a", "--threads=3", "--lora", "b", "--no_mmap", "--seed", "-1")
     backends = {"llama-server": Preset(args=args, where=WHERE)}
     asked = Request(extra=("--lora", "c", "--no-mmap"), defaults=Defaults(backends=backends))
-    found = take(llama_server, asked)
+    found = resolve(llama_server, asked)
     assert found.request.extra == ("--threads=3", "--seed", "-1", "--lora", "c", "--no-mmap")
     assert found.args == ("--threads=3", "--seed", "-1")
-    assert [reason.sentence for reason in found.reasons] == [f"--threads=3 --seed -1: by {WHERE}"]
+    assert [reason.sentence for reason in found.reasons] == [f"{WHERE} sets --threads=3 --seed -1"]
 
 
 def test_an_argument_of_another_backend_is_not_heard() -> None:
     asked = Request(defaults=Defaults(backends={"vllm": Preset(args=("-c", "1"), where=WHERE)}))
-    assert take(llama_server, asked).request == asked
+    assert resolve(llama_server, asked).request == asked
 
 
 @pytest.mark.parametrize(
@@ -95,18 +95,18 @@ def test_an_argument_of_another_backend_is_not_heard() -> None:
 )
 def test_a_wrong_argument_is_told_with_its_place(args: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"^{WHERE}: "):
-        take(vllm, Request(defaults=Defaults(backends={"vllm": Preset(args=args, where=WHERE)})))
+        resolve(vllm, Request(defaults=Defaults(backends={"vllm": Preset(args=args, where=WHERE)})))
 
 
 def test_the_devices_are_not_chosen_behind_the_plan() -> None:
     env = {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
     with pytest.raises(UsageError, match=r"^CUDA_VISIBLE_DEVICES cannot") as caught:
-        take(vllm, Request(env=env))
+        resolve(vllm, Request(env=env))
     assert "--device" in (caught.value.hint or "")
     with pytest.raises(UsageError, match=rf"^{WHERE}: CUDA_VISIBLE_DEVICES cannot"):
-        take(vllm, Request(defaults=Defaults(backends={"vllm": Preset(env=env, where=WHERE)})))
+        resolve(vllm, Request(defaults=Defaults(backends={"vllm": Preset(env=env, where=WHERE)})))
     del env["CUDA_VISIBLE_DEVICES"]
-    assert take(vllm, Request(env=env)).request.env == env
+    assert resolve(vllm, Request(env=env)).request.env == env
 
 
 def test_a_flag_that_the_backend_does_not_know_is_told_with_its_place() -> None:
@@ -114,15 +114,15 @@ def test_a_flag_that_the_backend_does_not_know_is_told_with_its_place() -> None:
     backends = {"vllm": Preset(args=("--sede=1",), where=WHERE)}
     asked = Request(extra=("--seed", "2"), defaults=Defaults(backends=backends))
     with pytest.raises(UsageError, match=f"^{WHERE}: vllm 0.32.0 does not know --sede"):
-        check_flags(vllm, take(vllm, asked).request, backend)
+        check_flags(vllm, resolve(vllm, asked).request, backend)
 
 
 def test_without_defaults_it_is_what_absorb_says() -> None:
     asked = Request(max_num_seqs=2, extra=("-c", "512", "--seed", "1"))
-    assert take(llama_server, asked).request == absorb(llama_server, asked)
+    assert resolve(llama_server, asked).request == absorb(llama_server, asked)
 
 
 def test_variables_are_put_together() -> None:
     preset = Preset(env={"A": "1", "B": "1"})
     asked = Request(env={"B": "2"}, defaults=Defaults(backends={"vllm": preset}))
-    assert take(vllm, asked).request.env == {"A": "1", "B": "2"}
+    assert resolve(vllm, asked).request.env == {"A": "1", "B": "2"}

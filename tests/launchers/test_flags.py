@@ -87,7 +87,7 @@ def test_nothing_is_said_before_the_backend_was_asked(launcher: Launcher) -> Non
 
 def test_llama_cpp_has_one_flag_in_place_of_several() -> None:
     """An older one has these still, and takes them."""
-    assert "has --mlock no more: say --load-mode mlock" in refused(llama_server, LLAMA, "--mlock")
+    assert "no longer has --mlock: use --load-mode mlock" in refused(llama_server, LLAMA, "--mlock")
     older = dataclasses.replace(LLAMA, flags=frozenset({"--mlock"}))
     assert check(llama_server, older, "--mlock") == ()
 
@@ -95,7 +95,7 @@ def test_llama_cpp_has_one_flag_in_place_of_several() -> None:
 def test_what_is_gone_is_told_before_it_is_installed() -> None:
     """Gigabytes are not brought for a flag that is known to be none."""
     absent = dataclasses.replace(VLLM, flags=None, installed=False)
-    assert "vllm 0.32.0 has --worker-use-ray no more" in refused(vllm, absent, "--worker-use-ray")
+    assert "vllm 0.32.0 no longer has --worker-use-ray" in refused(vllm, absent, "--worker-use-ray")
     assert check(vllm, absent, "--nonsense") == ()
     assert check(vllm, dataclasses.replace(absent, version="0.6.1"), "--worker-use-ray") == ()
 
@@ -110,15 +110,15 @@ def test_an_unknown_flag_is_answered_by_the_nearest() -> None:
     assert "vllm 0.32.0 does not know --enable-prefix-cachin-g\n" in said
     assert "did you mean --enable-prefix-caching" in said
     said = refused(llama_server, LLAMA, "--thread", "4")
-    assert "did you mean --threads? --force passes it all the same" in said
-    assert refused(vllm, VLLM, "--zzzzz").endswith("\n--force passes it all the same")
+    assert "did you mean --threads? use --force to pass it anyway" in said
+    assert refused(vllm, VLLM, "--zzzzz").endswith("\nuse --force to pass it anyway")
 
 
 def test_force_passes_it_with_a_warning() -> None:
     said = check(vllm, VLLM, "--zzzzz", "1", "--swap-space", "4", "--seed", "1", force=True)
     assert [sentence.split(":")[0].split(";")[0] for sentence in said] == [
         "vllm 0.32.0 does not know --zzzzz",
-        "vllm 0.32.0 has --swap-space no more",
+        "vllm 0.32.0 no longer has --swap-space",
     ]
 
 
@@ -149,12 +149,12 @@ def test_what_its_parser_takes(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--max-model", "4096"), "would take --max-model for --max-model-len, which the plan has to know"),
-        (("--gpu-memory-util=0.5",), "for --gpu-memory-utilization, which"),
-        (("--num-gpu-blocks", "3"), "for --num-gpu-blocks-override, which"),
-        (("--cpu-offload-g", "3"), "for --cpu-offload-gb, which"),
-        (("-qawq",), "for -q, which"),
-        (("--max-num", "3"), "--max-num could be --max-num-active-seqs, --max-num-batched-tokens, "),
+        (("--max-model", "4096"), "would read --max-model as --max-model-len, which the plan depends on"),
+        (("--gpu-memory-util=0.5",), "as --gpu-memory-utilization, which"),
+        (("--num-gpu-blocks", "3"), "as --num-gpu-blocks-override, which"),
+        (("--cpu-offload-g", "3"), "as --cpu-offload-gb, which"),
+        (("-qawq",), "as -q, which"),
+        (("--max-num", "3"), "it could be --max-num-active-seqs, --max-num-batched-tokens, "),
         (("--nonsense.key", "3"), "does not know --nonsense.key"),
         (("--log-prefix=a b",), "does not know --log-prefix"),
     ],
@@ -164,7 +164,7 @@ def test_what_its_parser_or_the_plan_does_not_take(words: tuple[str, ...], said:
 
 
 def test_no_force_lets_a_flag_past_the_plan() -> None:
-    with pytest.raises(UsageError, match="for --max-model-len, which the plan has to know of"):
+    with pytest.raises(UsageError, match="as --max-model-len, which the plan depends on"):
         check(vllm, VLLM, "--max-model", "4096", force=True)
     assert absorb(vllm, Request(extra=("--device-memory-utilization", "0.5"))).gpu_memory_utilization == 0.5
 
@@ -175,7 +175,7 @@ def test_a_model_may_have_several_names() -> None:
     request = absorb(vllm, Request(extra=words))
     assert (request.served_name, request.extra) == ("a", words)
     assert check_flags(vllm, request, VLLM) == ()
-    with pytest.raises(UsageError, match=r"^b is no argument"):
+    with pytest.raises(UsageError, match=r"^b is not a flag"):
         absorb(vllm, Request(extra=("--served-model-name=a", "b")))
 
 
@@ -204,8 +204,8 @@ def given(*words: str, version: str = "0.32.0", force: bool = False) -> tuple[st
         ("--performance-mode", "x", "balanced, interactivity or throughput"),
         ("--dtype", "x", "auto, bfloat16, float, float16, float32 or half"),
         ("--seed", "1.5", "a whole number"),
-        ("--cpu-offload-gb", "-1", "a number of at least 0"),
-        ("--watermark", "1", "a number of at least 0 and less than 1"),
+        ("--cpu-offload-gb", "-1", "a number, at least 0"),
+        ("--watermark", "1", "a number, at least 0 and less than 1"),
         ("--speculative-config", "{", "JSON"),
         ("--block-size", "7x", "a number"),
     ],
@@ -214,7 +214,7 @@ def test_values_that_vllm_does_not_take(flag: str, text: str, wanted: str) -> No
     for words in ((flag, text), (f"{flag}={text}",)):
         with pytest.raises(UsageError) as caught:
             given(*words)
-        assert f"{flag} {text}" in caught.value.message
+        assert flag in caught.value.message
         assert wanted in caught.value.hint
 
 
@@ -226,7 +226,7 @@ def test_values_that_vllm_takes() -> None:
 def test_values_of_versions_without_a_table_and_forced_ones_are_passed() -> None:
     assert given("--dtype", "x", version="0.26.0") == ()
     (warning,) = given("--dtype", "x", force=True)
-    assert warning == "vllm 0.32.0 does not take --dtype x; it is passed all the same"
+    assert warning == "vllm 0.32.0 does not accept --dtype x; it is passed because of --force"
 
 
 @pytest.mark.parametrize("row", RECORDED["arguments"], ids=lambda row: str(row["names"][0]))

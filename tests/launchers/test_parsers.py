@@ -318,8 +318,8 @@ def test_a_family_gets_its_parsers(name: str) -> None:
 def test_the_plan_says_which_and_why_and_the_command_has_them() -> None:
     decided = planned("Qwen3")
     assert reasons(decided) == {
-        "tool_call_parser": "tool calls: hermes, since the chat template writes <tool_call>",
-        "reasoning_parser": "reasoning: qwen3, since the chat template writes <think>",
+        "tool_call_parser": "the tool call parser is hermes, because the chat template writes <tool_call>",
+        "reasoning_parser": "the reasoning parser is qwen3, because the chat template writes <think>",
     }
     command = vllm.command(decided, "/weights")
     argv = " ".join(command.argv)
@@ -332,7 +332,10 @@ def test_the_plan_says_which_and_why_and_the_command_has_them() -> None:
     assert "--tool-call-parser qwen --reasoning-parser qwen3" in argv
     assert "auto-tool-choice" not in argv
     opened = reasons(planned("Qwen3 Thinking, QwQ"))["reasoning_parser"]
-    assert opened == "reasoning: deepseek_r1, since the chat template begins every answer with <think>"
+    assert (
+        opened
+        == "the reasoning parser is deepseek_r1, because the chat template begins every answer with <think>"
+    )
 
 
 def test_of_what_is_not_recognized_nothing_is_said() -> None:
@@ -346,12 +349,12 @@ def test_of_what_is_not_recognized_nothing_is_said() -> None:
 def test_a_template_that_leaves_the_tools_out_is_told() -> None:
     """The server would take the tools, and the model never see them."""
     assert reasons(planned("DeepSeek R1"))["tool_call_parser"] == (
-        "tool calls: none, since the chat template writes <｜tool▁calls▁begin｜>, but does not tell the "
-        "model which tools there are; with one that does: -- --chat-template FILE --enable-auto-tool-choice "
-        "--tool-call-parser deepseek_v3"
+        "tool calls are disabled: the chat template writes <｜tool▁calls▁begin｜>, but does not list the "
+        "tools for the model; to enable them with another template, use -- --chat-template FILE "
+        "--enable-auto-tool-choice --tool-call-parser deepseek_v3"
     )
     told = reasons(planned("DeepSeek R1", "sglang"))["tool_call_parser"]
-    assert told.endswith("with one that does: -- --chat-template FILE --tool-call-parser deepseekv3")
+    assert told.endswith("with another template, use -- --chat-template FILE --tool-call-parser deepseekv3")
 
 
 @pytest.mark.parametrize("backend", ["vllm", "sglang"])

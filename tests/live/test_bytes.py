@@ -75,7 +75,7 @@ def test_a_file_that_it_cannot_open_is_said(tmp_path: Path) -> None:
 
 
 def test_a_llama_server_without_its_companion_cannot_tell(tmp_path: Path) -> None:
-    with pytest.raises(ExactSizesError, match="no llama-fit-params beside it"):
+    with pytest.raises(ExactSizesError, match="needs llama-fit-params"):
         asked([str(tmp_path / "llama-server"), "--model", "m.gguf"])
 
 

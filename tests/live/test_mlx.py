@@ -48,4 +48,4 @@ def test_without_force_it_is_for_apple_silicon() -> None:
         env=environment(),
     )
     assert refused.returncode != 0
-    assert "it is for Apple silicon, and this machine is linux" in refused.stderr
+    assert "it runs only on Apple silicon, and this machine is linux" in refused.stderr

@@ -125,7 +125,7 @@ MODEL = ("--served-model-name", "demo", "--backend", "vllm", "--context", "2048"
 
 def test_a_model_whose_template_has_tools_is_served_with_them(folder: Path) -> None:
     with serve(str(folder), *MODEL, "--", "--enforce-eager") as served:
-        why = "tool calls: hermes, since the chat template writes <tool_call>"
+        why = "the tool call parser is hermes, because the chat template writes <tool_call>"
         assert any(why in line for line in served.lines)
         assert any("--enable-auto-tool-choice --tool-call-parser hermes" in line for line in served.lines)
         assert ask(served)["choices"][0]["message"]["content"]

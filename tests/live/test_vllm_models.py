@@ -20,7 +20,7 @@ from aimind.environments.install import ensure
 from aimind.environments.models import known
 from aimind.launchers import vllm, vllm_cpu
 from aimind.launchers.architectures import shipped
-from aimind.select import lacking
+from aimind.select import version_refusal
 from aimind.steps.equipping import with_abilities
 from aimind.types import INDEX_NAME, Backend, Host, Metadata
 from tests.launchers.test_strays import planned
@@ -274,7 +274,7 @@ def on_processor(without: str) -> Host:
 
 
 def why_not(metadata: Metadata, machine: Host, backend: Backend) -> str:
-    return lacking(vllm, metadata, machine, with_abilities(vllm, machine, backend)) or ""
+    return version_refusal(vllm, metadata, machine, with_abilities(vllm, machine, backend)) or ""
 
 
 @pytest.fixture(scope="module")

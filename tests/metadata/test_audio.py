@@ -95,7 +95,7 @@ def test_whisper_by_its_name(tmp_path: Path) -> None:
     """The first converted models have no marks in their config.json."""
     files = {"model.bin": 100, "vocabulary.json": 1, "config.json": {}}
     assert read(folder(tmp_path, files), "Systran/faster-whisper-tiny").architecture == "faster-whisper"
-    with pytest.raises(MetadataError, match="a CTranslate2 model, and not of Whisper"):
+    with pytest.raises(MetadataError, match="a CTranslate2 model other than Whisper"):
         read(tmp_path, "owner/translator")
 
 

@@ -79,7 +79,5 @@ def test_what_no_real_file_holds_is_an_error(folder: Path) -> None:
     with pytest.raises(MetadataError, match=r"tokenizer\.json is not JSON"):
         read(folder)
     write(folder, "chat_template.jinja", " " * (chat.LARGEST_TEMPLATE_BYTES + 1))
-    with pytest.raises(
-        MetadataError, match=r"chat_template\.jinja has 1,048,577 bytes, more than any real one"
-    ):
+    with pytest.raises(MetadataError, match=r"chat_template\.jinja has 1,048,577 bytes, which is more than"):
         read(folder)

@@ -30,8 +30,8 @@ class Huge:
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe{}", "not JSON"),
-        (b"[]", "holds no JSON object"),
-        (b"null", "holds no JSON object"),
+        (b"[]", "does not contain a JSON object"),
+        (b"null", "does not contain a JSON object"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'{"a":' * 50_000, "not JSON"),
@@ -55,7 +55,7 @@ def test_numbers_that_are_not_finite() -> None:
 
 
 def test_a_huge_file_is_not_read() -> None:
-    with pytest.raises(MetadataError, match="more than any real one"):
+    with pytest.raises(MetadataError, match=r"more .*than any valid file"):
         read_json(Huge(), "config.json")
     padding = b" " * (LARGEST_CONFIG_BYTES - 2)
     assert read_json(Text(b"{}" + padding), "config.json") == {}

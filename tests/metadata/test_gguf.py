@@ -141,11 +141,11 @@ def test_a_file_without_the_last_padding_is_whole() -> None:
         (craft.gguf([("k" * 2000, 1)]), "a key of 2,000 bytes"),
         (craft.gguf({"a": struct.pack("<I", 99)}), "unknown type 99"),
         (craft.gguf({"a": struct.pack("<IQ", craft.STRING, 1 << 63)}), "a text of"),
-        (craft.gguf({"tokenizer.chat_template": struct.pack("<IQ", craft.STRING, 1 << 63)}), "cut short"),
+        (craft.gguf({"tokenizer.chat_template": struct.pack("<IQ", craft.STRING, 1 << 63)}), "truncated"),
         (craft.gguf({"a": struct.pack("<IIQ", craft.ARRAY, craft.ARRAY, 2)}), "array of the type 9"),
         (craft.gguf({"a": struct.pack("<IIQ", craft.ARRAY, craft.U32, 1 << 62)}), "elements of 'a', more"),
         (craft.gguf({"a": struct.pack("<IIQ", craft.ARRAY, craft.STRING, 1 << 62)}), "elements of 'a', more"),
-        (craft.gguf({"a": struct.pack("<IIQQ", craft.ARRAY, craft.STRING, 1, 1 << 63)}), "cut short"),
+        (craft.gguf({"a": struct.pack("<IIQQ", craft.ARRAY, craft.STRING, 1, 1 << 63)}), "truncated"),
         (craft.gguf({"general.alignment": 3}), "not a power of two"),
         (craft.gguf({"general.alignment": "32"}), "not a power of two"),
         (craft.gguf(GOOD, [T("a"), T("a")]), "tensor 'a' appears twice"),
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_an_error_that_says_what(raw: bytes, message: str) -> 
 def test_a_header_cut_anywhere_is_an_error() -> None:
     raw = craft.gguf(GOOD)
     for length in range(len(raw) - 1):
-        with pytest.raises(MetadataError, match=r"cut short|more than its|only \d+ bytes"):
+        with pytest.raises(MetadataError, match=r"truncated|more than its|only \d+ bytes"):
             header_of(raw[:length])
 
 

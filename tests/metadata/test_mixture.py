@@ -186,7 +186,7 @@ def test_on_a_device_of_each_age(tmp_path: Path) -> None:
             found = choose_one(metadata, machine, name)
             assert (found is None) == serves, (capability, name, found)
     t4 = host(dataclasses.replace(device(), capability="7.5"))
-    assert (choose_one(metadata, t4, "sglang") or "").endswith("needs 8.0 for FP8 (its attention)")
+    assert (choose_one(metadata, t4, "sglang") or "").endswith("needs 8.0 for FP8 (in its attention)")
 
 
 def choose_one(metadata: Metadata, machine: Host, name: str) -> str | None:
@@ -200,8 +200,8 @@ def choose_one(metadata: Metadata, machine: Host, name: str) -> str | None:
 def test_on_a_cpu_each_part_is_judged(tmp_path: Path) -> None:
     folder(tmp_path, "compressed_tensors.json")
     said = refused(read(tmp_path), host())
-    assert said["vllm"].endswith("has no kernels for NVFP4 (its experts)")
-    assert "weights in FP8 (its attention)" in said["transformers"]
+    assert said["vllm"].endswith("has no kernels for NVFP4 (in its experts)")
+    assert "weights in FP8 (in its attention)" in said["transformers"]
 
 
 def test_experts_without_a_kernel_beside_layers_with_one(tmp_path: Path) -> None:

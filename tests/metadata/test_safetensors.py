@@ -91,7 +91,7 @@ def entry(begin: int, end: int, dtype: object = "F32", shape: object = (1,)) -> 
         (b"version https://git-lfs.github.com/spec/v1", "not a safetensors file"),
         (b"<!DOCTYPE html><html>", "not a safetensors file"),
         (packed({}, length=1 << 63), "not a safetensors file"),
-        (packed({}, length=9_000_000), "cut short: its header alone"),
+        (packed({}, length=9_000_000), "truncated: its header alone"),
         (packed(b"{not json}"), "not JSON"),
         (packed(b'{"a": "\xff"}'), "not JSON"),
         (packed(b'{"a": ' + b"[" * 60_000 + b"]" * 60_000 + b"}"), "not JSON"),
@@ -103,7 +103,7 @@ def entry(begin: int, end: int, dtype: object = "F32", shape: object = (1,)) -> 
         (packed({"a": entry(0, 4, shape=[1] * 99)}, 4), "entry of the tensor 'a'"),
         (packed({"a": entry(4, 0)}, 4), "entry of the tensor 'a'"),
         (packed({"a": entry(0, 8)}, 8), "entry of the tensor 'a'"),
-        (packed(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', 4), "NaN is not a number"),
+        (packed(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', 4), "NaN is not a valid"),
         (packed({"a": entry(0, 4, dtype="F7")}, 4), "unknown type 'F7'"),
         (packed({"a": entry(0, 4, dtype=3)}, 4), "unknown type 3"),
         (packed({"a": entry(0, 4), "b": entry(2, 6)}, 8), "entry of the tensor 'b'"),
@@ -115,7 +115,7 @@ def entry(begin: int, end: int, dtype: object = "F32", shape: object = (1,)) -> 
             ),
             "a name appears twice",
         ),
-        (packed({"a": entry(0, 4)}, 2), "cut short: 2 of its bytes"),
+        (packed({"a": entry(0, 4)}, 2), "truncated: 2 of its bytes"),
         (packed({"a": entry(0, 4)}, 9), "5 bytes follow"),
     ],
 )
@@ -158,14 +158,14 @@ def test_the_index_says_which_shard_holds_what(tmp_path: Path) -> None:
 def test_a_missing_shard(tmp_path: Path) -> None:
     sharded(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(MetadataError, match=r"'model-00002-of-00002.safetensors' is missing, 1 of 2 shards"):
+    with pytest.raises(MetadataError, match=r"'model-00002-of-00002.safetensors' is missing; 1 of 2 shards"):
         tensors_in(tmp_path)
 
 
 def test_an_index_without_shards(tmp_path: Path) -> None:
     sharded(tmp_path)
     (tmp_path / INDEX_NAME).write_text('{"weight_map": {}}')
-    with pytest.raises(MetadataError, match="names no shards"):
+    with pytest.raises(MetadataError, match="does not name any shards"):
         tensors_in(tmp_path)
 
 
