@@ -168,7 +168,10 @@ class Blocks:
             keys, (attention.key_size, cells, attention.num_kv_heads, streams), self.step.key_block
         )
         stored_v = cached_view(
-            values, (attention.value_size, cells, attention.num_kv_heads, streams), self.step.value_block
+            values,
+            (attention.value_size, cells, attention.num_kv_heads, streams),
+            self.step.value_block,
+            transposed=not self.step.flash,
         )
         out = self.mix(q, stored_k, stored_v, inputs.mask, attention)
         expand(out)
@@ -363,10 +366,29 @@ def _rotated(x: Node, rotation: Node) -> Node:
     return view(mul_mat(rotation, flat), x.shape, dense=True)
 
 
-def cached_view(owner: Node, shape: tuple[int, ...], block: tuple[int, int]) -> Node:
-    """A view of a whole cache; a copy of it on another device has its padding."""
+def cached_view(
+    owner: Node, shape: tuple[int, ...], block: tuple[int, int], *, transposed: bool = False
+) -> Node:
+    """A view of all cells of a cache; a copy of it on another device has its padding.
+
+    The view may leave out some elements of each cell: the values of latent attention are the first part of
+    the keys, and values that are stored transposed are padded to the widest layer. A copy spans all bytes
+    from the first element to the last, so it is shorter than the cache by what is left out at the end.
+
+    Args:
+        owner: the cache: (elements per cell, cells, streams).
+        shape: the product is the number of elements that the view shows.
+        block: (bytes, elements) of a block of the cache's type.
+        transposed: the cells of a stream lie side by side, element by element.
+    """
+    elements, cells, streams = owner.shape
+    left_out = elements - prod(shape) // (cells * streams)
+    if transposed:
+        left_out *= cells
+    bytes_per_block, elements_per_block = block
     node = view(owner, shape)
-    node.size_bytes = node.device_bytes = owner.size_bytes
-    if block[1] > 1 and shape[0] % 512:
-        node.device_bytes += (512 - shape[0] % 512) * block[0] // block[1]
+    node.size_bytes = owner.size_bytes - left_out * bytes_per_block // elements_per_block
+    node.device_bytes = node.size_bytes
+    if elements_per_block > 1 and shape[0] % 512:
+        node.device_bytes += (512 - shape[0] % 512) * bytes_per_block // elements_per_block
     return node

@@ -171,7 +171,7 @@ def _span(source: Node, shape: Shape) -> int:
 
 def write(target: Node, *sources: Node, op: str = "set_rows") -> Node:
     """An operation that writes into a tensor that exists: its result is a view of that."""
-    node = Node(op, target.shape, (*sources, target))
+    node = Node(op, target.shape, (*sources, target), item_bytes=target.item_bytes)
     node.root = target.root or target
     node.size_bytes, node.device_bytes, node.layout = target.size_bytes, target.device_bytes, target.layout
     return node

@@ -23,7 +23,6 @@ from benchmarks import estimates
 HEADERS = estimates.DATA / "gguf_new"
 TRUTH = HEADERS / "ground_truth.json.gz"
 NAMES = tuple(estimates.model_sizes(HEADERS))
-EXPERTS = ("deepseek-v3.2", "glm-5")
 
 
 class SparseFile:
@@ -76,9 +75,14 @@ def test_no_total_is_too_low(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_compute_buffer_is_too_low(name: str) -> None:
-    limit = -0.007 if name in EXPERTS else -0.0001
-    low = [f for f in of(name) if f.component.endswith("compute") and f.error < limit]
+    low = [f for f in of(name) if f.component.endswith("compute") and f.error < -0.0001]
     assert not low
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compute_buffers_in_ram_are_exact(name: str) -> None:
+    wrong = [f for f in of(name) if f.component == "host compute" and f.estimated != f.real]
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from aimind.estimate.graph import Graph, Node, graph_input, mul_mat, operation, same, stored, view
+import pytest
+
+from aimind.estimate.blocks import cached_view
+from aimind.estimate.graph import F16, Graph, Node, graph_input, mul_mat, operation, same, stored, view
 from aimind.estimate.schedule import OFFLOAD_BATCH, PIPELINE_COPIES, buffer_sizes
 
 KIB = 1024
@@ -80,3 +83,22 @@ def test_a_pipeline_keeps_several_copies_of_every_input() -> None:
     )
     assert one == (2 * KIB, 2 * KIB, KIB)
     assert several == ((PIPELINE_COPIES + 1) * KIB, (PIPELINE_COPIES + 1) * KIB, PIPELINE_COPIES * KIB)
+
+
+@pytest.mark.parametrize(
+    ("owner", "shape", "transposed", "copied_bytes"),
+    [
+        pytest.param((576, 32768, 1), (576, 32768, 1, 1), False, 37748736, id="keys of GLM 5"),
+        pytest.param((576, 32768, 1), (512, 32768, 1, 1), False, 37748608, id="values of GLM 5"),
+        pytest.param((128, 32768, 1), (128, 1, 32768, 1), False, 8388608, id="indexer's keys of GLM 5"),
+        pytest.param((1024, 1024, 4), (256, 1024, 2, 4), True, 7340032, id="padded values of Gemma 4"),
+        pytest.param((1024, 1024, 1), (256, 1024, 2, 1), True, 1048576, id="one stream of Gemma 4"),
+    ],
+)
+def test_a_copied_view_of_a_cache_ends_with_its_last_element(
+    owner: tuple[int, ...], shape: tuple[int, ...], transposed: bool, copied_bytes: int
+) -> None:
+    """The bytes that ggml 0.27 allocates for the copy on a device."""
+    elements, cells, streams = owner
+    cache = stored(elements * cells * streams * F16, owner, 0, weight=False)
+    assert cached_view(cache, shape, (F16, 1), transposed=transposed).device_bytes == copied_bytes
