@@ -246,7 +246,7 @@ def test_sizes_that_cannot_be_are_refused_with_the_number() -> None:
     with pytest.raises(UsageError, match="tensor parallel 2 needs 2 devices, and there is 1"):
         place(metadata, host(device()), Request(tensor_parallel_size=2), memory=PAGED)
     machine = host(device(0), device(1), device(2))
-    with pytest.raises(UsageError, match="tensor parallel 3: 32 heads do not divide"):
+    with pytest.raises(UsageError, match="tensor parallel 3 cannot divide 32 attention heads"):
         place(metadata, machine, Request(tensor_parallel_size=3), memory=PAGED)
     with pytest.raises(DoesNotFitError, match=r"15\.0 GiB of weights per rank"):
         place(metadata, host(device()), Request(max_model_len=131072), memory=PAGED)
