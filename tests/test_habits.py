@@ -59,7 +59,7 @@ ANSWERS = [
     ("serve demo --quantization awq", 2, "`aimind serve demo -- --quantization awq`"),
     ("serve demo --api-key abc", 2, "--api-key-file"),
     ("serve demo --tool-call-parser hermes", 2, "`aimind serve demo -- --tool-call-parser hermes`"),
-    ("serve demo --served-model-name gpt --port x", 2, "invalid value for --port"),
+    ("serve demo --served-model-name gpt --port x", 2, "the value of --port is invalid"),
     ("complete", 2, "there is no command complete"),
     ("collect-env", 2, "there is no command collect-env"),
     # llama-server

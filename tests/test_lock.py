@@ -160,7 +160,7 @@ def test_a_lock_and_nothing_besides(home: Home) -> None:
     made(home)
     assert "--frozen cannot be combined with --context" in refused(home, "--context", "4k", code=2)
     assert "cannot be combined with the arguments after --" in refused(home, "--", "--threads", "3", code=2)
-    assert "the lock names the model already" in refused(home, "demo", code=2)
+    assert "the model is already set by the lock" in refused(home, "demo", code=2)
     assert "the model is missing" in home.run("serve").stderr
     home.env["AIMIND_CONTEXT"] = "4096"  # is not heard
     assert "--ctx-size 32768" in home.good("serve", "--frozen=aimind.lock", "--dry-run")

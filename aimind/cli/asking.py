@@ -13,7 +13,7 @@ from aimind.options import API_KEY_CREDENTIAL, BEST, TOKEN_CREDENTIAL, Wanted
 from aimind.ownership import readable_by_others
 from aimind.types import API_KEY_VARIABLE, TOKEN_VARIABLES, Defaults, Request
 
-_ALONE = "a file with the key or the token alone, on one line"
+_ALONE = "the file must contain only the key or the token, on one line"
 
 
 def ask(

@@ -211,7 +211,7 @@ def _from(source: Package, name: str, distribution: str) -> Package:
             return dataclasses.replace(each, instead=())
     known = ", ".join(each.distribution for each in there)
     raise UsageError(
-        f"{distribution} is not a distribution of {name} for this machine", hint=f"expected {known}"
+        f"{distribution} is not a distribution of {name} for this machine", hint=f"use one of {known}"
     )
 
 
@@ -252,5 +252,5 @@ def _remains(backend: Backend, users: Users) -> str:
 def _parse_name(text: str) -> tuple[str, str | None]:
     name, equals, version = text.partition("==")
     if equals and not version:
-        raise UsageError(f"{text} does not name a version", hint="expected NAME or NAME==VERSION")
+        raise UsageError(f"{text} does not name a version", hint="use NAME or NAME==VERSION")
     return name, bare(version) or None

@@ -35,7 +35,7 @@ def usage_error(error: typer.TyperException) -> UsageError:
     name = long_name(parameter) if is_option else parameter.display_name_raw
     if not error.message:
         return UsageError(f"{name} is missing", hint=hint)
-    return UsageError(f"invalid value for {name}: {error.message}", hint=hint)
+    return UsageError(f"the value of {name} is invalid: {error.message}", hint=hint)
 
 
 def _unknown_option(name: str, nearest: Sequence[str], hint: str) -> UsageError:

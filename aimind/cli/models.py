@@ -106,7 +106,9 @@ def search_command(
     from aimind.reference import default_hub
 
     if not (text or gguf or category):
-        raise UsageError("the search has no words", hint="for example `aimind search qwen3`")
+        raise UsageError(
+            "the search has no words", hint="search for words of its name: `aimind search qwen3`"
+        )
     use_configured_hub()
     query = Query(text=" ".join(text or ()), gguf=gguf, category=category, limit=limit)
     results = _with_guesses(_search(_HUBS[hub] if hub else (default_hub(),), query))

@@ -114,7 +114,7 @@ def serve_command(  # noqa: PLR0913 - one per option
             "the model is missing", hint="`aimind serve demo` serves a small model that comes with aimind"
         )
     if model is not None and frozen is not None:
-        raise UsageError("the lock names the model already", hint="leave MODEL or --frozen out")
+        raise UsageError("the model is already set by the lock", hint="leave MODEL or --frozen out")
     lock = None
     if frozen is not None:
         from aimind.cli.frozen import read

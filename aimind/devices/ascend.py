@@ -116,7 +116,7 @@ def _chosen(asked: str | None, there: tuple[int, ...]) -> tuple[int, ...]:
     known = [number in there for number in named]
     chosen = tuple(int(number) for number in named[: known.index(False) if False in known else None])
     if len(set(chosen)) < len(chosen):
-        raise DeviceError(f"{VARIABLE}={asked} names a device twice.", hint="Name each device once.")
+        raise DeviceError(f"{VARIABLE}={asked} lists a device twice.", hint="Name each device once.")
     if there and not chosen:
         raise DeviceError(
             f"{VARIABLE}={asked} begins with a device that does not exist.",

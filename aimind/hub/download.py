@@ -150,7 +150,7 @@ class _Download:
             self._unfinished.unlink(missing_ok=True)
             if last:
                 raise HubError(
-                    f"{self._file.path} of {self._model.reference.name} arrived with {wrong}",
+                    f"{self._file.path} of {self._model.reference.name} was received with {wrong}",
                     hint="Try again; if that fails too, the hub or a proxy in between is broken.",
                 )
         self._unfinished.touch()  # where there was nothing to fetch

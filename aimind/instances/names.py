@@ -19,7 +19,7 @@ def check(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot be the name of an instance",
-            hint="a to z, 0 to 9, dot, dash and underscore, a letter or a digit first, 63 at most",
+            hint="use up to 63 of a-z, 0-9, dot, dash and underscore, and begin with a letter or a digit",
         )
     return name
 
