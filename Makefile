@@ -7,8 +7,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .PHONY: demo test test-all check unit faults faults-hub live bench fuzz golden gpu-carry test-gpu clean lock
 
+# Ctrl-C ends it with 130.
 demo: $(VENV)/.ready ## set up everything, and serve the model that comes with aimind
-	$(BIN)/aimind serve demo
+	@$(BIN)/aimind serve demo || [ $$? -eq 130 ]
 
 test: check unit faults live ## set up everything, and run all checks
 

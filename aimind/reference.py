@@ -20,6 +20,7 @@ Law: `parse(unparse(r)) == r` for every `r` that `parse` returned.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import replace
@@ -69,6 +70,8 @@ def parse(
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
     parsed = _demo(text) or _local(text) or _hub(addresses.short_form(text), hub)
     if parsed is None:
+        if difflib.get_close_matches(text.lower(), ["demo"]):
+            raise BadReferenceError(f"{text!r} is not a model", hint="Did you mean demo?")
         addresses.refuse_ollama(text)
         raise _bad(text, "is not a model reference")
     if quantization is not None:

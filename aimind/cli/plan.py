@@ -13,6 +13,7 @@ from aimind.cli.declare import OUTPUT, PLACEMENT, option
 from aimind.cli.options import Json, Model, RequestOptions, with_options
 from aimind.errors import AimindError, UsageError
 from aimind.parameters import TokenCounts, parse_token_counts
+from aimind.phrases import shell_quote
 from aimind.types import Plan
 
 app = typer.Typer(add_completion=False)
@@ -119,3 +120,10 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.plan(decided, why=why)
     if sizes:
         show.exact(decided, sizes)
+    show.note(_next(model, is_here=not hardware))
+
+
+def _next(model: str, *, is_here: bool) -> str:
+    """What can be typed after a plan."""
+    command = f"; `aimind serve {shell_quote(model)} --dry-run` prints the command" if is_here else ""
+    return f"--why explains each choice{command}."

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 # Options about one start alone: `aimind start` does not repeat them.
-_ABOUT_THIS_START = frozenset({"name", "detach", "verbose", "as_json", "with_key", "no_config"}) | TALK_FIELDS
+_ABOUT_THIS_START = (
+    frozenset({"name", "detach", "verbose", "quiet", "color", "as_json", "with_key", "no_config"})
+    | TALK_FIELDS
+)
 
 
 @app.command("serve", cls=Configured)

@@ -12,7 +12,7 @@ from aimind.phrases import counted, gib, shell_join, shell_quote, visible
 from aimind.reference import unparse
 from aimind.show.columns import Cell, Column, print_facts, print_table
 from aimind.show.start import devices, summary
-from aimind.show.terminal import look, note
+from aimind.show.terminal import look
 from aimind.supervisor.screen import BOLD, columns
 from aimind.types import API_KEY_VARIABLE, Command, Estimate, Metadata, Model, Plan
 
@@ -70,7 +70,6 @@ def plan(plan: Plan, *, why: bool, err: bool = False) -> None:
     if hints:
         typer.echo(err=err)
         print_facts([("note", hint) for hint in hints], err=err)
-    note("--why explains each choice; `aimind serve MODEL --dry-run` prints the command.")
 
 
 def _print_reasons(plan: Plan, *, err: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aimind.instances.logs import Entry
     from aimind.show.live import Step
 
+KILLED = "its supervisor was killed"
 _COLUMNS = (
     Column("NAME"),
     Column("STATE"),
@@ -28,7 +30,7 @@ _COLUMNS = (
     Column("RAM", rank=2, right=True),
     Column("BACKEND", rank=4),
     Column("DEVICES", rank=5),
-    Column("SINCE", rank=3, right=True),
+    Column("AGE", rank=3, right=True),
     Column("RESTARTS", rank=1, right=True),
 )
 _STYLES = {
@@ -114,9 +116,9 @@ def _state_facts(sight: Sight) -> list[tuple[str, str | Cell]]:
         return []
     return [
         ("since", f"{_date(state.since)} ({age(state.since)})"),
-        ("reason", state.reason or ""),
-        ("hint", state.hint or ""),
-        ("exit code", str(state.exit_code or "")),
+        ("reason", _reason(sight) or ""),
+        ("hint", state.hint or "" if sight.status != "killed" else ""),
+        ("exit code", str(state.exit_code or "") if sight.status == "failed" else ""),
         ("ready since", _date(state.ready_since) if state.ready_since else ""),
         ("restarts", str(state.restarts or "")),
         ("supervisor", f"process {state.pid}" if sight.running else ""),
@@ -157,6 +159,8 @@ def instance_document(
     if sight.state is not None:
         document |= dataclasses.asdict(sight.state)
     document |= {"name": sight.name, "state": sight.status, "running": sight.running}
+    if sight.status == "killed":  # the record is about an earlier end of the backend
+        document |= {"reason": KILLED, "hint": None}
     if sight.problem is not None:
         document["problem"] = sight.problem.message
     if used is not None:
@@ -179,8 +183,17 @@ def ending(sight: Sight) -> str:
     state = sight.state
     if sight.status == "damaged" or state is None:
         return f"cannot be seen: {sight.problem.message}" if sight.problem is not None else "is damaged"
-    how = {"failed": "failed", "killed": "was killed"}.get(sight.status, "has stopped before it was ready")
-    return f"{how}: {state.reason}" if state.reason else how
+    stopped = "has stopped" if state.ready_since else "has stopped before it was ready"
+    how = {"failed": "failed", "killed": "was killed"}.get(sight.status, stopped)
+    reason = _reason(sight)
+    return f"{how}: {reason}" if reason else how
+
+
+def _reason(sight: Sight) -> str | None:
+    """Why the state is what it is; the record of a killed instance is about an earlier end of the backend."""
+    if sight.status == "killed":
+        return KILLED
+    return sight.state.reason if sight.state is not None else None
 
 
 def log_line(entry: Entry) -> None:
@@ -209,6 +222,8 @@ def _phase(sight: Sight) -> str:
         return sight.status
     if sight.status == "ready":
         return sight.status
+    if sight.status == "backing off" and (delay := re.search(r"(\d+) s$", state.phase)):
+        return f"restarting in {max(0, int(delay[1]) - int(time.time() - state.since))} s"
     phase = state.phase if state.phase.startswith(sight.status) else f"{sight.status}: {state.phase}"
     return f"{phase}, {age(state.since)}"
 

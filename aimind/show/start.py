@@ -37,8 +37,11 @@ def summary(plan: Plan, *, name: str, look: Look, width: int | None) -> Iterator
     yield _model(plan, name, look)
     rows = list(devices(plan))
     names = max(len("context"), *(len(row[0]) for row in rows))
-    for device, estimate, free_bytes, each in rows:
-        yield _memory(device.ljust(names), estimate, free_bytes, each=each, look=look, width=width)
+    wide = width is None or width >= WIDE_COLUMNS
+    shares = [_share(estimate, free_bytes, each=each, wide=wide) for _, estimate, free_bytes, each in rows]
+    longest = max(map(len, shares))
+    for (device, estimate, free_bytes, _), share in zip(rows, shares, strict=True):
+        yield _memory(device.ljust(names), share.ljust(longest), estimate, free_bytes, look=look, width=width)
     if context := _context(plan):
         yield f"{look.paint('context'.ljust(names), DIM)}  {context}"
 
@@ -79,15 +82,20 @@ def devices(plan: Plan) -> Iterator[tuple[str, Estimate, int, bool]]:
         yield "RAM", plan.host, plan.ram_free_bytes, False
 
 
+def _share(estimate: Estimate, free_bytes: int, *, each: bool, wide: bool) -> str:
+    """The planned bytes beside those that are free."""
+    about = "" if estimate.exact else "~"
+    return (
+        f"{about}{gib_of(estimate.total_bytes, free_bytes)}{' free' if wide else ''}{' each' if each else ''}"
+    )
+
+
 def _memory(
-    name: str, estimate: Estimate, free_bytes: int, *, each: bool, look: Look, width: int | None
+    name: str, used: str, estimate: Estimate, free_bytes: int, *, look: Look, width: int | None
 ) -> str:
-    """A row: the name, a bar where there is room for one, the sum of what is free, and its parts."""
+    """A row: the name, a bar where there is room for one, the planned bytes, and their parts."""
     total = estimate.total_bytes
     wide = width is None or width >= WIDE_COLUMNS
-    used = gib_of(total, free_bytes) + (" free" if wide else "") + (" each" if each else "")
-    if not estimate.exact:
-        used = f"~{used}"
     parts = f"   {_parts(estimate)}"
     line = f"{look.paint(name, DIM)}  "
     if width is None:

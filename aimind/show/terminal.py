@@ -163,4 +163,5 @@ def console(*, err: bool = False) -> Console:
         highlight=False,
         width=None if stream.isatty() else 200,
         color_system="standard" if is_colored(stream) else None,
+        no_color=not is_colored(stream),
     )
