@@ -60,12 +60,12 @@ def placed(
 
 
 def rank(placement: Placement | None) -> tuple[int, ...]:
-    """How good it is: placed at all, layers on devices, experts there, a useful context, and few devices."""
+    """How good it is: placed at all, a long context, layers on devices, experts there, and few devices."""
     if placement is None:
         return (0,)
     settings = placement.settings
-    useful = (settings.max_model_len or 0) >= CONTEXT_FLOOR
-    return 1, settings.gpu_layers or 0, -(settings.cpu_moe_layers or 0), useful, -len(placement.shards)
+    layers, experts_in_ram = settings.gpu_layers or 0, settings.cpu_moe_layers or 0
+    return 1, settings.max_model_len or 0, layers, -experts_in_ram, -len(placement.shards)
 
 
 def paged_rank(placement: Placement | None) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ def test_every_layer_is_placed_once_and_nothing_overflows(metadata: Metadata, ma
 def test_more_memory_never_makes_a_plan_worse(
     metadata: Metadata, machine: Host, more_gib: float, data: st.DataObject
 ) -> None:
-    """Law: with more of anything free the model still fits, no layer or expert leaves the devices."""
+    """Law: with more memory the context is no shorter, and at the same context no layer leaves a device."""
     index = data.draw(st.integers(-1, len(machine.devices) - 1))
     before = placed(metadata, machine, Request())
     after = placed(metadata, richer(machine, index, int(more_gib * (1 << 30))), Request())
