@@ -70,7 +70,7 @@ def parse(
         raise _bad(text, "is too long" if len(text) > LONGEST else "contains a NUL")
     parsed = _demo(text) or _local(text) or _hub(addresses.short_form(text), hub)
     if parsed is None:
-        if difflib.get_close_matches(text.lower(), ["demo"]):
+        if text.isalpha() and difflib.get_close_matches(text.lower(), ["demo"]):
             raise BadReferenceError(f"{text!r} is not a model", hint="Did you mean demo?")
         addresses.refuse_ollama(text)
         raise _bad(text, "is not a model reference")

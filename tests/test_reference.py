@@ -116,6 +116,13 @@ def test_addresses_of_something_else(text: str, message: str, hint: str) -> None
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("text", ["Demo", "dmeo", "demos"])
+def test_almost_demo(text: str) -> None:
+    with pytest.raises(BadReferenceError) as refused:
+        parse(text)
+    assert refused.value.hint == "Did you mean demo?"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -127,7 +134,6 @@ def test_addresses_of_something_else(text: str, message: str, hint: str) -> None
         "demo@main",
         "demo:",
         "demo:a/b",
-        "Demo",
         "owner/",
         "/owner/name"[1:] + "/",
         "owner//name",

@@ -157,7 +157,7 @@ def test_hostile_names_of_classes_are_cut_and_quoted(folder: Folder) -> None:
 
 def test_pickles_are_named(folder: Folder) -> None:
     (folder.path / "pytorch_model.bin").write_bytes(bytes(1 << 20))
-    assert "pickle" not in folder.run("plan", "--backend", "vllm").stderr  # safetensors are there
+    assert "are pickles" not in folder.run("plan", "--backend", "vllm").stderr  # safetensors are there
     (folder.path / "model.safetensors").unlink()
     done = folder.run("plan", "--backend", "vllm")
     assert done.returncode == 0, done.stderr

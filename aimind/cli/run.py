@@ -116,7 +116,7 @@ def run_command(  # noqa: PLR0913 - one per option
     key = wanted.request.api_key
     running = None if _changes_serving(ctx) else _running(model)
     if running is not None:
-        show.note(f"instance {running.name} is already serving {model}")
+        show.note(f"Using the running instance {running.name}.")
         use(target_of(running, key=key), wish, ends_with_us=False)
         return
     if source(ctx, "port") != "COMMANDLINE":  # a configured port is meant for what keeps running

@@ -61,7 +61,7 @@ def test_a_conversation(home: Home, tmp_path: Path) -> None:
     home.serve()
     with Terminal(env=home.env, cwd=home.folder) as terminal:
         terminal.run("run", "demo")
-        terminal.wait_for("instance demo serves demo already")
+        terminal.wait_for("Using the running instance demo")
         terminal.wait_for(">>>")
         terminal.press(b"Hello\r")
         terminal.wait_for(SENTENCE)

@@ -127,7 +127,7 @@ def test_arguments_of_a_backend_are_taken_into_the_plan(at: Configured) -> None:
     assert plan["max_model_len"] == 4096
     assert words_of(plan)[-2:] == ["--threads", "3"]
     reasons = {reason["field"]: reason["sentence"] for reason in plan["reasons"]}
-    assert reasons["arguments"] == "--ctx-size 4096 --threads 3: by ./aimind.toml:2"
+    assert reasons["arguments"] == "./aimind.toml:2 sets --ctx-size 4096 --threads 3"
     plan = at.plan("--context", "3k", "--", "--threads", "4")
     assert plan["max_model_len"] == 3072
     assert words_of(plan)[-2:] == ["--threads", "4"]

@@ -123,7 +123,7 @@ def without_devices() -> Host:
 def test_what_it_does_not_know_is_said_once_it_is_installed(planned: Plan) -> None:
     with pytest.raises(UnsupportedError, match="does not know the architecture LlamaForCausalLM") as caught:
         steps.install(planned, without_devices())
-    assert "takes the next backend" in caught.value.hint
+    assert "use the next suitable backend" in caught.value.hint
 
 
 def test_what_it_knows_or_is_forced_to_try_is_served(planned: Plan) -> None:

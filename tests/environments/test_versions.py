@@ -150,7 +150,7 @@ def test_what_is_used_is_not_removed_and_nothing_else_with_it(links: Path) -> No
     def users(version: str) -> tuple[str, ...]:
         return ("chat", "speech") if version == "1.0" else ()
 
-    with pytest.raises(InstallError, match=r"toy 1\.0 is used by chat, speech") as caught:
+    with pytest.raises(InstallError, match=r"toy 1\.0 is in use by chat, speech") as caught:
         install.remove("toy", users=users)
     assert "aimind stop chat speech" in caught.value.hint
     assert len(environments.find("toy", TOY)) == 2

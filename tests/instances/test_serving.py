@@ -285,7 +285,7 @@ def test_remove(home: Home) -> None:
     home.serve("--name", "two")
     shown = home.run("remove", "two", "one")
     assert shown.returncode == 13
-    assert "error: instance two runs\nhint: `aimind stop two` first, or --force" in shown.stderr
+    assert "error: instance two is running\nhint: `aimind stop two` first, or --force" in shown.stderr
     home.good("stop", "one")
     assert json.loads(home.good("remove", "one", "--json")) == {"schema": 1, "removed": ["one"]}
     home.good("remove", "two", "--force")
@@ -303,7 +303,7 @@ def test_those_that_run_come_first(home: Home) -> None:
     home.serve("--name", "b")
     home.good("stop", "a")
     title, *rows = home.good("ps", "-a").splitlines()
-    assert title.split() == "NAME STATE URL MODEL RAM BACKEND SINCE".split()
+    assert title.split() == "NAME STATE URL MODEL RAM BACKEND AGE".split()
     assert [row.split()[0] for row in rows] == ["b", "a"]
     assert re.search(r"http://127\.0\.0\.1:\d+ +demo +[\d.]+ of \d+ MiB", rows[0])
     assert "http" not in rows[1]
