@@ -74,12 +74,12 @@ def test_a_library_is_cut(aimind: Home, seen: Seen) -> None:
     assert f"xllamacpp/{library(aimind).name} has {len(whole) // 2} bytes instead of {len(whole)}" in (
         refused.stderr
     )
-    assert "unusable: xllamacpp/" in aimind.good("backends")
+    assert "unusable: xllamacpp/" in aimind.good("backends", "--why")
     seen("exit code 10 with the file, its size and the size that it should have")
     seen(sentence(refused.stderr, "hint:"))
     aimind.good("backends", "install", "xllamacpp")
     assert library(aimind).read_bytes() == whole
-    assert "unusable: xllamacpp/" not in aimind.good("backends")
+    assert "unusable: xllamacpp/" not in aimind.good("backends", "--why")
     seen("as it was after `aimind backends install`")
 
 
@@ -108,7 +108,7 @@ def test_the_python_is_gone(aimind: Home, seen: Seen) -> None:
     (python,) = environment(aimind).glob("*/bin/python")
     python.unlink()
     python.symlink_to("/nonexistent/bin/python3")
-    assert "its Python, /nonexistent/bin/python3, is missing" in aimind.good("backends")
+    assert "its Python, /nonexistent/bin/python3, is missing" in aimind.good("backends", "--why")
     served = aimind.good(*SERVE, "--detach")
     assert "ready" in served
     aimind.good("stop", "--all")

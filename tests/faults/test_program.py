@@ -39,7 +39,7 @@ def aimind(tmp_path: Path) -> Iterator[Home]:
 
 
 def instances(aimind: Home) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(aimind.good("ps", "--json"))["instances"]
+    found: list[dict[str, object]] = json.loads(aimind.good("ps", "-a", "--json"))["instances"]
     return found
 
 
