@@ -43,7 +43,9 @@ def main() -> None:
         ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
     parser = make_arg_parser(FlexibleArgumentParser())
     for arguments in json.load(sys.stdin):
-        config = EngineArgs.from_cli_args(parser.parse_args(arguments)).create_engine_config()
+        parsed = parser.parse_args(arguments)
+        parsed.model = parsed.model_tag  # as `vllm serve` does
+        config = EngineArgs.from_cli_args(parsed).create_engine_config()
         engine = EngineCore(config, Executor.get_class(config), log_stats=False)
         runner = engine.model_executor.driver_worker.worker.model_runner
         found = {

@@ -126,6 +126,6 @@ def test_backends_are_installed_and_removed(tmp_path: Path) -> None:
         return done.stdout + done.stderr
 
     assert "xllamacpp 2026.10.11549 is installed" in run("install", "xllamacpp")
-    assert str(tmp_path) in run()
+    assert str(tmp_path) in run("--why")
     assert "removed" in run("remove", "xllamacpp")
-    assert str(tmp_path) not in run()
+    assert str(tmp_path) not in run("--why")

@@ -34,7 +34,8 @@ def engines(plans: dict[str, Found], tmp_path_factory: pytest.TempPathFactory) -
     python = plans["dense"]["command"]["argv"][0]
     quick = ("--enforce-eager", "--skip-tokenizer-init")
     architectures = [str(name) for config in FAMILIES.values() for name in config["architectures"]]
-    arguments = [[*found["command"]["argv"][3:], *quick] for found in plans.values()]
+    commands = [found["command"]["argv"] for found in plans.values()]
+    arguments = [[*argv[argv.index("serve") + 1 :], *quick] for argv in commands]
     done = subprocess.run(
         [python, str(Path(__file__).with_name("engines.py")), *architectures],
         input=json.dumps(arguments),

@@ -25,7 +25,7 @@ def test_no_key_is_promised(whisper: Path) -> None:
         env=environment({"AIMIND_API_KEY": "canary"}),
     )
     assert refused.returncode != 0
-    assert "vox-box: it takes no API key" in refused.stderr
+    assert "vox-box: it does not" in refused.stderr
     assert "canary" not in refused.stderr
 
 
