@@ -117,7 +117,9 @@ def test_no_right_to_write(aimind: Home, seen: Seen) -> None:
 @fault("the disk of the state is full when it is to be started", "an error with a hint; nothing is started")
 def test_full_disk(aimind: Home, seen: Seen) -> None:
     aimind.state.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=3", "none", aimind.state])
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=3,mode=700", "none", aimind.state]
+    )
     if mounted.returncode:
         pytest.skip("cannot mount a disk here")
     try:
@@ -126,6 +128,7 @@ def test_full_disk(aimind: Home, seen: Seen) -> None:
         subprocess.run(["umount", "--lazy", aimind.state], check=True)
     assert "Traceback" not in done.stderr
     assert 0 < done.returncode < 70, done.stderr
+    assert "No space left on device" in done.stderr
     seen(f"exit code {done.returncode}", sentence(done.stderr, "error:"), sentence(done.stderr, "hint:"))
 
 
