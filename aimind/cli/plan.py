@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,6 +16,9 @@ from aimind.errors import AimindError, UsageError
 from aimind.parameters import TokenCounts, parse_token_counts
 from aimind.phrases import shell_quote
 from aimind.types import Plan
+
+if TYPE_CHECKING:
+    from aimind.alternatives import Question
 
 app = typer.Typer(add_completion=False)
 
@@ -91,14 +95,7 @@ def plan_command(  # noqa: PLR0913 - one per option
             raise UsageError(
                 "--files and --exact need a single plan", hint="use one --hardware and one --context"
             )
-        answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
-        if as_json:
-            from aimind.document import comparison
-
-            show.data(comparison(answers))
-        else:
-            show.comparison(answers)
-        raise typer.Exit(steps.table_exit_code([found for _, _, found in answers]))
+        _compare(questions, as_json=as_json)
     question = questions[0][1]
     answer = steps.answer(question)
     found = answer if isinstance(answer, Plan) else None
@@ -120,7 +117,20 @@ def plan_command(  # noqa: PLR0913 - one per option
         show.plan(decided, why=why)
     if sizes:
         show.exact(decided, sizes)
-    show.note(_next(model, is_here=not hardware))
+    if not (why or with_files):
+        show.note(_next(model, is_here=not hardware))
+
+
+def _compare(questions: Sequence[tuple[str, Question]], *, as_json: bool) -> NoReturn:
+    """Print a plan for each machine and context, and end with the exit code of the table."""
+    answers = [(machine, each.request.max_model_len, steps.answer(each)) for machine, each in questions]
+    if as_json:
+        from aimind.document import comparison
+
+        show.data(comparison(answers))
+    else:
+        show.comparison(answers)
+    raise typer.Exit(steps.table_exit_code([found for _, _, found in answers]))
 
 
 def _next(model: str, *, is_here: bool) -> str:
