@@ -94,8 +94,6 @@ def _memory(
     name: str, used: str, estimate: Estimate, free_bytes: int, *, look: Look, width: int | None
 ) -> str:
     """A row: the name, a bar where there is room for one, the planned bytes, and their parts."""
-    total = estimate.total_bytes
-    wide = width is None or width >= WIDE_COLUMNS
     parts = f"   {_parts(estimate)}"
     line = f"{look.paint(name, DIM)}  "
     if width is None:
@@ -103,9 +101,9 @@ def _memory(
     room = width - 1 - len(name) - len(used) - 4  # twice two blanks, and the last column
     if room - len(parts) < SHORTEST_BAR:
         parts = ""
-    bar = min(WIDE_BAR if wide else NARROW_BAR, room - len(parts))
+    bar = min(WIDE_BAR if width >= WIDE_COLUMNS else NARROW_BAR, room - len(parts))
     if bar >= SHORTEST_BAR:
-        share = min(total / free_bytes, 1.0) if free_bytes else 1.0
+        share = min(estimate.total_bytes / free_bytes, 1.0) if free_bytes else 1.0
         line += f"{look.paint(look.bar(share, bar), CYAN)}  "
     return line + used + look.paint(parts, DIM)
 
